@@ -1,0 +1,1 @@
+"""Reading and writing: the doors of the program; no science, no cluster."""

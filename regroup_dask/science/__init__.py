@@ -1,0 +1,1 @@
+"""Pure functions on arrays: no Dask, no labels, no files."""
