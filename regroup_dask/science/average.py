@@ -94,10 +94,9 @@ def _add_moved_slab(
                 for tap_z in range(4):
                     sum_y = 0.0
                     for tap_y in range(4):
-                        line = coefficients[index_z[tap_z], index_y[tap_y]]
                         sum_x = 0.0
                         for tap_x in range(4):
-                            sum_x += weight_x[tap_x] * line[index_x[tap_x]]
+                            sum_x += weight_x[tap_x] * coefficients[index_z[tap_z], index_y[tap_y], index_x[tap_x]]
                         sum_y += weight_y[tap_y] * sum_x
                     value += weight_z[tap_z] * sum_y
                 total[plane, row, column] += value

@@ -1,0 +1,82 @@
+"""Superclass maps: the real-space average of the class maps in the superclass frame, in slabs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from regroup_dask.formats.volume_store import write_volume_slab
+from regroup_dask.formats.volumes import VolumeReference, open_map
+from regroup_dask.science import average
+from regroup_dask.science.rotations import Pose
+from regroup_dask.tasks.execute import Result
+
+SLAB_VOXELS = 2**22
+
+
+class Member(NamedTuple):
+    """A class of a superclass: its map, its pose into the superclass frame, and its spline coefficients if it moves."""
+
+    reference: VolumeReference
+    pose: Pose
+    coefficients: Path | None
+
+
+class SplineUnit(NamedTuple):
+    """Filter one map to spline coefficients, kept in a scratch file."""
+
+    name: str
+    reference: VolumeReference
+    path: Path
+
+
+class AverageUnit(NamedTuple):
+    """Some planes of one superclass map."""
+
+    name: str
+    superclass: int
+    first_plane: int
+    last_plane: int
+    members: tuple[Member, ...]
+    store: Path
+
+
+def slab_planes(box: int) -> int:
+    """Planes of a slab: about four million voxels, the whole map when it is small."""
+    return min(box, max(8, SLAB_VOXELS // (box * box)))
+
+
+def filter_map(unit: SplineUnit) -> Result:
+    """Write the cubic spline coefficients of one map."""
+    volume = open_map(unit.reference)
+    partial = unit.path.with_name(f".{unit.path.name}.partial")
+    coefficients = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=volume.shape)
+    average.spline_coefficients(volume, out=coefficients, slab=slab_planes(volume.shape[0]))
+    coefficients.flush()
+    del coefficients
+    partial.replace(unit.path)
+    return {}
+
+
+def average_slab(unit: AverageUnit) -> Result:
+    """Average some planes over the members of a superclass and write them to the store."""
+    box = unit.members[0].reference.box
+    total = np.zeros((unit.last_plane - unit.first_plane, box, box))
+    for member in unit.members:
+        if member.coefficients is None:
+            volume = open_map(member.reference)
+            total += np.asarray(volume[unit.first_plane : unit.last_plane], np.float64)
+        else:
+            average.add_moved_slab(
+                np.load(member.coefficients, mmap_mode="r"),
+                rotation=member.pose.rotation,
+                shift_voxel=member.pose.shift_angstrom / member.reference.voxel_size_angstrom,
+                mirrored=member.pose.mirrored,
+                first_plane=unit.first_plane,
+                total=total,
+            )
+    planes = (total / len(unit.members)).astype(np.float32)
+    write_volume_slab(unit.store, unit.superclass, unit.first_plane, planes)
+    return {}

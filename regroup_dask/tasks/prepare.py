@@ -1,0 +1,117 @@
+"""Per map, once: read it, look at it, bring it to the working box, mask it, and prepare it for comparing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from regroup_dask.formats.volumes import VolumeReference, read_map
+from regroup_dask.science import align, average, fourier, masks, noise, rotations
+from regroup_dask.tasks import map_store
+from regroup_dask.tasks.execute import Result
+
+LARGEST_WORKING_BOX = 64
+WORKING = "working"
+MASK = "mask"
+
+
+class ReduceUnit(NamedTuple):
+    """Bring one class map to the working box."""
+
+    name: str
+    index: int
+    reference: VolumeReference
+    working_box: int
+    store: Path
+
+
+class PrepareUnit(NamedTuple):
+    """Mask one working map and prepare it for comparing."""
+
+    name: str
+    index: int
+    store: Path
+    plan: align.AlignmentPlan
+    mask_inner_radius: float | None
+    has_mask: bool
+    pose_to_mask: rotations.Pose | None
+    noise_power: np.ndarray | None
+
+
+def working_box(box: int) -> int:
+    """Box in which maps are compared: their own up to 64, else 64."""
+    return min(box, LARGEST_WORKING_BOX)
+
+
+def working_voxel_size(box: int, voxel_size_angstrom: float) -> float:
+    """Voxel size of the working box; both cover the same extent."""
+    return voxel_size_angstrom * box / working_box(box)
+
+
+def reduce_map(unit: ReduceUnit) -> Result:
+    """Read one map, keep it in the working box, and return its statistics."""
+    reference = unit.reference
+    volume = read_map(reference)
+    working = fourier.fourier_crop(volume, unit.working_box)
+    del volume
+    voxel_size = reference.voxel_size_angstrom * reference.box / unit.working_box
+    halves = None
+    if reference.half_map_paths is not None:
+        halves = tuple(
+            fourier.fourier_crop(read_map(reference.half_map(half)), unit.working_box) for half in (0, 1)
+        )
+    statistics = noise.map_statistics(working, voxel_size_angstrom=voxel_size, half_maps=halves)
+    map_store.write_map(unit.store, unit.index, {WORKING: working})
+    return {name: np.asarray(value) for name, value in statistics._asdict().items() if value is not None}
+
+
+def statistics_of(result: Result) -> noise.MapStatistics:
+    """Rebuild the statistics that `reduce_map` returned."""
+    defaults = noise.MapStatistics._field_defaults
+    values = {
+        name: (result[name].item() if result[name].ndim == 0 else result[name]) if name in result else defaults.get(name)
+        for name in noise.MapStatistics._fields
+    }
+    return noise.MapStatistics(**values)
+
+
+def working_mask(unit: PrepareUnit, box: int) -> np.ndarray | None:
+    """Mask of one map in its own frame, float32 ``[z, y, x]`` in 0..1, or None when nothing is masked."""
+    mask = None
+    if unit.mask_inner_radius is not None:
+        mask = masks.soft_sphere(box, inner_radius_fraction=unit.mask_inner_radius)
+    if unit.has_mask:
+        given = map_store.read_field(unit.store, 0, MASK)
+        if unit.pose_to_mask is not None:
+            inverse = rotations.invert_pose(unit.pose_to_mask)
+            given = average.move_map(
+                given,
+                rotation=inverse.rotation,
+                shift_voxel=inverse.shift_angstrom / unit.plan.voxel_size_angstrom,
+                mirrored=inverse.mirrored,
+            )
+        given = np.clip(given, 0, 1)
+        mask = given if mask is None else mask * given
+    return mask
+
+
+def apply_mask(volume: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Multiply by a mask after taking away the level at the mask's soft edge, so that no step remains."""
+    edge = mask * (1 - mask)
+    total = float(edge.sum(dtype=np.float64))
+    level = float((volume * edge).sum(dtype=np.float64)) / total if total > 1e-6 * mask.size else 0.0
+    return ((volume - np.float32(level)) * mask).astype(np.float32)
+
+
+def prepare_map(unit: PrepareUnit) -> Result:
+    """Mask and prepare one map; the prepared arrays go to the store."""
+    working = map_store.read_field(unit.store, unit.index, WORKING)
+    mask = working_mask(unit, working.shape[0])
+    if mask is not None:
+        working = apply_mask(working, mask)
+    prepared = align.prepare_map(working, unit.plan, noise_power=unit.noise_power)
+    map_store.write_map(unit.store, unit.index, prepared._asdict())
+    fraction = 1.0 if mask is None else float(np.mean(np.square(mask, dtype=np.float64)))
+    return {"mask_fraction": np.asarray(fraction)}
