@@ -7,13 +7,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from regroup_dask.formats.volume_store import write_volume_slab
+from regroup_dask.formats.mrc_writer import write_mrc
+from regroup_dask.formats.volume_store import open_superclass, read_slabs, write_slab
 from regroup_dask.formats.volumes import VolumeReference, open_map
 from regroup_dask.science import average
 from regroup_dask.science.rotations import Pose
 from regroup_dask.tasks.execute import Result
-
-SLAB_VOXELS = 2**22
 
 
 class Member(NamedTuple):
@@ -43,9 +42,14 @@ class AverageUnit(NamedTuple):
     store: Path
 
 
-def slab_planes(box: int) -> int:
-    """Planes of a slab: about four million voxels, the whole map when it is small."""
-    return min(box, max(8, SLAB_VOXELS // (box * box)))
+class MapFileUnit(NamedTuple):
+    """Write one superclass map as an MRC file."""
+
+    name: str
+    store: Path
+    superclass: int
+    path: Path
+    voxel_size_angstrom: float
 
 
 def filter_map(unit: SplineUnit) -> Result:
@@ -53,7 +57,7 @@ def filter_map(unit: SplineUnit) -> Result:
     volume = open_map(unit.reference)
     partial = unit.path.with_name(f".{unit.path.name}.partial")
     coefficients = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=volume.shape)
-    average.spline_coefficients(volume, out=coefficients, slab=slab_planes(volume.shape[0]))
+    average.spline_coefficients(volume, out=coefficients)
     coefficients.flush()
     del coefficients
     partial.replace(unit.path)
@@ -78,5 +82,16 @@ def average_slab(unit: AverageUnit) -> Result:
                 total=total,
             )
     planes = (total / len(unit.members)).astype(np.float32)
-    write_volume_slab(unit.store, unit.superclass, unit.first_plane, planes)
+    write_slab(unit.store, unit.superclass, unit.first_plane, planes)
+    return {}
+
+
+def write_map_file(unit: MapFileUnit) -> Result:
+    """Copy one superclass map from the store to an MRC file, slab by slab."""
+    write_mrc(
+        unit.path,
+        read_slabs(open_superclass(unit.store, unit.superclass)),
+        box=open_superclass(unit.store, unit.superclass).shape[0],
+        voxel_size_angstrom=unit.voxel_size_angstrom,
+    )
     return {}

@@ -37,7 +37,7 @@ class PrepareUnit(NamedTuple):
     mask_inner_radius: float | None
     has_mask: bool
     pose_to_mask: rotations.Pose | None
-    noise_power: np.ndarray | None
+    solvent_power: np.ndarray
 
 
 def working_box(box: int) -> int:
@@ -106,12 +106,22 @@ def apply_mask(volume: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def prepare_map(unit: PrepareUnit) -> Result:
-    """Mask and prepare one map; the prepared arrays go to the store."""
+    """Mask and prepare one map; the prepared arrays go to the store.
+
+    Returns
+    -------
+    dict
+        ``solvent_power``, float64 (shells,): the noise of the map under its mask.
+    """
     working = map_store.read_field(unit.store, unit.index, WORKING)
     mask = working_mask(unit, working.shape[0])
+    power = unit.solvent_power
     if mask is not None:
+        statistics = noise.map_statistics(
+            working, voxel_size_angstrom=unit.plan.voxel_size_angstrom, mask=mask
+        )
+        power = statistics.solvent_power
         working = apply_mask(working, mask)
-    prepared = align.prepare_map(working, unit.plan, noise_power=unit.noise_power)
+    prepared = align.prepare_map(working, unit.plan, noise_power=power)
     map_store.write_map(unit.store, unit.index, prepared._asdict())
-    fraction = 1.0 if mask is None else float(np.mean(np.square(mask, dtype=np.float64)))
-    return {"mask_fraction": np.asarray(fraction)}
+    return {"solvent_power": np.asarray(power, np.float64)}
