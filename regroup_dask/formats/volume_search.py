@@ -43,6 +43,7 @@ def find_volumes(
     source: str | Path | Sequence[str | Path],
     *,
     voxel_size_angstrom: float | None = None,
+    fallback_voxel_size_angstrom: float | None = None,
     class_ids: Sequence[int] | None = None,
     names: Sequence[str] | None = None,
 ) -> VolumeSeries:
@@ -55,6 +56,8 @@ def find_volumes(
         are left out), several of these, or a zarr store.
     voxel_size_angstrom : float, optional
         Taken instead of the headers'.
+    fallback_voxel_size_angstrom : float, optional
+        Taken, with a warning, where the headers do not say one; the pixel size of the particles, for example.
     class_ids : sequence of int, optional
         One per map, in the order found; else from the file names where all carry one, else 0, 1, 2, ...
     names : sequence of str, optional
@@ -85,7 +88,7 @@ def find_volumes(
     if min(ids) < 0:
         raise InputError(f"the class ids {list(ids)} are not all 0 or more.")
     box = _common_box(found)
-    voxel_size = voxel_size_angstrom or _common_voxel_size(found)
+    voxel_size = voxel_size_angstrom or _common_voxel_size(found, fallback_voxel_size_angstrom)
     references = [
         VolumeReference(
             class_id=int(class_id),
@@ -191,8 +194,15 @@ def _common_box(found: Sequence[_Found]) -> int:
     return first.shape[0]
 
 
-def _common_voxel_size(found: Sequence[_Found]) -> float:
+def _common_voxel_size(found: Sequence[_Found], fallback_angstrom: float | None) -> float:
     for item in found:
+        if item.voxel_size_angstrom is None and fallback_angstrom is not None:
+            warnings.warn(
+                f"{item.path} does not say its voxel size; {fallback_angstrom:g} A is taken from the particles.",
+                RegroupWarning,
+                stacklevel=3,
+            )
+            return fallback_angstrom
         if item.voxel_size_angstrom is None:
             raise InputError(
                 f"{item.path} does not say its voxel size; give it with --voxel-size, in angstrom."

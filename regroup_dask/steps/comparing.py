@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -266,6 +265,14 @@ def _quaternions(rotation: np.ndarray) -> np.ndarray:
     return Rotation.from_matrix(rotation.reshape(-1, 3, 3)).as_quat(canonical=True).reshape(n_maps, n_maps, 4)
 
 
-def mask_digest(mask: str | None) -> str | None:
-    """SHA-256 of a mask file, so that a resumed run notices another one."""
-    return None if mask is None else hashlib.sha256(Path(mask).read_bytes()).hexdigest()
+def ssnr_table(ssnr: dict[int, np.ndarray], references: tuple[VolumeReference, ...]) -> np.ndarray | None:
+    """Signal-to-noise ratio per map and shell; NaN where the model has none; None when it has none at all."""
+    if not any(reference.class_id in ssnr for reference in references):
+        return None
+    shells = max(len(values) for values in ssnr.values())
+    table = np.full((len(references), shells), np.nan)
+    for row, reference in enumerate(references):
+        values = ssnr.get(reference.class_id)
+        if values is not None:
+            table[row, : len(values)] = values
+    return table

@@ -165,3 +165,13 @@ def _check_count(n_superclasses: int | str, n_classes: int) -> None:
             f"The number of superclasses is {n_superclasses!r}, but it must be from 1 to {n_classes - 1}, one less "
             f"than the {n_classes} classes compared, or auto."
         )
+
+
+def renumber(groups: xr.Dataset, order: np.ndarray) -> xr.Dataset:
+    """Give superclass ``order[k]`` the number k."""
+    new_number = np.empty(len(order), np.int64)
+    new_number[order] = np.arange(len(order))
+    labels = groups["superclass"].values
+    renumbered = groups.isel(superclass_id=order).assign_coords(superclass_id=np.arange(len(order)))
+    renumbered["superclass"] = ("class_id", np.where(labels < 0, labels, new_number[labels]))
+    return renumbered

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import NamedTuple
 
@@ -59,9 +60,13 @@ def reduce_map(unit: ReduceUnit) -> Result:
     voxel_size = reference.voxel_size_angstrom * reference.box / unit.working_box
     halves = None
     if reference.half_map_paths is not None:
-        halves = tuple(
-            fourier.fourier_crop(read_map(reference.half_map(half)), unit.working_box) for half in (0, 1)
+        first, second = (
+            fourier.fourier_crop(
+                read_map(dataclasses.replace(reference, path=path, kind="mrc", index=0)), unit.working_box
+            )
+            for path in reference.half_map_paths
         )
+        halves = (first, second)
     statistics = noise.map_statistics(working, voxel_size_angstrom=voxel_size, half_maps=halves)
     map_store.write_map(unit.store, unit.index, {WORKING: working})
     return {name: np.asarray(value) for name, value in statistics._asdict().items() if value is not None}
