@@ -68,8 +68,8 @@ class StarFragment:
         table = pa.concat_tables(tables)
         if table.num_rows != self.n_rows and table.num_columns:
             raise InputError(
-                f"{self.path} changed since it was opened: {table.num_rows} rows from line {self.first_line}, "
-                f"where there were {self.n_rows}"
+                f"{self.path} changed since it was opened: {table.num_rows} rows from line "
+                f"{self.first_line} on, where there were {self.n_rows}"
             )
         return table
 
@@ -115,7 +115,7 @@ class RelionParticles(ParticleSource):
         return posteriors
 
     def particle_poses(
-        self, table: pa.Table, class_index: np.ndarray | None = None
+        self, table: pa.Table, class_index: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray] | None:
         """Rotation f64[n, 3, 3] (particle to volume) and shift f64[n, 2|3] in angstrom, or None.
 
@@ -158,7 +158,8 @@ def open_relion_particles(
     first = surveys[0]
     for survey in surveys[1:]:
         if survey.block.columns != first.block.columns or survey.other_blocks != first.other_blocks:
-            what = "columns" if survey.block.columns != first.block.columns else "optics groups or other blocks"
+            same_columns = survey.block.columns == first.block.columns
+            what = "optics groups or other blocks" if same_columns else "columns"
             raise InputError(
                 f"{first.path} and {survey.path} have different {what}: join them with RELION first"
             )
@@ -237,7 +238,7 @@ def _survey_file(path: str, fragment_rows: int | None) -> _Survey:
             next_line = chunk.first_line + chunk.text.count(b"\n", 0, first)
         row = 0
         while row < len(tokens.starts):
-            if begin is None:  # what stands between two fragments, such as a comment, belongs to the later one
+            if begin is None:  # a comment between two fragments belongs to the later one
                 begin, n_rows = (rows_stop, next_line), 0
             rest = len(tokens.starts) - row
             taken = rest if fragment_rows is None else min(rest, fragment_rows - n_rows)
@@ -245,8 +246,8 @@ def _survey_file(path: str, fragment_rows: int | None) -> _Survey:
             n_rows += taken
             row_stop = int(tokens.line_stops[row - 1])
             rows_stop = min(chunk.start + row_stop, block.stop)
-            full = n_rows == fragment_rows if fragment_rows else rows_stop - begin[0] > FRAGMENT_BYTES - CHUNK_BYTES
-            if full:
+            large = rows_stop - begin[0] > FRAGMENT_BYTES - CHUNK_BYTES
+            if large if fragment_rows is None else n_rows == fragment_rows:
                 next_line = chunk.first_line + chunk.text.count(b"\n", 0, row_stop)
                 ranges.append((begin[0], rows_stop, begin[1], n_rows))
                 begin = None
@@ -280,13 +281,13 @@ def _particle_block(path: str, blocks: Sequence[StarBlock]) -> StarBlock:
         return found
     if named:
         raise InputError(
-            f"{path} has no column _{CLASS_COLUMN}, so it says no class for its particles and there is nothing "
-            "to regroup: give the run_itNNN_data.star of a 3D classification"
+            f"{path} has no column _{CLASS_COLUMN}, so it says no class for its particles and there "
+            "is nothing to regroup: give the run_itNNN_data.star of a 3D classification"
         )
     names = ", ".join(f"data_{block.name}" for block in blocks)
     raise InputError(
-        f"{path} has no table of particles: expected a loop named data_particles, data_images or data_, found "
-        f"{names}"
+        f"{path} has no table of particles: expected a loop named data_particles, data_images or data_, "
+        f"found {names}"
     )
 
 
@@ -312,9 +313,9 @@ def _describe(
     real = [int(number) for number in numbers if number >= 1]
     lines = [f"{name}: {n_rows} RELION particles, {len(first.block.columns)} columns, {len(real)} classes"]
     if any(number < 1 for number in numbers):
-        lines.append(f"{name}: particles with a class number below 1 have no class and go to the remaining ones")
+        lines.append(f"{name}: particles with a class number below 1 have no class and remain")
     if poses is None:
-        lines.append(f"{name}: there are no rlnAngleRot, rlnAngleTilt and rlnAnglePsi, so poses are not updated")
+        lines.append(f"{name}: without rlnAngleRot, rlnAngleTilt and rlnAnglePsi no pose is updated")
     elif pixel is not None:
         lines.append(f"{name}: pixel size of the particles {pixel:.4f} A")
     return lines

@@ -29,7 +29,7 @@ ORIGIN_PRIORS_ANGSTROM = ("rlnOriginXPriorAngst", "rlnOriginYPriorAngst", "rlnOr
 ORIGIN_PRIORS_PIXEL = ("rlnOriginXPrior", "rlnOriginYPrior", "rlnOriginZPrior")
 
 _POLE = 1e-7
-"""Sine of tilt below which rot and psi turn about the same axis, as far as six decimals of a degree can tell."""
+"""Sine of tilt below which rot and psi turn about one axis, as far as six decimals of a degree can tell."""
 
 
 class PoseColumns(NamedTuple):
@@ -101,15 +101,13 @@ def find_pose_columns(path: str, columns: Sequence[str], types: Sequence[int]) -
     return found
 
 
-def find_pixel_size(
-    path: str, columns: Sequence[str], optics: Sequence[dict[str, str]]
-) -> PixelSize | None:
+def find_pixel_size(path: str, columns: Sequence[str], optics: Sequence[dict[str, str]]) -> PixelSize | None:
     """Find where the file says the pixel size of its images, or None."""
     if optics and "rlnImagePixelSize" in optics[0] and "rlnOpticsGroup" in optics[0]:
         try:
             by_group = tuple((int(row["rlnOpticsGroup"]), float(row["rlnImagePixelSize"])) for row in optics)
         except ValueError:
-            raise InputError(f"{path}: an optics group has a number or pixel size that is no number") from None
+            raise InputError(f"{path}: the number or pixel size of an optics group is no number") from None
         # Without the group's column in the particles, all of them belong to the one group there is.
         if "rlnOpticsGroup" in columns:
             return PixelSize(("rlnOpticsGroup",), by_group)

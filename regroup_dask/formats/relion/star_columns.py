@@ -24,7 +24,11 @@ INTEGER, FLOAT, STRING, BINARY = range(4)
 
 _DELIMITER = 0x1F
 _PARSE = csv.ParseOptions(
-    delimiter=chr(_DELIMITER), quote_char=False, double_quote=False, escape_char=False, ignore_empty_lines=False
+    delimiter=chr(_DELIMITER),
+    quote_char=False,
+    double_quote=False,
+    escape_char=False,
+    ignore_empty_lines=False,
 )
 _LARGEST_EXACT_DIGITS = 15
 """Whole numbers of more digits may not fit a float64 exactly; a column that has one is kept as text."""
@@ -76,7 +80,7 @@ def types_of_rows(tokens: RowTokens, columns: Sequence[str], at_least: Sequence[
 
 
 def widen_for_exact_text(tokens: RowTokens, types: Sequence[int]) -> tuple[int, ...]:
-    """Make columns strings whose digits a number would lose: names like 0012 or 0x1f, and identifiers of 17 digits."""
+    """Make columns text that a number would not hold: names like 0012 or 0x1f, identifiers of 17 digits."""
     widened = list(types)
     if not len(tokens.starts):
         return tuple(widened)
@@ -85,8 +89,8 @@ def widen_for_exact_text(tokens: RowTokens, types: Sequence[int]) -> tuple[int, 
         if kind == INTEGER:
             starts = tokens.starts[:, index]
             second = text[np.minimum(starts + 1, last)]
-            zero_first = text[starts] == ord("0")
-            if (zero_first & (((second >= ord("0")) & (second <= ord("9"))) | (second | 32 == ord("x")))).any():
+            goes_on = ((second >= ord("0")) & (second <= ord("9"))) | (second | 32 == ord("x"))
+            if (goes_on & (text[starts] == ord("0"))).any():
                 widened[index] = STRING
         if kind in (INTEGER, FLOAT):
             starts, stops = tokens.starts[:, index], tokens.stops[:, index]

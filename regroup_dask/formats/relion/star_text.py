@@ -115,7 +115,7 @@ def read_lines(path: str, start: int, stop: int, *, first_line: int = 1) -> Iter
                 if cut == 0:
                     wanted *= 2
                     if wanted > LONGEST_LINE_BYTES:
-                        raise InputError(f"{path}, line {line}: the line is longer than 64 MB; is it a text file?")
+                        raise InputError(f"{path}, line {line}: a line of over 64 MB; is it a text file?")
                     continue
                 text = text[:cut]
             length = len(text)
@@ -184,7 +184,10 @@ def read_small_block(path: str, block: StarBlock) -> list[dict[str, str]]:
     text = text if text.endswith(b"\n") else text + b"\n"
     tokens = split_rows(text, len(block.columns), path=path, first_line=block.labels_stop_line)
     values = [
-        [text[a:b].decode("utf-8", "replace").strip("\"'") for a, b in zip(row_starts, row_stops, strict=True)]
+        [
+            text[a:b].decode("utf-8", "replace").strip("\"'")
+            for a, b in zip(row_starts, row_stops, strict=True)
+        ]
         for row_starts, row_stops in zip(tokens.starts, tokens.stops, strict=True)
     ]
     return [dict(zip(block.columns, row, strict=True)) for row in values]
