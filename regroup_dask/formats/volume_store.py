@@ -102,7 +102,7 @@ def write_volume_slab(path: str | Path, superclass: int, first_plane: int, plane
 
 def volume_store_voxel_size(path: str | Path) -> float:
     """Voxel size of the maps of a store, in angstrom."""
-    return float(open_zarr_array(f"{os.fspath(path)}/{VARIABLE}").attrs["voxel_size_angstrom"])
+    return float(str(open_zarr_array(f"{os.fspath(path)}/{VARIABLE}").attrs["voxel_size_angstrom"]))
 
 
 def open_superclass(path: str | Path, superclass: int) -> LazyMap:
