@@ -11,7 +11,8 @@ import numpy as np
 from mrcfile.constants import MAP_ID
 from mrcfile.dtypes import HEADER_DTYPE
 
-from regroup_dask.formats.mrc import HEADER_BYTES, slab_ranges
+from regroup_dask.formats.mrc_header import HEADER_BYTES
+from regroup_dask.formats.slabs import slab_ranges
 
 MRC_FORMAT_VERSION = 20140
 LITTLE_ENDIAN_STAMP = (0x44, 0x44, 0, 0)

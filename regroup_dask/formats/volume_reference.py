@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
@@ -119,25 +117,3 @@ def read_map(reference: VolumeReference) -> np.ndarray:
     """
     name = f"{reference.path}[{reference.index}]" if reference.kind == "zarr" else reference.path
     return mrc.read_checked(cast(np.ndarray, open_map(reference)), name)
-
-
-def read_mask(path: str | Path, *, box: int) -> np.ndarray:
-    """Read a mask of the maps' box.
-
-    Returns
-    -------
-    float32[z, y, x]
-
-    Raises
-    ------
-    InputError
-        Another box, or what `read_map` refuses.
-    """
-    header = mrc.read_header(path)
-    mrc.check_class_map(header)
-    if header.shape[0] != box:
-        raise InputError(
-            f"the mask {path} has a box of {header.shape[0]} and the maps have {box}; give a mask of the "
-            "maps' box."
-        )
-    return mrc.read_checked(mrc.open_data(header), os.fspath(path))

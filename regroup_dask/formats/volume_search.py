@@ -105,6 +105,39 @@ def find_volumes(
     return VolumeSeries(tuple(sorted(references, key=lambda one: one.class_id)), box, voxel_size)
 
 
+def find_mask(path: str | Path, *, series: VolumeSeries) -> VolumeReference:
+    """Find a mask of the maps' box, which `read_map` and `open_map` then read.
+
+    Parameters
+    ----------
+    path : str or Path
+        An MRC file.
+    series : VolumeSeries
+        The maps it is for.
+
+    Raises
+    ------
+    InputError
+        No map, or another box or voxel size than the maps have.
+    """
+    path = os.path.expanduser(os.fspath(path))
+    header = mrc.read_header(path)
+    mrc.check_class_map(header)
+    if header.shape[0] != series.box:
+        raise InputError(
+            f"the mask {path} has a box of {header.shape[0]} and the maps have {series.box}; give a mask of "
+            "the maps' box."
+        )
+    voxel_size, expected = header.voxel_size_angstrom, series.voxel_size_angstrom
+    # many masks are written with a voxel size of 1; the box is what must fit
+    if voxel_size not in (None, 1.0) and abs(voxel_size - expected) > VOXEL_SIZE_LIMIT * expected:
+        raise InputError(
+            f"the mask {path} has a voxel size of {voxel_size:g} A and the maps have {expected:g} A; "
+            "resample it to the maps."
+        )
+    return VolumeReference(-1, "mask", path, "mrc", 0, series.box, expected)
+
+
 def check_voxel_size(voxel_size_angstrom: float) -> None:
     """Refuse a given voxel size that cannot be meant.
 

@@ -14,18 +14,13 @@ from pathlib import Path
 import numpy as np
 import zarr
 
-from regroup_dask.formats.mrc import slab_ranges
+from regroup_dask.formats.slabs import slab_ranges
 from regroup_dask.formats.volume_reference import LazyMap
 from regroup_dask.formats.zarr_volumes import open_zarr_array
 
-VARIABLE = "density"
+VARIABLE = "volume"
 EARLIEST_ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 COPY_BYTES = 2**22
-
-
-def slabs_of_box(box: int) -> list[tuple[int, int]]:
-    """Begin and end in z of the slabs that a box is written in: each is one chunk of the store."""
-    return slab_ranges((box, box, box))
 
 
 def create_volume_store(
@@ -34,9 +29,10 @@ def create_volume_store(
     n_superclasses: int,
     box: int,
     voxel_size_angstrom: float,
+    slab: int,
     attributes: dict[str, str | int | float] | None = None,
 ) -> None:
-    """Write the template of a store of superclass maps; its density is all 0 until slabs are written.
+    """Write the template of a store of superclass maps; it is all 0 until slabs are written.
 
     Parameters
     ----------
@@ -44,26 +40,27 @@ def create_volume_store(
         Replaced if it exists.
     n_superclasses, box : int
     voxel_size_angstrom : float
+    slab : int
+        Planes of a chunk: what one worker writes at a time.
     attributes : dict, optional
         Kept with the store.
 
     Notes
     -----
-    `xarray.open_zarr(path, consolidated=False)` opens it: `density` (superclass, z, y, x) with the
+    `xarray.open_zarr(path, consolidated=False)` opens it: `volume` (superclass, z, y, x) with the
     coordinates superclass, and z, y, x in angstrom from the origin voxel n // 2. The metadata is not
     consolidated: one file less that workers could disagree about.
     """
     import dask.array as da
     import xarray as xr
 
-    begin, end = slabs_of_box(box)[0]
     axis = (np.arange(box) - box // 2) * float(voxel_size_angstrom)
     shape = (n_superclasses, box, box, box)
     template = xr.Dataset(
         {
             VARIABLE: (
                 ("superclass", "z", "y", "x"),
-                da.zeros(shape, chunks=(1, end - begin, box, box), dtype=np.float32),
+                da.zeros(shape, chunks=(1, min(slab, box), box, box), dtype=np.float32),
                 {"voxel_size_angstrom": float(voxel_size_angstrom), "units": "arbitrary"},
             )
         },
@@ -76,32 +73,36 @@ def create_volume_store(
     template.to_zarr(os.fspath(path), mode="w", compute=False, consolidated=False)
 
 
-def write_slab(path: str | Path, superclass: int, begin: int, slab: np.ndarray) -> None:
-    """Write sections begin, begin + 1, ... of one superclass map.
+def write_volume_slab(path: str | Path, superclass: int, first_plane: int, planes: np.ndarray) -> None:
+    """Write consecutive planes (z) of one superclass map.
 
     Parameters
     ----------
     path : str or Path
     superclass : int
-    begin : int
-        First section (z).
-    slab : float32[dz, y, x]
+    first_plane : int
+    planes : float32[dz, y, x]
 
     Raises
     ------
     ValueError
-        The slab is not whole chunks of the store, so that another worker could write the same chunk.
+        The planes are not whole chunks of the store, so that another worker could write the same chunk.
     """
     array = zarr.open_array(f"{os.fspath(path)}/{VARIABLE}", mode="r+")
-    planes, box = array.chunks[1], array.shape[1]
-    end = begin + slab.shape[0]
-    if begin % planes or (end % planes and end != box) or end > box or slab.shape[1:] != array.shape[2:]:
+    chunk, box = array.chunks[1], array.shape[1]
+    end = first_plane + planes.shape[0]
+    whole = first_plane % chunk == 0 and (end % chunk == 0 or end == box)
+    if not whole or end > box or planes.shape[1:] != array.shape[2:] or not 0 <= superclass < array.shape[0]:
         raise ValueError(
-            f"slab {begin}:{end} of shape {slab.shape} is not whole chunks of {planes} planes of superclass "
-            f"{superclass} "
-            f"in {path}; two workers could overwrite each other: use slabs_of_box({box})"
+            f"planes {first_plane}:{end} of shape {planes.shape} are not whole chunks of {chunk} planes of "
+            f"superclass {superclass} in {path}: two workers could overwrite each other"
         )
-    array[superclass, begin:end] = np.asarray(slab, dtype=np.float32)
+    array[superclass, first_plane:end] = np.asarray(planes, dtype=np.float32)
+
+
+def volume_store_voxel_size(path: str | Path) -> float:
+    """Voxel size of the maps of a store, in angstrom."""
+    return float(str(open_zarr_array(f"{os.fspath(path)}/{VARIABLE}").attrs["voxel_size_angstrom"]))
 
 
 def open_superclass(path: str | Path, superclass: int) -> LazyMap:

@@ -19,19 +19,18 @@ from regroup_dask.formats.volume_reference import (
     VolumeSeries,
     open_map,
     read_map,
-    read_mask,
 )
-from regroup_dask.formats.volume_search import check_voxel_size, find_volumes
+from regroup_dask.formats.volume_search import check_voxel_size, find_mask, find_volumes
 
 __all__ = [
     "LazyMap",
     "VolumeReference",
     "VolumeSeries",
+    "find_mask",
     "find_volumes",
     "open_map",
     "open_volumes",
     "read_map",
-    "read_mask",
     "series_of",
     "volumes_of_series",
 ]
