@@ -73,11 +73,13 @@ def read_model_ssnr(path: str | Path) -> dict[int, np.ndarray]:
     Returns
     -------
     dict of int to float64[n_shells]
-        Zero-based class id to rlnSsnrMap by rlnSpectralIndex; only classes whose table has it. Values that
+        Zero-based class id to rlnSsnrMap, freed of the factor rlnTau2FudgeFactor, by rlnSpectralIndex; only classes whose table has it. Values that
         are negative, infinite or not a number are 0: nothing is known of such a shell.
     """
     ssnr: dict[int, np.ndarray] = {}
-    for name, table in _read(path).items():
+    blocks = _read(path)
+    fudge = float(_first(blocks.get("model_general", {}), "rlnTau2FudgeFactor", default=1.0))
+    for name, table in blocks.items():
         number = re.fullmatch(r"model_class_(\d+)", name)
         if number is None or "rlnSsnrMap" not in table:
             continue
@@ -87,6 +89,8 @@ def read_model_ssnr(path: str | Path) -> dict[int, np.ndarray]:
             by_shell = np.zeros(shells.max() + 1)
             by_shell[shells] = values
             values = by_shell
+        if np.isfinite(fudge) and fudge > 0:
+            values = values / fudge
         ssnr[int(number[1]) - 1] = np.where(np.isfinite(values) & (values > 0), values, 0.0)
     return dict(sorted(ssnr.items()))
 

@@ -26,6 +26,7 @@ def pairs_dataset(
     *,
     names: list[str],
     n_particles: np.ndarray | None,
+    information: np.ndarray | None = None,
     variables: dict[str, np.ndarray],
     attributes: dict[str, object],
 ) -> xr.Dataset:
@@ -39,6 +40,8 @@ def pairs_dataset(
         Their names.
     n_particles
         Their sizes, or None when unknown.
+    information
+        Fourier coefficients' worth of signal in each map, or None.
     variables
         Arrays ``(N, N)``, ``(N, N, 4)`` for the quaternion and ``(N, N, 3)`` for the shift.
     attributes
@@ -57,6 +60,8 @@ def pairs_dataset(
     }
     if n_particles is not None:
         coords["n_particles"] = ("class_i", np.asarray(n_particles, np.int64))
+    if information is not None:
+        coords["information"] = ("class_i", information, {"long_name": "Fourier coefficients' worth of signal"})
     if "rotation_quaternion" in variables:
         coords["quaternion"] = ("quaternion", np.array(["x", "y", "z", "w"]))
         coords["axis"] = ("axis", np.array(["x", "y", "z"]))

@@ -39,6 +39,14 @@ class Comparison(NamedTuple):
     warnings: tuple[str, ...]
 
 
+class NoiseOfMaps(NamedTuple):
+    """Noise of N masked maps: power (N, shells), where it was measured (N,), and under how much mask (N,)."""
+
+    power: np.ndarray
+    solvent_fraction: np.ndarray
+    mask_volume_fraction: np.ndarray
+
+
 def compare_maps(
     references: tuple[VolumeReference, ...],
     selection: Selection,
@@ -77,7 +85,7 @@ def compare_maps(
     poses: list[Pose] | None = None
     if has_mask and settings.align:
         poses = _poses_to_mask(selection, plan, statistics, settings, store, run)
-    solvent_power = _prepare(statistics, plan, settings, store, run, stage="prepare", has_mask=has_mask, poses=poses)
+    noise_of_maps = _prepare(statistics, plan, settings, store, run, stage="prepare", has_mask=has_mask, poses=poses)
     table = _tiles(len(references), plan, settings, store, run, token="masked" if has_mask else "plain")
     notes: tuple[str, ...] = ()
     if settings.align:
@@ -88,12 +96,12 @@ def compare_maps(
         table.cross_power,
         table.power_fixed,
         table.power_moving,
-        solvent_power=solvent_power,
+        solvent_power=noise_of_maps.power,
+        solvent_fraction=noise_of_maps.solvent_fraction,
+        mask_volume_fraction=noise_of_maps.mask_volume_fraction,
         half_map_fsc=_half_map_fsc(statistics),
         ssnr=None if ssnr is None else ssnr[:, : table.cross_power.shape[-1]],
         coefficients=noise.shell_coefficients(box),
-        voxel_size_angstrom=plan.voxel_size_angstrom,
-        box=box,
     )
     dataset = _label(references, selection, settings, plan, table, found)
     return Comparison(dataset, statistics, notes)
@@ -141,7 +149,7 @@ def _prepare(
     stage: str,
     has_mask: bool,
     poses: list[Pose] | None,
-) -> np.ndarray:
+) -> NoiseOfMaps:
     units = [
         prepare.PrepareUnit(
             f"map_{index:05d}",
@@ -151,12 +159,12 @@ def _prepare(
             settings.mask_inner_radius,
             has_mask,
             None if poses is None else poses[index],
-            np.asarray(entry.solvent_power, np.float64),
+            entry,
         )
         for index, entry in enumerate(statistics)
     ]
     results = run.run(stage, "Preparing maps", prepare.prepare_map, units)
-    return np.array([result["solvent_power"] for result in results])
+    return NoiseOfMaps(*(np.array([result[name] for result in results]) for name in NoiseOfMaps._fields))
 
 
 def _poses_to_mask(
@@ -249,6 +257,7 @@ def _label(
         names=[reference.name for reference in references],
         n_particles=None if selection.n_particles is None else selection.kept_sizes,
         variables=variables,
+        information=found.information,
         attributes={
             "align": int(settings.align),
             "maximum_shift_angstrom": float(settings.maximum_shift_angstrom),

@@ -63,6 +63,7 @@ def group_pairs(
         n_superclasses,  # type: ignore[arg-type]
         distance=pairs["distance"].values if structural else None,
         distance_sigma=pairs["distance_sigma"].values if structural else None,
+        information=pairs["information"].values if structural and "information" in pairs.coords else None,
         seed=seed,
     )
     order = superclass_order(found.labels, sizes)
@@ -76,7 +77,10 @@ def group_pairs(
         "mirrored": ("class_id", mirrored),
         "similarity_to_superclass": ("class_id", similarity_to_superclass(measure, labels)),
         "stability": ("class_id", np.asarray(found.class_stability, np.float64)),
+        "junk": ("class_id", np.asarray(found.junk, bool)),
+        "note": ("class_id", np.asarray(found.reason, dtype=str)),
         "reference_class": ("superclass_id", class_ids[references]),
+        "superclass_stability": ("superclass_id", np.asarray(found.superclass_stability)[np.argsort(order)]),
     }
     coords: dict[str, object] = {
         "class_id": ("class_id", class_ids),
@@ -88,7 +92,15 @@ def group_pairs(
         coords["name"] = ("class_id", pairs["name"].values)
     if n_particles is not None:
         coords["n_particles"] = ("class_id", sizes)
-    return xr.Dataset(data, coords=coords, attrs={"n_superclasses": len(references)})
+    return xr.Dataset(data, coords=coords, attrs=_curves(found))
+
+
+def _curves(found: grouping.Grouping) -> dict[str, object]:
+    curves = {
+        name: np.asarray(getattr(found, name)).tolist()
+        for name in ("candidate_superclasses", "stability_curve", "eigengap_curve", "separation_curve")
+    }
+    return {"n_superclasses": int(found.n_superclasses), **curves}
 
 
 def superclass_order(labels: np.ndarray, sizes: np.ndarray) -> np.ndarray:

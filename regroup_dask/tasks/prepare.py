@@ -38,7 +38,7 @@ class PrepareUnit(NamedTuple):
     mask_inner_radius: float | None
     has_mask: bool
     pose_to_mask: rotations.Pose | None
-    solvent_power: np.ndarray
+    statistics: noise.MapStatistics
 
 
 def working_box(box: int) -> int:
@@ -116,17 +116,21 @@ def prepare_map(unit: PrepareUnit) -> Result:
     Returns
     -------
     dict
-        ``solvent_power``, float64 (shells,): the noise of the map under its mask.
+        The noise of the map under its mask: ``power``, float64 (shells,), and the scalars ``solvent_fraction`` and
+        ``mask_volume_fraction``.
     """
     working = map_store.read_field(unit.store, unit.index, WORKING)
     mask = working_mask(unit, working.shape[0])
-    power = unit.solvent_power
+    statistics = unit.statistics
     if mask is not None:
         statistics = noise.map_statistics(
             working, voxel_size_angstrom=unit.plan.voxel_size_angstrom, mask=mask
         )
-        power = statistics.solvent_power
         working = apply_mask(working, mask)
-    prepared = align.prepare_map(working, unit.plan, noise_power=power)
+    prepared = align.prepare_map(working, unit.plan, noise_power=statistics.solvent_power)
     map_store.write_map(unit.store, unit.index, prepared._asdict())
-    return {"solvent_power": np.asarray(power, np.float64)}
+    return {
+        "power": np.asarray(statistics.solvent_power, np.float64),
+        "solvent_fraction": np.asarray(statistics.solvent_fraction, np.float64),
+        "mask_volume_fraction": np.asarray(statistics.mask_volume_fraction, np.float64),
+    }
