@@ -115,7 +115,8 @@ def _reduce(
         prepare.ReduceUnit(f"class_{reference.class_id:05d}", index, reference, box, store)
         for index, reference in enumerate(references)
     ]
-    return tuple(prepare.statistics_of(result) for result in run.run("reduce", "Reading maps", prepare.reduce_map, units))
+    results = run.run("reduce", "Reading maps", prepare.reduce_map, units)
+    return tuple(prepare.statistics_of(result) for result in results)
 
 
 def _plan(
@@ -227,11 +228,8 @@ def _full_box_correlation(
 
 
 def _half_map_fsc(statistics: tuple[noise.MapStatistics, ...]) -> np.ndarray | None:
-    tables = [getattr(entry, "half_map_fsc", None) for entry in statistics]
-    known = [table for table in tables if table is not None and np.ndim(table) == 1]
-    if not known:
-        return None
-    return np.array([np.full(len(known[0]), np.nan) if np.ndim(table) != 1 else table for table in tables])
+    table = np.array([entry.half_map_fsc for entry in statistics])
+    return table if np.isfinite(table).any() else None
 
 
 def _label(
