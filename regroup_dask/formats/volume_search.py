@@ -57,8 +57,6 @@ def find_volumes(
     voxel_size_angstrom : float, optional
         Taken instead of the headers'.
     fallback_voxel_size_angstrom : float, optional
-        Taken where no header says one; the particles know it too.
-    fallback_voxel_size_angstrom : float, optional
         Taken, with a warning, where the headers do not say one; the pixel size of the particles, for example.
     class_ids : sequence of int, optional
         One per map, in the order found; else from the file names where all carry one, else 0, 1, 2, ...
@@ -78,8 +76,7 @@ def find_volumes(
     Warns
     -----
     RegroupWarning
-        Voxel sizes differ by less than 1 percent: that of the first map is taken. Or a header says none, and
-        the fallback is taken.
+        Voxel sizes differ by less than 1 percent: that of the first map is taken.
     """
     found, known_ids, known_names = _find(source)
     if voxel_size_angstrom is not None:
@@ -234,8 +231,7 @@ def _common_voxel_size(found: Sequence[_Found], fallback_angstrom: float | None)
     for item in found:
         if item.voxel_size_angstrom is None and fallback_angstrom is not None:
             warnings.warn(
-                f"{item.path} does not say its voxel size; {fallback_angstrom:g} A is taken from the "
-                "particles.",
+                f"{item.path} does not say its voxel size; {fallback_angstrom:g} A is taken from the particles.",
                 RegroupWarning,
                 stacklevel=3,
             )
