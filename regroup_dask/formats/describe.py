@@ -110,11 +110,9 @@ def _statistics(density: np.ndarray) -> Rows:
 def _store(path: str) -> Rows:
     import zarr
 
-    opened = zarr.open(path, mode="r")
-    if isinstance(opened, zarr.Array):
-        arrays = [(os.path.basename(path), opened)]
-    else:
-        arrays = sorted(opened.arrays())
+    opened: Any = zarr.open(path, mode="r")
+    alone = isinstance(opened, zarr.Array)
+    arrays = [(os.path.basename(path), opened)] if alone else sorted(opened.arrays())
     rows: Rows = [("what it is", f"zarr store, format {opened.metadata.zarr_format}")]
     for name, array in arrays:
         names = getattr(array.metadata, "dimension_names", None) or ()

@@ -228,14 +228,18 @@ def _common_box(found: Sequence[_Found]) -> int:
 
 
 def _common_voxel_size(found: Sequence[_Found], fallback_angstrom: float | None) -> float:
+    silent = [item for item in found if item.voxel_size_angstrom is None]
+    if silent and fallback_angstrom is not None:
+        warnings.warn(
+            f"{silent[0].path} does not say its voxel size; {fallback_angstrom:g} A is taken from the "
+            "particles.",
+            RegroupWarning,
+            stacklevel=3,
+        )
+        found = [
+            item._replace(voxel_size_angstrom=item.voxel_size_angstrom or fallback_angstrom) for item in found
+        ]
     for item in found:
-        if item.voxel_size_angstrom is None and fallback_angstrom is not None:
-            warnings.warn(
-                f"{item.path} does not say its voxel size; {fallback_angstrom:g} A is taken from the particles.",
-                RegroupWarning,
-                stacklevel=3,
-            )
-            return fallback_angstrom
         if item.voxel_size_angstrom is None:
             raise InputError(
                 f"{item.path} does not say its voxel size; give it with --voxel-size, in angstrom."

@@ -23,13 +23,17 @@ EARLIEST_ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 COPY_BYTES = 2**22
 
 
+def slabs_of_box(box: int) -> list[tuple[int, int]]:
+    """First plane and end of the slabs that a map is written in: each is one chunk of the store."""
+    return slab_ranges((box, box, box))
+
+
 def create_volume_store(
     path: str | Path,
     *,
     n_superclasses: int,
     box: int,
     voxel_size_angstrom: float,
-    slab: int,
     attributes: dict[str, str | int | float] | None = None,
 ) -> None:
     """Write the template of a store of superclass maps; it is all 0 until slabs are written.
@@ -40,8 +44,6 @@ def create_volume_store(
         Replaced if it exists.
     n_superclasses, box : int
     voxel_size_angstrom : float
-    slab : int
-        Planes of a chunk: what one worker writes at a time.
     attributes : dict, optional
         Kept with the store.
 
@@ -54,13 +56,14 @@ def create_volume_store(
     import dask.array as da
     import xarray as xr
 
+    begin, end = slabs_of_box(box)[0]
     axis = (np.arange(box) - box // 2) * float(voxel_size_angstrom)
     shape = (n_superclasses, box, box, box)
     template = xr.Dataset(
         {
             VARIABLE: (
                 ("superclass", "z", "y", "x"),
-                da.zeros(shape, chunks=(1, min(slab, box), box, box), dtype=np.float32),
+                da.zeros(shape, chunks=(1, end - begin, box, box), dtype=np.float32),
                 {"voxel_size_angstrom": float(voxel_size_angstrom), "units": "arbitrary"},
             )
         },
@@ -73,7 +76,7 @@ def create_volume_store(
     template.to_zarr(os.fspath(path), mode="w", compute=False, consolidated=False)
 
 
-def write_volume_slab(path: str | Path, superclass: int, first_plane: int, planes: np.ndarray) -> None:
+def write_slab(path: str | Path, superclass: int, first_plane: int, planes: np.ndarray) -> None:
     """Write consecutive planes (z) of one superclass map.
 
     Parameters

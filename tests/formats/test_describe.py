@@ -28,10 +28,10 @@ def test_map_that_cannot_be_used_is_described_all_the_same(tmp_path):
 
 
 def test_store(tmp_path):
-    create_volume_store(tmp_path / "v.zarr", n_superclasses=2, box=16, voxel_size_angstrom=3.0, slab=4)
+    create_volume_store(tmp_path / "v.zarr", n_superclasses=2, box=16, voxel_size_angstrom=3.0)
     said = dict(describe_file(tmp_path / "v.zarr"))
     assert said["as class maps"] == "2 maps, box 16, voxel size 3 A"
-    assert "(superclass, z, y, x), chunks (1, 4, 16, 16)" in said["volume"]
+    assert "(superclass, z, y, x), chunks (1, 16, 16, 16)" in said["volume"]
 
 
 def test_job_folder_and_model(tmp_path):

@@ -154,6 +154,11 @@ def test_unknown_voxel_size_is_asked_for(tmp_path):
     with pytest.raises(InputError, match=r"a\.mrc does not say its voxel size.*--voxel-size"):
         find_volumes(path)
     assert find_volumes(path, voxel_size_angstrom=1.5).voxel_size_angstrom == 1.5
+    with pytest.warns(RegroupWarning, match="taken from the particles"):
+        assert find_volumes(path, fallback_voxel_size_angstrom=3.5).voxel_size_angstrom == 3.5
+    write_with_mrcfile(tmp_path / "b.mrc", density(), voxel_size=2.0)
+    with pytest.warns(RegroupWarning), pytest.raises(InputError, match="apart"):
+        find_volumes(str(tmp_path / "*.mrc"), fallback_voxel_size_angstrom=3.5)
     with pytest.raises(InputError, match="between"):
         find_volumes(path, voxel_size_angstrom=-1.0)
 
