@@ -40,26 +40,19 @@ def average_superclasses(groups: xr.Dataset, series: VolumeSeries, run: RunConte
     if filters:
         run.run("spline", "Filtering maps", averages.filter_map, filters)
     store = run.folder / "volumes.zarr"
-    planes = averages.slab_planes(series.box)
     if not store.exists():
         volume_store.create_volume_store(
             store,
             n_superclasses=len(members),
             box=series.box,
             voxel_size_angstrom=series.voxel_size_angstrom,
-            slab=planes,
         )
     slabs = [
         averages.AverageUnit(
-            f"superclass_{superclass:04d}_plane_{first:04d}",
-            superclass,
-            first,
-            min(first + planes, series.box),
-            tuple(group),
-            store,
+            f"superclass_{superclass:04d}_plane_{first:04d}", superclass, first, end, tuple(group), store
         )
         for superclass, group in enumerate(members)
-        for first in range(0, series.box, planes)
+        for first, end in volume_store.slabs_of_box(series.box)
     ]
     run.run("averages", "Averaging maps", averages.average_slab, slabs)
     folder = run.folder / "volumes"

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
 from regroup_dask.science import align
 from regroup_dask.settings import Settings
 from regroup_dask.steps.pair_table import PairTable

@@ -8,13 +8,12 @@ from typing import NamedTuple
 import numpy as np
 
 from regroup_dask.formats.mrc_writer import write_mrc
-from regroup_dask.formats.volume_store import open_superclass, read_slabs, write_volume_slab
+from regroup_dask.formats.volume_store import open_superclass, read_slabs, write_slab
 from regroup_dask.formats.volumes import VolumeReference, open_map
 from regroup_dask.science import average
 from regroup_dask.science.rotations import Pose
 from regroup_dask.tasks.execute import Result
 
-SLAB_VOXELS = 2**22
 
 class Member(NamedTuple):
     """A class of a superclass: its map, its pose into the superclass frame, and its spline coefficients if it moves."""
@@ -53,18 +52,13 @@ class MapFileUnit(NamedTuple):
     voxel_size_angstrom: float
 
 
-def slab_planes(box: int) -> int:
-    """Planes of a slab: about four million voxels, the whole map when it is small."""
-    return min(box, max(8, SLAB_VOXELS // (box * box)))
-
-
 
 def filter_map(unit: SplineUnit) -> Result:
     """Write the cubic spline coefficients of one map."""
     volume = open_map(unit.reference)
     partial = unit.path.with_name(f".{unit.path.name}.partial")
     coefficients = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=volume.shape)
-    average.spline_coefficients(volume, out=coefficients, slab=slab_planes(volume.shape[0]))
+    average.spline_coefficients(volume, out=coefficients)
     coefficients.flush()
     del coefficients
     partial.replace(unit.path)
@@ -89,7 +83,7 @@ def average_slab(unit: AverageUnit) -> Result:
                 total=total,
             )
     planes = (total / len(unit.members)).astype(np.float32)
-    write_volume_slab(unit.store, unit.superclass, unit.first_plane, planes)
+    write_slab(unit.store, unit.superclass, unit.first_plane, planes)
     return {}
 
 

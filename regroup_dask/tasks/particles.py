@@ -18,7 +18,6 @@ from regroup_dask.formats.particles import (
 from regroup_dask.science import assign
 from regroup_dask.tasks.execute import Result
 
-
 Rule = Literal["argmax", "sum"]
 RULES: tuple[Rule, Rule] = ("argmax", "sum")
 
