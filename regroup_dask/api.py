@@ -8,7 +8,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -36,7 +36,7 @@ def align(
     reference: str | Path | np.ndarray | xr.DataArray,
     *,
     maximum_shift_angstrom: float = 20.0,
-    hand: str = "detect",
+    hand: Literal["off", "detect"] = "detect",
     voxel_size_angstrom: float | None = None,
 ) -> Alignment:
     """Superpose one map onto another over all rotations and shifts; boxes and voxel sizes may differ.
@@ -79,7 +79,7 @@ def compare(
     maximum_shift_angstrom: float = 20.0,
     mask: str | Path | None = None,
     mask_inner_radius: float | None = None,
-    hand: str = "detect",
+    hand: Literal["off", "detect"] = "detect",
     exclude_classes: Sequence[int] = (),
     minimum_class_size: int = 0,
     voxel_size_angstrom: float | None = None,
@@ -151,8 +151,8 @@ def group(
     n_superclasses: int | str,
     *,
     n_particles: Sequence[int] | np.ndarray | None = None,
-    similarity: str = "structure",
-    frame: str = "superclass",
+    similarity: Literal["structure", "correlation"] = "structure",
+    frame: Literal["superclass", "common"] = "superclass",
     seed: int = 0,
 ) -> xr.Dataset:
     """Group classes into superclasses; needs nothing but the pairs, so another number costs nothing.
@@ -205,12 +205,12 @@ def regroup(
     mask_inner_radius: float | None = None,
     mask: str | Path | None = None,
     class_prefix: str = "auto",
-    posteriors: str = "argmax",
+    posteriors: Literal["argmax", "sum"] = "argmax",
     minimum_posterior: float | None = None,
     update_poses: bool | None = None,
-    hand: str = "detect",
-    frame: str = "superclass",
-    similarity: str = "structure",
+    hand: Literal["off", "detect"] = "detect",
+    frame: Literal["superclass", "common"] = "superclass",
+    similarity: Literal["structure", "correlation"] = "structure",
     seed: int = 0,
     passthrough: Sequence[str | Path] = (),
     voxel_size_angstrom: float | None = None,

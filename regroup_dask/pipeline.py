@@ -31,7 +31,10 @@ from regroup_dask.steps.selection import Selection, select_classes
 
 logger = logging.getLogger(__name__)
 
-PACKAGES = ("regroup-dask", "dask", "distributed", "xarray", "zarr", "numpy", "scipy", "scikit-learn", "pyarrow", "numba")
+PACKAGES = (
+    *("regroup-dask", "dask", "distributed", "xarray", "zarr", "numpy"),
+    *("scipy", "scikit-learn", "pyarrow", "numba", "finufft"),
+)
 
 
 class Regrouped(NamedTuple):

@@ -67,12 +67,12 @@ class Settings:
     mask_inner_radius: float | None = None
     mask: str | None = None
     class_prefix: str = "auto"
-    posteriors: str = "argmax"
+    posteriors: Literal["argmax", "sum"] = "argmax"
     minimum_posterior: float | None = None
     update_poses: bool | None = None
-    hand: str = "detect"
-    frame: str = "superclass"
-    similarity: str = "structure"
+    hand: Literal["off", "detect"] = "detect"
+    frame: Literal["superclass", "common"] = "superclass"
+    similarity: Literal["structure", "correlation"] = "structure"
     seed: int = 0
 
     def __post_init__(self) -> None:

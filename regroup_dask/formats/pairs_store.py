@@ -12,7 +12,7 @@ from regroup_dask.errors import InputError
 DESCRIPTIONS = {
     "correlation": ("Pearson correlation of the two maps at their pose, inside the mask", "1"),
     "similarity": ("estimated correlation of the two noise-free structures", "1"),
-    "distance": ("noise-weighted squared difference of the two structures, zero on average when they are the same", "1"),
+    "distance": ("noise-weighted difference of the two structures, zero on average for the same", "1"),
     "distance_sigma": ("standard deviation of distance", "1"),
     "rotation_quaternion": ("rotation that superposes class_j onto class_i: x, y, z, w", "1"),
     "shift_angstrom": ("shift that superposes class_j onto class_i: x, y, z", "angstrom"),

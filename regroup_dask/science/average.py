@@ -6,6 +6,8 @@ voxel (Unser, Aldroubi and Eden, IEEE Trans. Signal Process. 41, 821, 1993).
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
@@ -14,7 +16,18 @@ from scipy.ndimage import spline_filter1d
 Map = NDArray[np.float32]
 
 
-def spline_coefficients(volume: Map, *, out: Map | None = None, slab: int = 32) -> Map:
+class PlanesOfMap(Protocol):
+    """A map that gives its planes when indexed: an array, or one that lies on disk."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Voxels on each axis."""
+
+    def __getitem__(self, key: slice) -> Map:
+        """Planes of the map."""
+
+
+def spline_coefficients(volume: PlanesOfMap, *, out: Map | None = None, slab: int = 32) -> Map:
     """Cubic B-spline coefficients of a map, filtered axis by axis in slabs so that little memory is needed.
 
     Parameters

@@ -42,14 +42,17 @@ def average_superclasses(groups: xr.Dataset, series: VolumeSeries, run: RunConte
     store = run.folder / "volumes.zarr"
     if not store.exists():
         volume_store.create_volume_store(
-            store, n_superclasses=len(members), box=series.box, voxel_size_angstrom=series.voxel_size_angstrom
+            store,
+            n_superclasses=len(members),
+            box=series.box,
+            voxel_size_angstrom=series.voxel_size_angstrom,
         )
     slabs = [
         averages.AverageUnit(
-            f"superclass_{superclass:04d}_plane_{begin:04d}", superclass, begin, end, tuple(group), store
+            f"superclass_{superclass:04d}_plane_{first:04d}", superclass, first, end, tuple(group), store
         )
         for superclass, group in enumerate(members)
-        for begin, end in volume_store.slabs_of_box(series.box)
+        for first, end in volume_store.slabs_of_box(series.box)
     ]
     run.run("averages", "Averaging maps", averages.average_slab, slabs)
     folder = run.folder / "volumes"

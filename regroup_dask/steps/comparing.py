@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from pathlib import Path
 from typing import NamedTuple
 
@@ -86,10 +87,11 @@ def compare_maps(
     if has_mask and settings.align:
         poses = _poses_to_mask(selection, plan, statistics, settings, store, run)
     noise_of_maps = _prepare(statistics, plan, settings, store, run, stage="prepare", has_mask=has_mask, poses=poses)
-    table = _tiles(len(references), plan, settings, store, run, token="masked" if has_mask else "plain")
+    token = f"{'masked' if has_mask else 'plain'}-{uuid.uuid4().hex}"
+    table = _tiles(len(references), plan, settings, store, run, token=token)
     notes: tuple[str, ...] = ()
     if settings.align:
-        table, notes = agree_on_poses(table, selection, plan, settings, store, run)
+        table = agree_on_poses(table, selection, plan, store, run, token=token)
     else:
         table = table._replace(correlation=_full_box_correlation(references, settings, mask, run))
     found = similarity.estimate_similarity(
@@ -115,7 +117,8 @@ def _reduce(
         prepare.ReduceUnit(f"class_{reference.class_id:05d}", index, reference, box, store)
         for index, reference in enumerate(references)
     ]
-    return tuple(prepare.statistics_of(result) for result in run.run("reduce", "Reading maps", prepare.reduce_map, units))
+    results = run.run("reduce", "Reading maps", prepare.reduce_map, units)
+    return tuple(prepare.statistics_of(result) for result in results)
 
 
 def _plan(
@@ -178,9 +181,10 @@ def _poses_to_mask(
     """Find the pose of every map in the frame of the largest class, where the mask lies."""
     _prepare(statistics, plan, settings, store, run, stage="prepare_unmasked", has_mask=False, poses=None)
     reference, n_maps = selection.reference, len(selection.kept)
+    token = f"unmasked-{uuid.uuid4().hex}"
     others = [index for index in range(n_maps) if index != reference]
     units = [
-        pairs.TileUnit(f"map_{index:05d}", ((reference, index),), store, "unmasked", plan, True) for index in others
+        pairs.TileUnit(f"map_{index:05d}", ((reference, index),), store, token, plan, True) for index in others
     ]
     results = run.run("place_mask", "Placing the mask", pairs.compare_tile, units)
     poses = [Pose(np.eye(3), np.zeros(3), False)] * n_maps
@@ -227,11 +231,8 @@ def _full_box_correlation(
 
 
 def _half_map_fsc(statistics: tuple[noise.MapStatistics, ...]) -> np.ndarray | None:
-    tables = [getattr(entry, "half_map_fsc", None) for entry in statistics]
-    known = [table for table in tables if table is not None and np.ndim(table) == 1]
-    if not known:
-        return None
-    return np.array([np.full(len(known[0]), np.nan) if np.ndim(table) != 1 else table for table in tables])
+    table = np.array([entry.half_map_fsc for entry in statistics])
+    return table if np.isfinite(table).any() else None
 
 
 def _label(

@@ -8,6 +8,7 @@ from scipy.spatial.transform import Rotation
 
 from regroup_dask.errors import InputError
 from regroup_dask.science import frames, grouping
+from regroup_dask.steps.consistency import pair_weights
 
 
 def group_pairs(
@@ -137,7 +138,7 @@ def superclass_poses(
     matrices = Rotation.from_quat(pairs["rotation_quaternion"].values.reshape(-1, 4)).as_matrix()
     matrices = matrices.reshape(n_classes, n_classes, 3, 3)
     shifts, hands = pairs["shift_angstrom"].values, pairs["mirrored"].values
-    weights = np.clip(pairs["correlation"].values, 1e-6, 1) ** 2
+    weights = pair_weights(pairs["correlation"].values)
     if frame == "common":
         blocks = [(np.arange(n_classes), int(np.argmax(sizes)))]
     else:

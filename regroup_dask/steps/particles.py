@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -57,7 +57,11 @@ def survey(source: ParticleSource, run: RunContext) -> tuple[dict[int, int], int
 
 
 def count(
-    source: ParticleSource, superclass_of_class: dict[int, int], n_superclasses: int, settings: Settings, run: RunContext
+    source: ParticleSource,
+    superclass_of_class: dict[int, int],
+    n_superclasses: int,
+    settings: Settings,
+    run: RunContext,
 ) -> ParticleCounts:
     """Count where the particles of each fragment will go."""
     labels = tuple(superclass_of_class.get(class_id, -1) for class_id in source.class_ids)
@@ -88,7 +92,7 @@ def write(
 ) -> tuple[str, ...]:
     """Write every particle to every side of the output; returns the paths of the sides' own files."""
     plan = regroup_plan(source, groups, settings)
-    sides = [
+    sides: list[Any] = [
         (parquet_particles.create_outputs, parquet_particles.write_fragment, parquet_particles.finish_outputs)
     ]
     if source.kind != "parquet":

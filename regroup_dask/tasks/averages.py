@@ -52,6 +52,7 @@ class MapFileUnit(NamedTuple):
     voxel_size_angstrom: float
 
 
+
 def filter_map(unit: SplineUnit) -> Result:
     """Write the cubic spline coefficients of one map."""
     volume = open_map(unit.reference)

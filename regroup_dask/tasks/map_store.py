@@ -33,9 +33,8 @@ def create_arrays(path: Path, n_maps: int, shapes: Mapping[str, tuple[tuple[int,
     group = zarr.open_group(str(path), mode="a")
     for name, (shape, dtype) in shapes.items():
         if name not in group:
-            group.create_array(
-                name, shape=(n_maps, *shape), chunks=(1, *(max(1, size) for size in shape)), dtype=dtype, compressors=None
-            )
+            chunks = (1, *(max(1, size) for size in shape))
+            group.create_array(name, shape=(n_maps, *shape), chunks=chunks, dtype=dtype, compressors=None)
 
 
 def write_map(path: Path, index: int, fields: Mapping[str, np.ndarray]) -> None:

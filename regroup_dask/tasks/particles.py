@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from regroup_dask.formats.particles import (
 )
 from regroup_dask.science import assign
 from regroup_dask.tasks.execute import Result
+
+Rule = Literal["argmax", "sum"]
+RULES: tuple[Rule, Rule] = ("argmax", "sum")
 
 
 class SurveyUnit(NamedTuple):
@@ -35,7 +38,7 @@ class CountUnit(NamedTuple):
     fragment: Any
     superclass_of_class: tuple[int, ...]
     n_superclasses: int
-    rule: str
+    rule: Rule
     minimum_posterior: float | None
 
 
@@ -46,7 +49,7 @@ class WriteUnit(NamedTuple):
     source: ParticleSource
     fragment: Any
     plan: RegroupPlan
-    rule: str
+    rule: Rule
     minimum_posterior: float | None
     outputs: tuple[OutputFiles, ...]
     counts_before: np.ndarray
@@ -57,7 +60,8 @@ def survey_fragment(unit: SurveyUnit) -> Result:
     """Rows per class (by best posterior); the last count is of rows whose posteriors say nothing."""
     posteriors = _posteriors(unit.source, unit.fragment)
     classes = assign.hard_classes(posteriors)
-    counts = np.bincount(np.where(classes < 0, posteriors.shape[1], classes), minlength=posteriors.shape[1] + 1)
+    n_classes = posteriors.shape[1]
+    counts = np.bincount(np.where(classes < 0, n_classes, classes), minlength=n_classes + 1)
     return {"counts": counts.astype(np.int64)}
 
 
@@ -72,7 +76,7 @@ def count_fragment(unit: CountUnit) -> Result:
             rule=rule,
             minimum_posterior=unit.minimum_posterior,
         ).superclass
-        for rule in ("argmax", "sum")
+        for rule in RULES
     }
     chosen = by_rule[unit.rule]
     counts = np.bincount(np.where(chosen < 0, unit.n_superclasses, chosen), minlength=unit.n_superclasses + 1)
@@ -101,7 +105,7 @@ def write_fragment(unit: WriteUnit) -> Result:
         superclass_posterior=found.superclass_posterior,
         best_class_in_superclass=found.best_class_in_superclass,
     )
-    writers = [parquet_particles.write_fragment]
+    writers: list[Any] = [parquet_particles.write_fragment]
     if unit.source.kind != "parquet":
         writers.append(output_functions(unit.source.kind)[1])
     for write, outputs in zip(writers, unit.outputs, strict=True):

@@ -22,7 +22,7 @@ class ReduceUnit(NamedTuple):
     """Bring one class map to the working box."""
 
     name: str
-    index: int
+    position: int
     reference: VolumeReference
     working_box: int
     store: Path
@@ -32,7 +32,7 @@ class PrepareUnit(NamedTuple):
     """Mask one working map and prepare it for comparing."""
 
     name: str
-    index: int
+    position: int
     store: Path
     plan: align.AlignmentPlan
     mask_inner_radius: float | None
@@ -68,18 +68,15 @@ def reduce_map(unit: ReduceUnit) -> Result:
         )
         halves = (first, second)
     statistics = noise.map_statistics(working, voxel_size_angstrom=voxel_size, half_maps=halves)
-    map_store.write_map(unit.store, unit.index, {WORKING: working})
-    return {name: np.asarray(value) for name, value in statistics._asdict().items() if value is not None}
+    map_store.write_map(unit.store, unit.position, {WORKING: working})
+    return {name: np.asarray(value) for name, value in statistics._asdict().items()}
 
 
 def statistics_of(result: Result) -> noise.MapStatistics:
     """Rebuild the statistics that `reduce_map` returned."""
-    defaults = noise.MapStatistics._field_defaults
-    values = {
-        name: (result[name].item() if result[name].ndim == 0 else result[name]) if name in result else defaults.get(name)
-        for name in noise.MapStatistics._fields
-    }
-    return noise.MapStatistics(**values)
+    return noise.MapStatistics(
+        **{name: value.item() if value.ndim == 0 else value for name, value in result.items()}  # type: ignore[arg-type]
+    )
 
 
 def working_mask(unit: PrepareUnit, box: int) -> np.ndarray | None:
@@ -119,7 +116,7 @@ def prepare_map(unit: PrepareUnit) -> Result:
         The noise of the map under its mask: ``power``, float64 (shells,), and the scalars ``solvent_fraction`` and
         ``mask_volume_fraction``.
     """
-    working = map_store.read_field(unit.store, unit.index, WORKING)
+    working = map_store.read_field(unit.store, unit.position, WORKING)
     mask = working_mask(unit, working.shape[0])
     statistics = unit.statistics
     if mask is not None:
@@ -128,7 +125,7 @@ def prepare_map(unit: PrepareUnit) -> Result:
         )
         working = apply_mask(working, mask)
     prepared = align.prepare_map(working, unit.plan, noise_power=statistics.solvent_power)
-    map_store.write_map(unit.store, unit.index, prepared._asdict())
+    map_store.write_map(unit.store, unit.position, prepared._asdict())
     return {
         "power": np.asarray(statistics.solvent_power, np.float64),
         "solvent_fraction": np.asarray(statistics.solvent_fraction, np.float64),

@@ -79,10 +79,10 @@ class StarPart:
     """The text around the rows of one star file: where its particles stand."""
 
     path: str
-    block: str
+    block_start: int
+    labels_stop: int
     rows_start: int
     rows_stop: int
-    labels_stop: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -259,7 +259,7 @@ def _survey_file(path: str, fragment_rows: int | None) -> _Survey:
     broken = class_numbers[class_numbers != np.round(class_numbers)]
     if len(broken):
         raise InputError(f"{path}: _{CLASS_COLUMN} holds {broken[0]}, which is no class number")
-    part = StarPart(path, block.name, rows_start, rows_stop, block.labels_stop)
+    part = StarPart(path, block.start, block.labels_stop, rows_start, rows_stop)
     others = [other for other in blocks if other is not block]
     return _Survey(
         path,
