@@ -35,7 +35,7 @@ ITERATION = 85
 JUNK = -1
 # Noise of a class of all particles, in units of the signal's mean power: the largest class then reaches 9 A
 # and the smallest 15 A.
-NOISE = 8.0e-3
+NOISE = 1.4e-2
 
 # share of the particles of each class of each state, and of the junk class
 SHARES = {
