@@ -69,7 +69,8 @@ def compare_with_truth(output_folder: str | Path, truth: DemoTruth) -> DemoCompa
         for row in grouped
         if truths[row["class_id"]].state == truths[references[row["superclass"]]].state
     ]
-    worst_rotation, worst_shift = (float(max(values)) for values in zip(*errors, strict=True))
+    worst_rotation = max((angle for angle, _ in errors), default=float("nan"))
+    worst_shift = max((distance for _, distance in errors), default=float("nan"))
     state_of_superclass = {
         superclass: _most_common(
             [state for state, label in zip(states, labels, strict=True) if label == superclass]

@@ -35,7 +35,7 @@ ITERATION = 85
 JUNK = -1
 # Noise of a class of all particles, in units of the signal's mean power: the largest class then reaches 9 A
 # and the smallest 15 A.
-NOISE = 8.0e-3
+NOISE = 1.4e-2
 
 # share of the particles of each class of each state, and of the junk class
 SHARES = {
@@ -132,11 +132,9 @@ def _draw_classes(rng: np.random.Generator) -> list[_Class]:
 def _volume(
     one: _Class, folded: dict[str, np.ndarray], box: int, voxel_size: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, float]:
-    if one.state == JUNK:
-        # what junk averages to: a ball without features
-        residues = rng.normal(0, 28.0, (1800, 3))
-    else:
-        residues = state_residues(folded, STATES[one.state])
+    # what junk averages to is a ball without features
+    is_junk = one.state == JUNK
+    residues = rng.normal(0, 28.0, (1800, 3)) if is_junk else state_residues(folded, STATES[one.state])
     density = density_of(
         residues @ one.rotation.T + one.shift_angstrom, box=box, voxel_size_angstrom=voxel_size
     )

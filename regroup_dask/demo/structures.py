@@ -96,8 +96,10 @@ def _fold(subunit: Subunit, rng: np.random.Generator) -> np.ndarray:
         places = residues[number - 1] + RESIDUE_STEP_ANGSTROM * directions
         distances = ((places[:, None] - residues[None, : max(number - 2, 1)]) ** 2).sum(axis=-1)
         crowded = np.exp(-distances / (2 * 4.0**2)).sum(axis=1)
-        outside = np.maximum(((places / semi_axes) ** 2).sum(axis=1) - 1.0, 0.0)
-        best = int(np.argmin(crowded + 30.0 * outside))
+        # nobody crowds from outside the surface, so without a pull inwards a chain would line it and leave a
+        # hollow
+        from_middle = ((places / semi_axes) ** 2).sum(axis=1)
+        best = int(np.argmin(crowded + 4.0 * from_middle + 30.0 * np.maximum(from_middle - 1.0, 0.0)))
         residues[number], direction = places[best], directions[best]
     return residues + np.array(subunit.centre_angstrom)
 
