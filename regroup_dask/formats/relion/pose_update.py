@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from regroup_dask.errors import InputError, RegroupWarning
 from regroup_dask.formats.regroup_plan import Assignment, ClassPose, RegroupPlan
-from regroup_dask.formats.relion.particles import CLASS_COLUMN, RelionParticles, class_ids_of_rows
+from regroup_dask.formats.relion.particles import RelionParticles, class_ids_of_rows
 from regroup_dask.formats.relion.poses import (
     ANGLE_PRIORS,
     ANGLES,
@@ -20,6 +20,7 @@ from regroup_dask.formats.relion.poses import (
     priors_of_rows,
 )
 from regroup_dask.formats.relion.star_rewrite import APPENDED, NewValues
+from regroup_dask.formats.relion.survey import CLASS_COLUMN
 
 DECIMALS = 6
 

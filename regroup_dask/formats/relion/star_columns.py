@@ -161,12 +161,9 @@ def _delimit(tokens: RowTokens, indices: Sequence[int]) -> np.ndarray:
 
 def _delimit_all(tokens: RowTokens) -> np.ndarray:
     delimited = tokens.text.copy()
-    keep = np.zeros(len(delimited) + 1, dtype=np.int8)
-    keep[tokens.starts.ravel()] = 1
-    keep[tokens.stops.ravel() + 1] -= 1  # one byte longer than the value: room for the delimiter
-    inside = np.cumsum(keep, dtype=np.int8)[:-1].view(bool)
     delimited[tokens.stops] = _DELIMITER
     delimited[tokens.stops[:, -1]] = NEWLINE
-    if len(tokens.quotes):
-        inside[tokens.quotes] = False
-    return delimited[inside]
+    kept = tokens.inside.copy()
+    kept[tokens.stops] = True
+    kept[tokens.quotes] = False
+    return delimited[kept]
