@@ -85,18 +85,15 @@ def widen_for_exact_text(tokens: RowTokens, types: Sequence[int]) -> tuple[int, 
     if not len(tokens.starts):
         return tuple(widened)
     text, last = tokens.text, len(tokens.text) - 1
-    for index, kind in enumerate(types):
-        if kind == INTEGER:
-            starts = tokens.starts[:, index]
-            second = text[np.minimum(starts + 1, last)]
-            goes_on = ((second >= ord("0")) & (second <= ord("9"))) | (second | 32 == ord("x"))
-            if (goes_on & (text[starts] == ord("0"))).any():
-                widened[index] = STRING
-        if kind in (INTEGER, FLOAT):
-            starts, stops = tokens.starts[:, index], tokens.stops[:, index]
-            long = np.flatnonzero(stops - starts > _LARGEST_EXACT_DIGITS)
-            if any(text[starts[row] : stops[row]].tobytes().lstrip(b"-").isdigit() for row in long.tolist()):
-                widened[index] = STRING
+    for index in (index for index, kind in enumerate(types) if kind in (INTEGER, FLOAT)):
+        starts, stops = tokens.starts[:, index], tokens.stops[:, index]
+        zeros = starts[text[starts] == ord("0")]
+        second = text[np.minimum(zeros + 1, last)]
+        if (((second >= ord("0")) & (second <= ord("9"))) | (second | 32 == ord("x"))).any():
+            widened[index] = STRING
+        long = np.flatnonzero(stops - starts > _LARGEST_EXACT_DIGITS)
+        if any(text[starts[row] : stops[row]].tobytes().lstrip(b"-").isdigit() for row in long.tolist()):
+            widened[index] = STRING
     return tuple(widened)
 
 
