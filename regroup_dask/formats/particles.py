@@ -170,6 +170,26 @@ class ParticleSource:
         """
         raise NotImplementedError
 
+    def particle_poses(
+        self, table: pa.Table, class_index: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        """Return the pose that each row has against its class, or None where the files have no poses.
+
+        Parameters
+        ----------
+        table : pyarrow.Table
+            Rows with all columns.
+        class_index : int[n]
+            Index into `class_ids` of the class of each row, for files with a pose per class; -1 for none.
+
+        Returns
+        -------
+        rotation f64[n, 3, 3], shift_angstrom f64[n, 2] or f64[n, 3]
+            The rotation takes the particle's frame to the volume's; the image moves by +shift to centre it.
+            NaN where a row has no pose.
+        """
+        return None
+
     def _columns_of_schema(self, columns: Sequence[str] | None) -> pa.Schema:
         return self.schema if columns is None else pa.schema([self.schema.field(name) for name in columns])
 

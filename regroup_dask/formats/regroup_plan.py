@@ -149,6 +149,9 @@ class SuperclassMaps(NamedTuple):
     series_zip: str | None = None
     mask: str | None = None
     resolution_angstrom: tuple[float, ...] | None = None
+    paths_for_relion: tuple[str, ...] | None = None
+    """the superclass maps as RELION shall find them: it looks from the folder it runs in, its project, so
+    absolute, or relative to the project where that is known; by default relative to model.star"""
 
 
 def assigned_order(superclass: np.ndarray, n_superclasses: int) -> list[np.ndarray]:
