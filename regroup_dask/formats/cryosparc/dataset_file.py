@@ -69,12 +69,9 @@ class DatasetFile:
         """
         order = np.argsort(rows, kind="stable")
         rows_sorted = rows[order]
+        itemsize = self.dtype.itemsize
         if self.column_folder is not None:
-            sources = {name: self._column(name) for name in columns}
-            itemsize = max(source.dtype.itemsize for source in sources.values()) if sources else 1
-        else:
-            sources = {}
-            itemsize = self.dtype.itemsize
+            itemsize = max((self.dtype[name].itemsize for name in columns), default=1)
         result = {name: np.empty(len(rows), self.dtype[name]) for name in columns}
         window = max(1, WINDOW_BYTES // itemsize)
         position = 0
@@ -92,7 +89,7 @@ class DatasetFile:
                 del records
             else:
                 for name in columns:
-                    result[name][order[position:end]] = sources[name][base:stop][chosen]
+                    result[name][order[position:end]] = self._column(name)[base:stop][chosen]
             position = end
         return result
 

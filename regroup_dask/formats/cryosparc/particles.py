@@ -129,7 +129,7 @@ def open_cryosparc_particles(
     )
     refuse_duplicates(uid_index, primary.sizes)
     beside = join_passthrough(beside_files, primary, uid_index, scratch=folder)
-    shutil.rmtree(os.path.dirname(uid_index.hash_path))
+    shutil.rmtree(uid_index.folder)
 
     dtype = _joined_dtype(primary, beside)
     hard = () if present_prefixes(dtype.names or ()) else _hard_classes(primary, beside)

@@ -47,6 +47,17 @@ def test_every_generation_is_read_bit_for_bit(tmp_path, generation):
     np.testing.assert_array_equal(source.class_posteriors(narrow), posteriors)
 
 
+def test_a_hundred_classes_need_the_second_version_of_the_header(tmp_path):
+    records, posteriors = make_particles(2, 100, "class", np.random.default_rng(3))
+    source = open_particles(save(tmp_path / "p.cs", records))
+    np.testing.assert_array_equal(source.class_posteriors(source.to_table()), posteriors)
+    assert (tmp_path / "p.cs").read_bytes()[6] == 2
+    from regroup_dask.formats.cryosparc.record_file import write_records
+
+    write_records(str(tmp_path / "again.cs"), records)
+    assert (tmp_path / "again.cs").read_bytes() == (tmp_path / "p.cs").read_bytes()
+
+
 def test_fragments_and_sources_travel(tmp_path):
     records, _ = make_particles(30, 2, "multi", np.random.default_rng(2))
     source = open_particles(save(tmp_path / "p.cs", records), fragment_rows=12)
@@ -73,8 +84,9 @@ def test_columnar_encoding_equals_cryosparc_tools(tmp_path, generation, n):
     source = open_particles(tmp_path / "p.cs", fragment_rows=7, scratch=tmp_path / "scratch")
     expected = Dataset.load(str(tmp_path / "p.cs"))
     assert source.schema.names == expected.fields()
+    records = records_of(source, source.to_table())
     for name in expected.fields():
-        found = records_of(source, source.to_table())[name]
+        found = records[name]
         if found.dtype.kind == "S":
             assert [text.decode() for text in found] == list(expected[name])
         else:
@@ -236,7 +248,7 @@ def test_index_finds_every_uid(tmp_path_factory, uids, bucket_rows, data):
         )
         expected = [uids.index(uid) if uid in uids else -1 for uid in asked.tolist()]
         assert index.find(asked).tolist() == expected
-        hashes = uid_index.load_hashes(index)
+        hashes = index.hashes(0, max(len(uids), 1)) if uids else []
         assert sorted(map(uid_index.uid_of_hash, hashes)) == sorted(uids)
         if uids:
             twice = np.append(values, values[data.draw(st.integers(0, len(uids) - 1))])
@@ -320,7 +332,7 @@ def test_flipped_bytes_give_an_answer_or_an_error(tmp_path, encoding):
         Dataset(records).save(path, format=CSDAT_FORMAT)
     content = bytearray(path.read_bytes())
     rng = np.random.default_rng(19)
-    for trial in range(300):
+    for trial in range(120):
         damaged = bytearray(content)
         for place in rng.integers(0, len(content) if trial % 2 else 700, 1 + trial % 3):
             damaged[place] = rng.integers(256)

@@ -1,0 +1,161 @@
+"""Pairwise alignment of prepared maps over all rotations, shifts within a limit and, if asked, both hands.
+
+    amplitudes, complex coefficients    coarse poses           refined poses            powers per shell
+    of both maps      ->  SO(3) FFT  ->  candidates  ->  Gauss-Newton, coarse to fine  ->  PairAlignment
+
+The search works on particle boxes, whose weights per shell come from signal and noise of both maps; the
+reported powers and correlation are those of the whole working maps.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from regroup_dask.science.alignment_plan import AlignmentPlan, plan_alignment
+from regroup_dask.science.pair_result import PairAlignment
+from regroup_dask.science.pair_search import (
+    CandidatePoses,
+    PairProblem,
+    pair_problem,
+    refine_candidates,
+    search_pair,
+)
+from regroup_dask.science.prepared_map import PreparedMap, prepare_map, prepared_shapes
+from regroup_dask.science.shell_statistics import cross_power_at
+
+__all__ = [
+    "AlignmentPlan",
+    "PairAlignment",
+    "PreparedMap",
+    "align_pair",
+    "measure_pair",
+    "plan_alignment",
+    "prepare_map",
+    "prepared_shapes",
+    "refine_pair",
+]
+
+
+def _correlation(cross: np.ndarray, fixed: np.ndarray, moving: np.ndarray) -> float:
+    norm = np.sqrt(fixed[1:].sum() * moving[1:].sum())
+    return float(cross[1:].sum() / norm) if norm > 0 else 0.0
+
+
+def measure_pair(
+    fixed: PreparedMap,
+    moving: PreparedMap,
+    plan: AlignmentPlan,
+    *,
+    rotation: np.ndarray | None = None,
+    shift_angstrom: np.ndarray | None = None,
+    mirrored: bool = False,
+) -> PairAlignment:
+    """Compare two maps at a given pose, without searching.
+
+    Parameters
+    ----------
+    fixed, moving : PreparedMap
+    plan : AlignmentPlan
+    rotation : numpy.ndarray, optional
+        float64 (3, 3); the identity by default, at which nothing is interpolated.
+    shift_angstrom : numpy.ndarray, optional
+        float64 (3,), (x, y, z).
+    mirrored : bool
+
+    Returns
+    -------
+    PairAlignment
+        with ``confidence`` and ``correlation_other_hand`` NaN.
+    """
+    rotation = np.eye(3) if rotation is None else np.asarray(rotation, dtype=np.float64)
+    shift = np.zeros(3) if shift_angstrom is None else np.asarray(shift_angstrom, dtype=np.float64)
+    cross, power = cross_power_at(
+        fixed.spectrum,
+        moving.spectrum,
+        moving.padded,
+        moving.shell_power,
+        rotation=rotation,
+        shift_voxels=shift / plan.voxel_size_angstrom,
+        mirrored=mirrored,
+    )
+    return PairAlignment(
+        rotation,
+        shift,
+        bool(mirrored),
+        _correlation(cross, fixed.shell_power, power),
+        float("nan"),
+        float("nan"),
+        cross,
+        np.array(fixed.shell_power),
+        power,
+    )
+
+
+def _result(
+    problem: PairProblem, candidates: CandidatePoses, best: int, other_hand: int | None, confidence: float
+) -> PairAlignment:
+    plan = problem.plan
+    shift = problem.map_shift(candidates.rotation[best], candidates.shift[best], candidates.hand[best])
+    found = measure_pair(
+        problem.fixed,
+        problem.moving,
+        plan,
+        rotation=candidates.rotation[best],
+        shift_angstrom=shift * plan.voxel_size_angstrom,
+        mirrored=candidates.hand[best] < 0,
+    )
+    other = float("nan")
+    if other_hand is not None:
+        shift = problem.map_shift(
+            candidates.rotation[other_hand], candidates.shift[other_hand], candidates.hand[other_hand]
+        )
+        other = measure_pair(
+            problem.fixed,
+            problem.moving,
+            plan,
+            rotation=candidates.rotation[other_hand],
+            shift_angstrom=shift * plan.voxel_size_angstrom,
+            mirrored=candidates.hand[other_hand] < 0,
+        ).correlation
+    return found._replace(correlation_other_hand=other, confidence=confidence)
+
+
+def align_pair(fixed: PreparedMap, moving: PreparedMap, plan: AlignmentPlan) -> PairAlignment:
+    """Find the pose that superposes the moving map onto the fixed one.
+
+    Parameters
+    ----------
+    fixed, moving : PreparedMap
+        prepared with this plan.
+    plan : AlignmentPlan
+
+    Returns
+    -------
+    PairAlignment
+        ``x_fixed = R x_moving + t``, with x -> -x first when ``mirrored``. ``confidence`` is how far the best
+        pose stands above the best pose that differs from it, in standard deviations of chance agreement.
+    """
+    problem = pair_problem(fixed, moving, plan)
+    candidates, best, other_hand, confidence = search_pair(problem)
+    return _result(problem, candidates, best, other_hand, confidence)
+
+
+def refine_pair(
+    fixed: PreparedMap,
+    moving: PreparedMap,
+    plan: AlignmentPlan,
+    *,
+    rotation: np.ndarray,
+    shift_angstrom: np.ndarray,
+    mirrored: bool = False,
+) -> PairAlignment:
+    """Refine a pose near a given one; parameters and result as for `measure_pair`."""
+    problem = pair_problem(fixed, moving, plan)
+    hand = -1.0 if mirrored else 1.0
+    rotation = np.asarray(rotation, dtype=np.float64)
+    centred = np.asarray(shift_angstrom, dtype=np.float64) / plan.voxel_size_angstrom - problem.centre_term(
+        rotation, hand
+    )
+    start = CandidatePoses(rotation[None].copy(), centred[None].copy(), np.array([hand]), np.zeros(1))
+    candidates = refine_candidates(problem, start)
+    return _result(problem, candidates, 0, None, float("nan"))

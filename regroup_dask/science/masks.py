@@ -1,0 +1,110 @@
+"""Soft spherical masks, and where in its box a particle lies and how large it is."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import scipy.fft
+import scipy.ndimage
+
+from regroup_dask.science.fourier import centred_spectrum, centred_volume, half_spectrum_shells
+
+
+class MapExtent(NamedTuple):
+    """Where the particle of a map lies.
+
+    Attributes
+    ----------
+    centre_voxels : numpy.ndarray
+        float64 (3,), centre of mass ``(x, y, z)`` in voxels from the origin voxel.
+    radius_voxels : float
+        radius around that centre that holds practically all of the particle.
+    """
+
+    centre_voxels: np.ndarray
+    radius_voxels: float
+
+
+def squared_radius(box: int, centre: tuple[float, float, float] | np.ndarray = (0.0, 0.0, 0.0)) -> np.ndarray:
+    """Return squared distances float64 (box, box, box) in voxels from ``origin + centre (x, y, z)``."""
+    axis = np.arange(box) - box // 2
+    x, y, z = ((axis - c) ** 2 for c in centre)
+    return z[:, None, None] + y[None, :, None] + x[None, None, :]
+
+
+def soft_edge(radius: np.ndarray, inner: float, outer: float) -> np.ndarray:
+    """Return 1 up to `inner`, 0 from `outer` on, and half a cosine period between; float32."""
+    width = max(outer - inner, 1e-9)
+    fraction = np.clip((radius - inner) / width, 0.0, 1.0)
+    return (0.5 * (1.0 + np.cos(np.pi * fraction))).astype(np.float32)
+
+
+def soft_sphere(box: int, *, inner_radius_fraction: float, edge_fraction: float = 0.1) -> np.ndarray:
+    """Return a spherical mask about the origin voxel with a cosine edge.
+
+    Parameters
+    ----------
+    box : int
+        voxels per side.
+    inner_radius_fraction : float
+        radius up to which the mask is 1, as a fraction of half the box.
+    edge_fraction : float
+        width of the edge outside it, as a fraction of half the box.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32 (box, box, box), from 0 to 1.
+    """
+    half = box / 2.0
+    radius = np.sqrt(squared_radius(box))
+    return soft_edge(radius, inner_radius_fraction * half, (inner_radius_fraction + edge_fraction) * half)
+
+
+def low_pass(volume: np.ndarray, shell: float) -> np.ndarray:
+    """Blur a map with a Gaussian that falls to exp(-1/2) at the given Fourier shell."""
+    box = volume.shape[0]
+    shells, _ = half_spectrum_shells(box)
+    spectrum = centred_spectrum(np.asarray(volume, dtype=np.float32))
+    spectrum *= np.exp(-0.5 * (shells / shell) ** 2).astype(np.float32)
+    return centred_volume(spectrum, box).astype(np.float32)
+
+
+def estimate_extent(volume: np.ndarray, *, shell: float | None = None) -> MapExtent:
+    """Find the particle in a map: its centre of mass and the radius that holds it.
+
+    The map is blurred; what rises above a fifth of the blurred map's height over the solvent level is the
+    particle, of which the largest connected piece counts. Works without a mask and at low signal, because
+    the blurred map keeps the shells where signal is strongest.
+
+    Parameters
+    ----------
+    volume : numpy.ndarray
+        float (n, n, n).
+    shell : float, optional
+        Fourier shell at which the blur falls to exp(-1/2); box / 16 by default.
+
+    Returns
+    -------
+    MapExtent
+    """
+    box = volume.shape[0]
+    blurred = low_pass(volume, max(2.0, box / 16.0) if shell is None else shell)
+    solvent = float(np.median(blurred))
+    spread = 1.4826 * float(np.median(np.abs(blurred - solvent)))
+    height = float(np.partition(blurred.ravel(), -max(8, box**3 // 2000))[-max(8, box**3 // 2000)]) - solvent
+    threshold = solvent + max(0.2 * height, 3.0 * min(spread, 0.15 * height))
+    inside = blurred > threshold
+    labels, count = scipy.ndimage.label(inside)
+    if count == 0:
+        return MapExtent(np.zeros(3), box / 2.0)
+    if count > 1:
+        mass = np.bincount(labels.ravel(), weights=np.where(inside, blurred - solvent, 0.0).ravel())
+        inside = labels == int(np.argmax(mass[1:])) + 1
+    index = np.argwhere(inside)
+    weight = (blurred[inside] - solvent).astype(np.float64)
+    position = (index - box // 2)[:, ::-1].astype(np.float64)
+    centre = weight @ position / weight.sum()
+    radius = float(np.quantile(np.sqrt(((position - centre) ** 2).sum(axis=1)), 0.995))
+    return MapExtent(centre, radius)

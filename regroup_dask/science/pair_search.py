@@ -1,0 +1,277 @@
+"""The search for the pose of a pair: candidates from rotation functions, refined from coarse to fine shells."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from regroup_dask.science.alignment_plan import (
+    OVERSAMPLING,
+    AlignmentPlan,
+    particle_coefficients,
+    shift_bank,
+)
+from regroup_dask.science.prepared_map import PreparedMap
+from regroup_dask.science.refinement import refine_poses
+from regroup_dask.science.rotation_function import (
+    RotationGrid,
+    _best_over_bank,
+    correlate_rotations,
+    rotation_grid,
+    separated_peaks,
+)
+from regroup_dask.science.rotations import quaternion_to_matrix
+from regroup_dask.science.translation import best_shifts
+
+SHARED_STRUCTURE = 0.9
+"""Correlation that two noise-free class maps are taken to have; it keeps strong shells from drowning the others."""
+
+DIFFERENT_DEGREES = 10.0
+"""Poses further apart than this are different poses."""
+
+
+class CandidatePoses(NamedTuple):
+    """Poses of the centred maps.
+
+    Attributes
+    ----------
+    rotation : numpy.ndarray
+        float64 (p, 3, 3).
+    shift : numpy.ndarray
+        float64 (p, 3) in voxels, between the particle boxes.
+    hand : numpy.ndarray
+        float64 (p,), -1 for mirrored.
+    score : numpy.ndarray
+        float64 (p,), weighted correlation coefficient.
+    """
+
+    rotation: np.ndarray
+    shift: np.ndarray
+    hand: np.ndarray
+    score: np.ndarray
+
+    def take(self, index: np.ndarray) -> CandidatePoses:
+        """Return the poses at some indices."""
+        return CandidatePoses(*(field[index] for field in self))
+
+
+class PairProblem(NamedTuple):
+    """Two prepared maps with the weights that fit them both.
+
+    Attributes
+    ----------
+    fixed, moving : PreparedMap
+    plan : AlignmentPlan
+    shell_weight : numpy.ndarray
+        float64 (finest + 1,) per coefficient.
+    weight : numpy.ndarray
+        float32 (c,).
+    cube : numpy.ndarray
+        float32 view of the moving spectrum.
+    """
+
+    fixed: PreparedMap
+    moving: PreparedMap
+    plan: AlignmentPlan
+    shell_weight: np.ndarray
+    weight: np.ndarray
+    cube: np.ndarray
+
+    def centre_term(self, rotation: np.ndarray, hand: float) -> np.ndarray:
+        """Return what to add to a centred shift to get the shift between the maps."""
+        return self.fixed.centre_voxels - hand * (rotation @ self.moving.centre_voxels)
+
+    def map_shift(self, rotation: np.ndarray, shift: np.ndarray, hand: float) -> np.ndarray:
+        """Return the shift between the maps, in voxels."""
+        return shift + self.centre_term(rotation, hand)
+
+    def chance(self, shell: int) -> float:
+        """Return the standard deviation of the score of unrelated maps over shells up to one."""
+        ends = particle_coefficients(self.plan.finest_shell)[2]
+        count = np.diff(ends, prepend=0)[: shell + 1]
+        w, a, b = (x[: shell + 1] for x in (self.shell_weight, self.fixed.power, self.moving.power))
+        norm = math.sqrt(float((count * w * a).sum() * (count * w * b).sum()))
+        return math.sqrt(0.5 * float((count * w**2 * a * b).sum())) / max(norm, 1e-300)
+
+
+def pair_problem(fixed: PreparedMap, moving: PreparedMap, plan: AlignmentPlan) -> PairProblem:
+    """Weigh the shells of a pair by the signal that both maps have there.
+
+    For two Gaussian variables of correlation rho the likelihood ratio against independence weighs their
+    product by rho / (1 - rho^2) after scaling both to unit power; rho is the geometric mean of the
+    reliabilities.
+    """
+    rho = SHARED_STRUCTURE * np.sqrt(fixed.reliability * moving.reliability)
+    power = np.sqrt(fixed.power * moving.power)
+    weight = np.where(power > 0, rho / (1.0 - rho**2) / np.maximum(power, 1e-300), 0.0)
+    weight[0] = 0.0
+    if not weight.any():
+        weight = np.where(power > 0, 1.0 / np.maximum(power, 1e-300), 0.0)
+        weight[0] = 0.0
+    _, shells, _ = particle_coefficients(plan.finest_shell)
+    cube = moving.cube.view(np.float32).reshape(*moving.cube.shape, 2)
+    return PairProblem(fixed, moving, plan, weight, weight.astype(np.float32)[shells], cube)
+
+
+def _refine(
+    problem: PairProblem, poses: CandidatePoses, shell: int, iterations: int, tolerance: float
+) -> CandidatePoses:
+    frequency, _, ends = particle_coefficients(problem.plan.finest_shell)
+    shell = min(shell, problem.plan.finest_shell)
+    count = np.diff(ends, prepend=0)[: shell + 1]
+    w = problem.shell_weight[: shell + 1]
+    hessian = np.tensordot(w, problem.fixed.curvature[: shell + 1], axes=1)
+    rotation, shift = poses.rotation.copy(), poses.shift.copy()
+    score = refine_poses(
+        problem.cube,
+        float(OVERSAMPLING),
+        frequency,
+        problem.fixed.coefficients,
+        problem.weight,
+        int(ends[shell]),
+        float(problem.plan.particle_box),
+        hessian,
+        float((w * count * problem.fixed.power[: shell + 1]).sum()),
+        float((w * count * problem.moving.power[: shell + 1]).sum()),
+        rotation,
+        shift,
+        poses.hand,
+        iterations,
+        tolerance,
+    )
+    return CandidatePoses(rotation, shift, poses.hand, score)
+
+
+def refine_candidates(problem: PairProblem, poses: CandidatePoses) -> CandidatePoses:
+    """Refine poses over middle and then all shells."""
+    poses = _refine(problem, poses, 8, 6, 0.02)
+    return _refine(problem, poses, problem.plan.finest_shell, 8, 0.002)
+
+
+def _grid(plan: AlignmentPlan, *, amplitudes: bool) -> RotationGrid:
+    degree = plan.amplitude_degree if amplitudes else plan.coarse_degree
+    return rotation_grid(degree, even_only=amplitudes, n_azimuth=2 * degree + 2, n_beta=degree + 3)
+
+
+def coarse_poses(problem: PairProblem, count: int) -> CandidatePoses:
+    """Return poses from the correlation of complex coefficients over rotations and a bank of shifts."""
+    plan = problem.plan
+    grid = _grid(plan, amplitudes=False)
+    shells = np.arange(1, plan.coarse_shells + 1)
+    weight = problem.shell_weight[shells] * shells**2
+    moving = problem.moving.coarse_bank[:, :, 0] * weight.astype(np.float32)
+    both = plan.hand == "detect"
+    values = correlate_rotations(problem.fixed.coarse_bank, moving, grid, both_hands=both)
+    shifts = shift_bank(plan.bank_spacing, plan.bank_radius)
+    parts = []
+    for side in range(values.shape[0]):
+        flat = values[side].reshape(-1, values.shape[-1])
+        best = np.empty(flat.shape[0], dtype=np.float32)
+        which = np.empty(flat.shape[0], dtype=np.int64)
+        _best_over_bank(flat, best, which)
+        peaks = separated_peaks(best, grid.quaternions, count, math.cos(math.radians(9.0)))
+        rotation = quaternion_to_matrix(grid.quaternions[peaks])
+        parts.append(
+            CandidatePoses(
+                rotation,
+                shifts[which[peaks]].copy(),
+                np.full(len(peaks), 1.0 - 2.0 * side),
+                np.zeros(len(peaks)),
+            )
+        )
+    return _join(parts)
+
+
+def amplitude_poses(problem: PairProblem, count: int) -> CandidatePoses:
+    """Return poses from the rotation function of amplitudes, each with its best shift."""
+    plan = problem.plan
+    grid = _grid(plan, amplitudes=True)
+    radius = 1.5 + 0.5 * np.arange(plan.amplitude_shells)
+    weight = np.interp(radius, np.arange(plan.finest_shell + 1), problem.shell_weight) * radius**2
+    moving = problem.moving.amplitudes * weight.astype(np.float32)
+    values = correlate_rotations(problem.fixed.amplitudes[:, :, None], moving, grid, first_degree=2)
+    peaks = separated_peaks(values[0, ..., 0].ravel(), grid.quaternions, count, math.cos(math.radians(6.0)))
+    rotation = quaternion_to_matrix(grid.quaternions[peaks])
+    hand = np.ones(len(peaks))
+    if plan.hand == "detect":
+        rotation, hand = np.concatenate([rotation, rotation]), np.concatenate([hand, -hand])
+    frequency, _, ends = particle_coefficients(plan.finest_shell)
+    terms = problem.fixed.centre_voxels - hand[:, None] * (rotation @ problem.moving.centre_voxels)
+    shift, _ = best_shifts(
+        problem.cube,
+        float(OVERSAMPLING),
+        frequency,
+        problem.fixed.coefficients,
+        problem.weight,
+        int(ends[min(7, plan.finest_shell)]),
+        float(plan.particle_box),
+        rotation,
+        hand,
+        terms,
+        plan.maximum_shift_voxels,
+    )
+    return CandidatePoses(rotation, shift, hand, np.zeros(len(hand)))
+
+
+def _join(parts: list[CandidatePoses]) -> CandidatePoses:
+    return CandidatePoses(*(np.concatenate(fields) for fields in zip(*parts, strict=True)))
+
+
+def _within_limit(problem: PairProblem, poses: CandidatePoses) -> np.ndarray:
+    terms = problem.fixed.centre_voxels - poses.hand[:, None] * (
+        poses.rotation @ problem.moving.centre_voxels
+    )
+    length = np.sqrt(((poses.shift + terms) ** 2).sum(axis=1))
+    return length <= problem.plan.maximum_shift_voxels + 1.0
+
+
+def _distinct(poses: CandidatePoses, degrees: float, count: int) -> CandidatePoses:
+    """Keep the best-scored poses that differ from better ones by an angle or hand, at most `count` per hand."""
+    cosine = 1.0 + 2.0 * math.cos(math.radians(degrees))
+    kept: list[int] = []
+    taken = {1.0: 0, -1.0: 0}
+    for i in np.argsort(-poses.score, kind="stable"):
+        hand = float(poses.hand[i])
+        if taken[hand] >= count:
+            continue
+        same = [k for k in kept if poses.hand[k] == hand]
+        if same and (np.einsum("kab,ab->k", poses.rotation[same], poses.rotation[i]) > cosine).any():
+            continue
+        kept.append(int(i))
+        taken[hand] += 1
+    return poses.take(np.array(kept, dtype=np.int64))
+
+
+def search_pair(problem: PairProblem) -> tuple[CandidatePoses, int, int | None, float]:
+    """Search all rotations, shifts within the limit and, if planned, both hands.
+
+    Returns
+    -------
+    poses : CandidatePoses
+        refined over all shells, best first.
+    best : int
+    other_hand : int or None
+        the best of the other hand.
+    confidence : float
+    """
+    plan = problem.plan
+    poses = _join(
+        [coarse_poses(problem, plan.coarse_candidates), amplitude_poses(problem, plan.amplitude_candidates)]
+    )
+    poses = _refine(problem, poses, 5, 8, 0.3)
+    inside = _within_limit(problem, poses)
+    if inside.any():
+        poses = poses.take(np.flatnonzero(inside))
+    poses = _distinct(poses, DIFFERENT_DEGREES, 6)
+    poses = _refine(problem, poses, 9, 6, 0.05)
+    poses = _distinct(poses, DIFFERENT_DEGREES, 3)
+    poses = _refine(problem, poses, plan.finest_shell, 8, 0.002)
+    poses = _distinct(poses, DIFFERENT_DEGREES, 3)
+    best = 0
+    same = [i for i in range(1, len(poses.score)) if poses.hand[i] == poses.hand[0]]
+    second = poses.score[same[0]] if same else 0.0
+    confidence = float((poses.score[0] - second) / max(problem.chance(plan.finest_shell), 1e-12))
+    other = [i for i in range(len(poses.score)) if poses.hand[i] != poses.hand[0]]
+    return poses, best, (other[0] if other else None), confidence

@@ -1,0 +1,244 @@
+"""Correlation of two functions on the sphere over all rotations, by a fast transform on SO(3).
+
+For functions given by their harmonic coefficients on concentric shells, the correlation over all rotations is
+``C(R) = sum over l, m', m of (sum over shells w conj(a_lm') b_lm) D^l_m'm(R)``: a sum over l with Wigner's d
+for each beta, then one two-dimensional FFT over alpha and gamma. Amplitudes do not change when a map is
+shifted (the fast rotation function, Crowther 1972, The Molecular Replacement Method, 173); the transform is
+that of Kostelec and Rockmore (2008), J. Fourier Anal. Appl. 14, 145, and its use for maps that of Kovacs and
+Wriggers (2002), Acta Cryst. D58, 1282. Complex coefficients enter as their Hartley values Re F + Im F: real,
+and even degrees carry Re F while odd ones carry Im F, so that the map of the other hand (conj F) differs by
+the sign of the odd degrees only and shares all products.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import scipy.fft
+from numba import njit
+
+from regroup_dask.science.spherical_harmonics import wigner_d
+
+
+class RotationGrid(NamedTuple):
+    """An Euler grid on SO(3) and the Wigner table for it.
+
+    Attributes
+    ----------
+    degree : int
+        band limit L.
+    parity_step : int
+        1: all degrees; 2: even degrees only (amplitudes).
+    n_azimuth : int
+        points in alpha and in gamma, 2 pi k / n_azimuth.
+    beta : numpy.ndarray
+        float64 (n_beta,), pi (k + 1/2) / n_beta.
+    wigner : numpy.ndarray
+        float32 (2L + 1, L + 1, L + 1, n_beta): d^l_m'm(beta) at [m' + L, m, l], for m >= 0.
+    quaternions : numpy.ndarray
+        float32 (n_beta * n_azimuth^2, 4) of the grid rotations, order (beta, alpha, gamma).
+    """
+
+    degree: int
+    parity_step: int
+    n_azimuth: int
+    beta: np.ndarray
+    wigner: np.ndarray
+    quaternions: np.ndarray
+
+
+def euler_quaternions(alpha: np.ndarray, beta: np.ndarray, gamma: np.ndarray) -> np.ndarray:
+    """Return quaternions (x, y, z, w) of Rz(alpha) Ry(beta) Rz(gamma), float64 (..., 4)."""
+    plus, minus = 0.5 * (alpha + gamma), 0.5 * (gamma - alpha)
+    half_sine, half_cosine = np.sin(0.5 * beta), np.cos(0.5 * beta)
+    return np.stack(
+        [
+            half_sine * np.sin(minus),
+            half_sine * np.cos(minus),
+            half_cosine * np.sin(plus),
+            half_cosine * np.cos(plus),
+        ],
+        axis=-1,
+    )
+
+
+@lru_cache(maxsize=8)
+def rotation_grid(degree: int, *, even_only: bool, n_azimuth: int, n_beta: int) -> RotationGrid:
+    """Build, once per process, the Euler grid and Wigner table of a band limit."""
+    beta = np.pi * (np.arange(n_beta) + 0.5) / n_beta
+    table = np.zeros((2 * degree + 1, degree + 1, degree + 1, n_beta), dtype=np.float32)
+    for l_ in range(0, degree + 1, 2 if even_only else 1):
+        small = wigner_d(l_, beta)  # (beta, m', m)
+        table[degree - l_ : degree + l_ + 1, : l_ + 1, l_, :] = small[:, :, l_:].transpose(1, 2, 0)
+    azimuth = 2.0 * np.pi * np.arange(n_azimuth) / n_azimuth
+    quaternions = euler_quaternions(azimuth[None, :, None], beta[:, None, None], azimuth[None, None, :])
+    return RotationGrid(
+        degree,
+        2 if even_only else 1,
+        n_azimuth,
+        beta,
+        table,
+        quaternions.reshape(-1, 4).astype(np.float32),
+    )
+
+
+@njit(cache=True, fastmath=True, nogil=True)
+def _wigner_sums(
+    fixed_real: np.ndarray,
+    fixed_imag: np.ndarray,
+    moving: np.ndarray,
+    wigner: np.ndarray,
+    first_degree: int,
+    step: int,
+    both_hands: bool,
+    out: np.ndarray,
+) -> None:
+    """Fill out[hand, beta, m', m, bank] with conj of sum over l of d^l_m'm sum over shells conj(a) b.
+
+    fixed_real, fixed_imag float32 (lm, shell, bank); moving complex64 (lm, shell), weights included;
+    out complex64 (hands, n_beta, n_azimuth, L + 1, bank).
+    """
+    bank = fixed_real.shape[2]
+    n_shells = fixed_real.shape[1]
+    degree = wigner.shape[1] - 1
+    n_beta = wigner.shape[3]
+    n_azimuth = out.shape[2]
+    even = np.empty((n_beta, 2, bank), dtype=np.float32)
+    odd = np.empty((n_beta, 2, bank), dtype=np.float32)
+    real = np.empty(bank, dtype=np.float32)
+    imag = np.empty(bank, dtype=np.float32)
+    for row in range(-degree, degree + 1):
+        place = row if row >= 0 else row + n_azimuth
+        for column in range(degree + 1):
+            even[:] = 0.0
+            odd[:] = 0.0
+            lowest = max(abs(row), column, first_degree)
+            if step == 2 and (lowest - first_degree) % 2 == 1:
+                lowest += 1
+            for l_ in range(lowest, degree + 1, step):
+                real[:] = 0.0
+                imag[:] = 0.0
+                a = l_ * (l_ + 1) + row
+                b = l_ * (l_ + 1) + column
+                for s in range(n_shells):
+                    b_real = moving[b, s].real
+                    b_imag = moving[b, s].imag
+                    for k in range(bank):
+                        real[k] += fixed_real[a, s, k] * b_real + fixed_imag[a, s, k] * b_imag
+                        imag[k] += fixed_real[a, s, k] * b_imag - fixed_imag[a, s, k] * b_real
+                target = odd if l_ % 2 == 1 else even
+                for j in range(n_beta):
+                    d = wigner[row + degree, column, l_, j]
+                    for k in range(bank):
+                        target[j, 0, k] += d * real[k]
+                        target[j, 1, k] += d * imag[k]
+            for j in range(n_beta):
+                for k in range(bank):
+                    out[0, j, place, column, k] = np.complex64(
+                        complex(even[j, 0, k] + odd[j, 0, k], -even[j, 1, k] - odd[j, 1, k])
+                    )
+                    if both_hands:
+                        out[1, j, place, column, k] = np.complex64(
+                            complex(even[j, 0, k] - odd[j, 0, k], odd[j, 1, k] - even[j, 1, k])
+                        )
+
+
+def correlate_rotations(
+    fixed: np.ndarray,
+    moving: np.ndarray,
+    grid: RotationGrid,
+    *,
+    first_degree: int = 0,
+    both_hands: bool = False,
+) -> np.ndarray:
+    """Return the correlation of functions on shells over all rotations of a grid.
+
+    Parameters
+    ----------
+    fixed : numpy.ndarray
+        complex64 ((L + 1)^2, shells, bank): coefficients of real functions, for each member of a bank
+        (of shifted copies, say).
+    moving : numpy.ndarray
+        complex64 ((L + 1)^2, shells), the weights of the shells multiplied in.
+    grid : RotationGrid
+    first_degree : int
+        degrees below are left out (2 for amplitudes: degree 0 does not depend on rotation).
+    both_hands : bool
+        also return the correlation with the odd degrees of `moving` negated.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32 (hands, n_beta, n_azimuth (alpha), n_azimuth (gamma), bank).
+    """
+    bank = fixed.shape[2]
+    n = grid.n_azimuth
+    coefficients = np.zeros(
+        (2 if both_hands else 1, len(grid.beta), n, grid.degree + 1, bank), dtype=np.complex64
+    )
+    _wigner_sums(
+        np.ascontiguousarray(fixed.real),
+        np.ascontiguousarray(fixed.imag),
+        np.ascontiguousarray(moving),
+        grid.wigner,
+        first_degree,
+        grid.parity_step,
+        both_hands,
+        coefficients,
+    )
+    return scipy.fft.irfft2(coefficients, s=(n, n), axes=(2, 3), norm="forward", overwrite_x=True)
+
+
+@njit(cache=True, fastmath=True, nogil=True)
+def _best_over_bank(values: np.ndarray, best: np.ndarray, which: np.ndarray) -> None:
+    for i in range(values.shape[0]):
+        top = values[i, 0]
+        at = 0
+        for k in range(1, values.shape[1]):
+            if values[i, k] > top:
+                top = values[i, k]
+                at = k
+        best[i] = top
+        which[i] = at
+
+
+@njit(cache=True, fastmath=True, nogil=True)
+def separated_peaks(
+    values: np.ndarray, quaternions: np.ndarray, count: int, separation_cosine: float
+) -> np.ndarray:
+    """Return the indices of up to `count` highest values whose rotations differ by more than a given angle.
+
+    Parameters
+    ----------
+    values : numpy.ndarray
+        float32 (p,); overwritten.
+    quaternions : numpy.ndarray
+        float32 (p, 4).
+    count : int
+    separation_cosine : float
+        cosine of half the least angle between two peaks.
+    """
+    chosen = np.empty(count, dtype=np.int64)
+    found = 0
+    lowest = np.float32(-3.0e38)
+    while found < count:
+        at = 0
+        top = lowest
+        for i in range(values.shape[0]):
+            if values[i] > top:
+                top = values[i]
+                at = i
+        if top <= lowest:
+            break
+        chosen[found] = at
+        found += 1
+        x, y, z, w = quaternions[at, 0], quaternions[at, 1], quaternions[at, 2], quaternions[at, 3]
+        for i in range(values.shape[0]):
+            overlap = (
+                x * quaternions[i, 0] + y * quaternions[i, 1] + z * quaternions[i, 2] + w * quaternions[i, 3]
+            )
+            if abs(overlap) > separation_cosine:
+                values[i] = lowest
+    return chosen[:found]

@@ -1,0 +1,141 @@
+"""Alignment finds the pose that made the maps, for odd and even boxes, either hand, and its numbers are Pearson's."""
+
+import numpy as np
+import pytest
+
+from regroup_dask.errors import InputError
+from regroup_dask.science import align
+from regroup_dask.science.fourier import shell_power
+from regroup_dask.science.rotations import rotation_angle_degrees
+from tests.science.particles import blobs, random_rotation, random_shift, render
+
+VOXEL = 3.0
+
+
+def _plan(box, radius=16.0, hand="off"):
+    return align.plan_alignment(
+        box=box,
+        voxel_size_angstrom=VOXEL,
+        particle_radius_angstrom=(radius + 3) * VOXEL,
+        maximum_shift_angstrom=0.25 * box * VOXEL,
+        hand=hand,
+    )
+
+
+def _pair(seed, box, *, radius=16.0, hand="off", mirrored=False, snr=None, shift=6.0):
+    rng = np.random.default_rng(seed)
+    centres, masses = blobs(rng, radius=radius)
+    rotation, moved = random_rotation(rng), random_shift(rng, shift)
+    moving = render(centres, masses, box=box)
+    fixed = render(centres, masses, box=box, rotation=rotation, shift=moved, mirrored=mirrored)
+    if snr is not None:
+        inside = moving > 0.02 * moving.max()
+        sigma = np.sqrt(moving[inside].var() / snr)
+        fixed = fixed + rng.normal(scale=sigma, size=fixed.shape).astype(np.float32)
+        moving = moving + rng.normal(scale=sigma, size=moving.shape).astype(np.float32)
+    plan = _plan(box, radius, hand)
+    return (
+        align.prepare_map(fixed, plan),
+        align.prepare_map(moving, plan),
+        plan,
+        rotation,
+        moved,
+        fixed,
+        moving,
+    )
+
+
+@pytest.mark.parametrize(
+    ("seed", "box", "radius"), [(1, 64, 20.0), (2, 65, 16.0), (3, 56, 14.0), (4, 32, 9.0)]
+)
+def test_clean_copies_superpose(seed, box, radius):
+    fixed, moving, plan, rotation, shift, *_ = _pair(seed, box, radius=radius, shift=0.1 * box)
+    found = align.align_pair(fixed, moving, plan)
+    assert rotation_angle_degrees(found.rotation, rotation) < (0.1 if box > 32 else 0.3)
+    np.testing.assert_allclose(found.shift_angstrom / VOXEL, shift, atol=0.03)
+    assert found.correlation > 0.99
+    assert not found.mirrored
+    assert found.confidence > 5
+
+
+def test_noisy_copies_superpose():
+    fixed, moving, plan, rotation, shift, *_ = _pair(5, 64, radius=20.0, snr=0.1)
+    found = align.align_pair(fixed, moving, plan)
+    assert rotation_angle_degrees(found.rotation, rotation) < 2.0
+    assert np.linalg.norm(found.shift_angstrom / VOXEL - shift) < 0.5
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_hand_is_found(mirrored):
+    fixed, moving, plan, rotation, shift, *_ = _pair(6, 48, radius=13.0, hand="detect", mirrored=mirrored)
+    found = align.align_pair(fixed, moving, plan)
+    assert found.mirrored == mirrored
+    assert rotation_angle_degrees(found.rotation, rotation) < 0.1
+    np.testing.assert_allclose(found.shift_angstrom / VOXEL, shift, atol=0.03)
+    assert found.correlation > found.correlation_other_hand + 0.01
+
+
+def test_refine_from_a_near_pose_finds_it_again():
+    fixed, moving, plan, rotation, shift, *_ = _pair(7, 48, radius=13.0)
+    from scipy.spatial.transform import Rotation
+
+    start = Rotation.from_rotvec(np.radians([5.0, -4.0, 3.0])).as_matrix() @ rotation
+    found = align.refine_pair(fixed, moving, plan, rotation=start, shift_angstrom=(shift + 1.0) * VOXEL)
+    assert rotation_angle_degrees(found.rotation, rotation) < 0.1
+
+
+def test_measure_is_exact_at_the_identity():
+    fixed, moving, plan, _, _, a, b = _pair(8, 33, radius=9.0, snr=1.0)
+    found = align.measure_pair(fixed, moving, plan)
+    a, b = a.astype(float) - a.mean(), b.astype(float) - b.mean()
+    # shells beyond box // 2 are left out of the sums: compare with maps without them
+    np.testing.assert_allclose(found.power_fixed[1:], shell_power(a)[1:], rtol=1e-4)
+    np.testing.assert_allclose(found.power_moving[1:], shell_power(b)[1:], rtol=1e-4)
+    same = align.measure_pair(fixed, fixed, plan)
+    assert same.correlation == pytest.approx(1.0, abs=1e-6)
+    np.testing.assert_allclose(same.cross_power, same.power_fixed, rtol=1e-5)
+
+
+def test_measure_with_whole_voxel_shift_is_exact():
+    fixed, moving, plan, *_, b = _pair(9, 32, radius=8.0)
+    rolled = align.prepare_map(np.roll(b, (1, -2, 3), axis=(0, 1, 2)), plan)
+    found = align.measure_pair(rolled, moving, plan, shift_angstrom=np.array([3.0, -2.0, 1.0]) * VOXEL)
+    assert found.correlation == pytest.approx(1.0, abs=1e-5)
+
+
+def test_measure_rotated_agrees_with_the_pose_that_made_the_map():
+    fixed, moving, plan, rotation, shift, *_ = _pair(10, 48, radius=13.0)
+    found = align.measure_pair(fixed, moving, plan, rotation=rotation, shift_angstrom=shift * VOXEL)
+    assert found.correlation == pytest.approx(1.0, abs=2e-3)
+    strong = found.power_fixed > 1e-3 * found.power_fixed.max()
+    np.testing.assert_allclose(found.power_moving[strong], found.power_fixed[strong], rtol=0.02)
+
+
+def test_same_inputs_give_the_same_bytes():
+    fixed, moving, plan, *_ = _pair(11, 32, radius=8.0, snr=0.5)
+    first, second = align.align_pair(fixed, moving, plan), align.align_pair(fixed, moving, plan)
+    for a, b in zip(first, second, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("box", [32, 33, 64])
+def test_prepared_shapes_are_those_of_prepared_maps(box):
+    plan = _plan(box, radius=0.3 * box, hand="detect")
+    prepared = align.prepare_map(render(*blobs(np.random.default_rng(12)), box=box), plan)
+    shapes = align.prepared_shapes(plan)
+    assert tuple(shapes) == prepared._fields
+    for name, (shape, dtype) in shapes.items():
+        assert getattr(prepared, name).shape == shape, name
+        assert getattr(prepared, name).dtype == dtype, name
+
+
+def test_bad_maps_are_refused():
+    plan = _plan(32, 8.0)
+    with pytest.raises(InputError, match="constant"):
+        align.prepare_map(np.ones((32, 32, 32), np.float32), plan)
+    with pytest.raises(InputError, match="shape"):
+        align.prepare_map(np.ones((31, 32, 32), np.float32), plan)
+    with pytest.raises(InputError, match="finite"):
+        align.prepare_map(np.full((32, 32, 32), np.nan, np.float32), plan)
+    with pytest.raises(InputError, match="too small"):
+        align.plan_alignment(box=8, voxel_size_angstrom=1.0, maximum_shift_angstrom=1.0, hand="off")
