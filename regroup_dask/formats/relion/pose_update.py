@@ -123,7 +123,7 @@ def new_values(
         if (np.abs(value) >= TOO_LARGE).any():
             raise InputError(
                 f"{source.part.path}: moving with its class makes a particle's _{name} "
-                f"{value[np.nanargmax(np.abs(value))]:.3g}, which is too large; are its pose and pixel size right?"
+                f"{value[np.nanargmax(np.abs(value))]:.3g}, which is too large: check its pose"
             )
         spread = np.zeros(table.num_rows)
         spread[rows] = value

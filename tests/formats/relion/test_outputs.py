@@ -276,7 +276,7 @@ def test_a_pose_beyond_all_bounds_is_refused(tmp_path):
     rows = random_rows(4, 2)
     rows[2][6] = "1e72"
     source = open_particles(star(tmp_path, OPTICS + table_text(LABELS, rows)))
-    with pytest.raises(InputError, match="_rlnOriginXAngst 1e[+]72, which is too large"):
+    with pytest.raises(InputError, match=r"_rlnOriginXAngst 1e[+]72, which is too large"):
         regroup(source, plan_for(source, [0, 0], {0: random_pose(1)}), tmp_path, relion)
 
 
