@@ -39,9 +39,7 @@ class CryosparcOutputs:
     """by name: regrouped_particles, particles_superclass_K, remaining_particles"""
 
 
-def create_outputs(
-    source: CryosparcParticles, plan: RegroupPlan, counts: np.ndarray, folder: str
-) -> CryosparcOutputs:
+def create_outputs(source: CryosparcParticles, plan: RegroupPlan, counts: np.ndarray, folder: str) -> CryosparcOutputs:
     """Lay out the particle files under ``folder/cryosparc``, each of its final size.
 
     Parameters

@@ -23,6 +23,7 @@ from scipy.spatial.transform import Rotation
 
 from regroup_dask.errors import InputError
 from regroup_dask.formats.cryosparc.posteriors import COMMON, MULTI, PosteriorSlots
+from regroup_dask.formats.cryosparc.slot_poses import pose_is_common
 from regroup_dask.formats.regroup_plan import Assignment, RegroupPlan
 
 VECTOR_FIELDS = {"shift": 1, "pose": 1}
@@ -98,9 +99,7 @@ class RegroupedSlots(NamedTuple):
         row = np.arange(len(inside))
         values: dict[str, Any] = {}
         if self.common_pose:
-            present = [
-                field for field in self.common_fields if f"{COMMON}/{field}" in (inside.dtype.names or ())
-            ]
+            present = [field for field in self.common_fields if f"{COMMON}/{field}" in (inside.dtype.names or ())]
             moving = {field: inside[f"{COMMON}/{field}"][:, None] for field in present}
             _move(moving, chosen[:, None], plan)
             values = {field: moved[:, 0] for field, moved in moving.items()}
@@ -115,9 +114,7 @@ class RegroupedSlots(NamedTuple):
             if field in values:
                 result[f"{COMMON}/{field}"] = values[field]
 
-    def _fill_superclasses(
-        self, result: np.ndarray, entries: dict[str, np.ndarray], superclass: np.ndarray
-    ) -> None:
+    def _fill_superclasses(self, result: np.ndarray, entries: dict[str, np.ndarray], superclass: np.ndarray) -> None:
         """Fill the entry of every superclass, [n, K, ...] each."""
         number = np.arange(self.n_superclasses)
         one_hot = {
@@ -145,10 +142,7 @@ def plan_slots(dtype: np.dtype, slots: PosteriorSlots, plan: RegroupPlan, *, pat
     names = dtype.names or ()
     own = _fields_of(names, slots.slots[0])
     common = _fields_of(names, COMMON)
-    # In 3D Classification the classes share the pose in alignments3D whatever the slots of the classes hold.
-    common_pose = slots.hard or (
-        "pose" in common and (slots.prefix == "alignments_class3D_" or "pose" not in own)
-    )
+    common_pose = pose_is_common(names, slots)
     first_slot = common if common_pose else own
     fields = list(dict.fromkeys([*first_slot, *common, "class_posterior", "class"]))
     if plan.update_poses:
@@ -225,9 +219,7 @@ def _has_class_axis(dtype: np.dtype, field: str) -> bool:
     return len(dtype[f"{MULTI}/{field}"].shape) == 1 + VECTOR_FIELDS.get(field, 0)
 
 
-def _class_values(
-    records: np.ndarray, slots: PosteriorSlots, field: str, class_index: np.ndarray
-) -> np.ndarray:
+def _class_values(records: np.ndarray, slots: PosteriorSlots, field: str, class_index: np.ndarray) -> np.ndarray:
     """Pick a field from the slots of classes ``class_index`` int[n, m] of each row: an array [n, m, ...]."""
     if slots.multi:
         values = records[f"{MULTI}/{field}"]
@@ -247,9 +239,7 @@ def _move(values: dict[str, np.ndarray], class_index: np.ndarray, plan: RegroupP
     if "pose" not in values or plan.move_poses is None:
         return
     pose, shift = values["pose"], values["shift"]
-    place = np.nonzero(
-        plan.moves(class_index) & np.isfinite(pose).all(axis=-1) & np.isfinite(shift).all(axis=-1)
-    )
+    place = np.nonzero(plan.moves(class_index) & np.isfinite(pose).all(axis=-1) & np.isfinite(shift).all(axis=-1))
     if not len(place[0]):
         return
     pixel = values["psize_A"][place].astype(np.float64)
