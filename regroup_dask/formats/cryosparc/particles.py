@@ -30,6 +30,7 @@ from regroup_dask.formats.cryosparc.posteriors import (
     present_prefixes,
 )
 from regroup_dask.formats.cryosparc.result_group import read_result_group
+from regroup_dask.formats.cryosparc.slot_poses import slot_poses
 from regroup_dask.formats.cryosparc.stacked_files import StackedFiles, stack_files
 from regroup_dask.formats.cryosparc.uid_index import build_uid_index, refuse_duplicates
 from regroup_dask.formats.particles import FRAGMENT_BYTES, ParticleSource
@@ -95,6 +96,10 @@ class CryosparcParticles(ParticleSource):
         """Return f32[n, n_classes] in the order of `class_ids`."""
         return self.posterior_slots.posteriors(table)
 
+    def particle_poses(self, table: pa.Table, class_index: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+        """Return the pose of each row against a class; see `ParticleSource.particle_poses`."""
+        return slot_poses(table, self.posterior_slots, class_index)
+
 
 def open_cryosparc_particles(
     paths: Sequence[str],
@@ -129,7 +134,7 @@ def open_cryosparc_particles(
     )
     refuse_duplicates(uid_index, primary.sizes)
     beside = join_passthrough(beside_files, primary, uid_index, scratch=folder)
-    shutil.rmtree(os.path.dirname(uid_index.hash_path))
+    shutil.rmtree(uid_index.folder)
 
     dtype = _joined_dtype(primary, beside)
     hard = () if present_prefixes(dtype.names or ()) else _hard_classes(primary, beside)
@@ -149,8 +154,7 @@ def open_cryosparc_particles(
     step = fragment_rows or max(1, FRAGMENT_BYTES // dtype.itemsize)
     starts = range(0, primary.n_rows, step)
     fragments = tuple(
-        CryosparcFragment(index, start, min(step, primary.n_rows - start), table)
-        for index, start in enumerate(starts)
+        CryosparcFragment(index, start, min(step, primary.n_rows - start), table) for index, start in enumerate(starts)
     )
     return CryosparcParticles(
         kind="cryosparc",
@@ -168,9 +172,7 @@ def open_cryosparc_particles(
     )
 
 
-def _expand_groups(
-    paths: Sequence[str], passthrough: Sequence[str]
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _expand_groups(paths: Sequence[str], passthrough: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Replace groups by their files: the one with the posteriors is primary, the others passthrough."""
     primaries: list[str] = []
     beside: list[str] = []
@@ -180,9 +182,7 @@ def _expand_groups(
             continue
         group = read_result_group(path)
         if group.type != "particle":
-            raise InputError(
-                f"{path} is a group of type {group.type or 'unknown'}, but particles are needed here"
-            )
+            raise InputError(f"{path} is a group of type {group.type or 'unknown'}, but particles are needed here")
         preferred = [slot for slot in group.files_of_slot if slot == MULTI]
         preferred += [slot for slot in group.files_of_slot if slot.startswith("alignments_class")]
         preferred += [slot for slot in (COMMON, "blob") if slot in group.files_of_slot]
@@ -269,9 +269,7 @@ def _describe(
     lines = [f"{primary.n_rows} particles in {files}, {how}, {len(slots.class_ids)} classes."]
     others = [prefix for prefix in present_prefixes(primary.dtype.names or ()) if prefix != slots.prefix]
     if others:
-        lines.append(
-            f"Older posteriors are there too and not used ({', '.join(others)}); --class-prefix chooses them."
-        )
+        lines.append(f"Older posteriors are there too and not used ({', '.join(others)}); --class-prefix chooses them.")
     for part in beside:
         order = "in the same order" if part.uid_index is None else "in another order, joined on uid"
         lines.append(f"{len(part.columns)} columns from {part.stack.files[0].path}, {order}.")
