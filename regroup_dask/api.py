@@ -1,0 +1,298 @@
+"""The functions of the Python interface: from a notebook or a program, with or without a cluster.
+
+``client=None`` means the current Dask client if there is one, else this process: no cluster is started.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import xarray as xr
+from distributed import Client
+
+from regroup_dask import pipeline
+from regroup_dask.errors import InputError
+from regroup_dask.formats.particles import ParticleSource
+from regroup_dask.formats.volumes import VolumeSeries, find_volumes, open_volumes, series_of
+from regroup_dask.pipeline import Regrouped
+from regroup_dask.progress import Listener, StageClock, silent
+from regroup_dask.settings import Settings
+from regroup_dask.single_pair import Alignment, align_two
+from regroup_dask.steps import comparing, grouping
+from regroup_dask.steps.inputs import find_mask, inputs_of_files
+from regroup_dask.steps.run_context import RunContext
+from regroup_dask.steps.selection import select_classes
+from regroup_dask.tasks.connect import current_client
+
+__all__ = ["Alignment", "Regrouped", "align", "compare", "group", "regroup"]
+
+
+def align(
+    moving: str | Path | np.ndarray | xr.DataArray,
+    reference: str | Path | np.ndarray | xr.DataArray,
+    *,
+    maximum_shift_angstrom: float = 20.0,
+    hand: Literal["off", "detect"] = "detect",
+    voxel_size_angstrom: float | None = None,
+) -> Alignment:
+    """Superpose one map onto another over all rotations and shifts; boxes and voxel sizes may differ.
+
+    Parameters
+    ----------
+    moving, reference
+        Maps: MRC files, or arrays ``[z, y, x]`` with `voxel_size_angstrom`.
+    maximum_shift_angstrom
+        Largest shift that is looked at.
+    hand
+        ``"detect"`` tries both hands, ``"off"`` only the hand as it is.
+    voxel_size_angstrom
+        Needed for arrays, and for files whose header does not say.
+
+    Returns
+    -------
+    Alignment
+        ``x_reference = R x_moving + t``, with correlation, hand and confidence.
+
+    Raises
+    ------
+    InputError
+        A map cannot be read or has no voxel size.
+    """
+    return align_two(
+        moving,
+        reference,
+        maximum_shift_angstrom=maximum_shift_angstrom,
+        hand=hand,
+        voxel_size_angstrom=voxel_size_angstrom,
+    )
+
+
+def compare(
+    volumes: Any,
+    *,
+    align: bool = False,
+    n_particles: Sequence[int] | np.ndarray | None = None,
+    maximum_shift_angstrom: float = 20.0,
+    mask: str | Path | None = None,
+    mask_inner_radius: float | None = None,
+    hand: Literal["off", "detect"] = "detect",
+    exclude_classes: Sequence[int] = (),
+    minimum_class_size: int = 0,
+    voxel_size_angstrom: float | None = None,
+    client: Client | None = None,
+    listener: Listener = silent,
+) -> xr.Dataset:
+    """Compare all pairs of class maps.
+
+    Parameters
+    ----------
+    volumes
+        From `open_volumes`, or anything that it takes.
+    align
+        Superpose each pair over all rotations and shifts first.
+    n_particles
+        Particles of each class, where sizes matter: the mask lies in the frame of the largest class.
+    maximum_shift_angstrom, mask, mask_inner_radius, hand, exclude_classes, minimum_class_size
+        As on the command line; see `Settings`.
+    voxel_size_angstrom
+        Where the maps do not say it.
+    client
+        A Dask client; None for the current one, or this process.
+    listener
+        Told of every event of the run.
+
+    Returns
+    -------
+    xarray.Dataset
+        On (class_i, class_j): ``correlation``, ``similarity``, ``distance``, ``distance_sigma``, and the pose that
+        superposes class j onto class i: ``rotation_quaternion``, ``shift_angstrom``, ``mirrored``.
+
+    Raises
+    ------
+    InputError
+        The maps or a setting cannot be used.
+    """
+    settings = Settings(
+        n_superclasses="auto",
+        align=align,
+        maximum_shift_angstrom=maximum_shift_angstrom,
+        mask=None if mask is None else str(mask),
+        mask_inner_radius=mask_inner_radius,
+        hand=hand,
+        exclude_classes=tuple(int(class_id) for class_id in exclude_classes),
+        minimum_class_size=minimum_class_size,
+    )
+    client = current_client() if client is None else client
+    with tempfile.TemporaryDirectory(prefix="regroup_dask_") as folder:
+        series = _series(volumes, voxel_size_angstrom, Path(folder))
+        sizes = None
+        if n_particles is not None:
+            sizes = np.asarray(n_particles, np.int64)
+            if len(sizes) != len(series.references):
+                raise InputError(
+                    f"n_particles has {len(sizes)} values for {len(series.references)} maps: give one per map."
+                )
+        selection = select_classes(series, sizes, settings)
+        references = tuple(series.references[position] for position in selection.kept)
+        run = RunContext(Path(folder), client, StageClock(listener))
+        with pipeline.heard_warnings(run.clock):
+            found = comparing.compare_maps(
+                references, selection, settings, run, mask=find_mask(mask, series)
+            )
+        return found.pairs
+
+
+def group(
+    pairs: xr.Dataset,
+    n_superclasses: int | str,
+    *,
+    n_particles: Sequence[int] | np.ndarray | None = None,
+    similarity: Literal["structure", "correlation"] = "structure",
+    frame: Literal["superclass", "common"] = "superclass",
+    seed: int = 0,
+) -> xr.Dataset:
+    """Group classes into superclasses; needs nothing but the pairs, so another number costs nothing.
+
+    Parameters
+    ----------
+    pairs
+        From `compare`, or a run's ``pairs.zarr`` opened with xarray.
+    n_superclasses
+        1 to (classes - 1), or ``"auto"``.
+    n_particles
+        Particles of each class; None takes the dataset's own, else all count the same.
+    similarity
+        ``"structure"`` or ``"correlation"``.
+    frame
+        ``"superclass"`` or ``"common"``.
+    seed
+        Seed of the clustering.
+
+    Returns
+    -------
+    xarray.Dataset
+        On ``class_id``: ``superclass``, the pose into its frame, ``similarity_to_superclass`` and ``stability``.
+
+    Raises
+    ------
+    InputError
+        The number of superclasses is out of range.
+    """
+    return grouping.group_pairs(
+        pairs,
+        n_superclasses,
+        n_particles=None if n_particles is None else np.asarray(n_particles),
+        similarity=similarity,
+        frame=frame,
+        seed=seed,
+    )
+
+
+def regroup(
+    volumes: Any,
+    particles: str | Path | Sequence[str | Path] | ParticleSource | None = None,
+    *,
+    n_superclasses: int | str,
+    output: str | Path,
+    align: bool = False,
+    minimum_class_size: int = 0,
+    exclude_classes: Sequence[int] = (),
+    maximum_shift_angstrom: float = 20.0,
+    mask_inner_radius: float | None = None,
+    mask: str | Path | None = None,
+    class_prefix: str = "auto",
+    posteriors: Literal["argmax", "sum"] = "argmax",
+    minimum_posterior: float | None = None,
+    update_poses: bool | None = None,
+    hand: Literal["off", "detect"] = "detect",
+    frame: Literal["superclass", "common"] = "superclass",
+    similarity: Literal["structure", "correlation"] = "structure",
+    seed: int = 0,
+    passthrough: Sequence[str | Path] = (),
+    voxel_size_angstrom: float | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    client: Client | None = None,
+    listener: Listener = silent,
+) -> Regrouped:
+    """Regroup classes and particles and write the output folder; the options are those of the command line.
+
+    Parameters
+    ----------
+    volumes
+        From `open_volumes`, or anything that it takes.
+    particles
+        From `open_particles`, or anything that it takes; None groups the maps only.
+    n_superclasses
+        1 to (classes kept - 1), or ``"auto"``.
+    output
+        The output folder; refused if it exists, unless `resume` or `overwrite`.
+    client
+        A Dask client; None for the current one, or this process.
+    listener
+        Told of every event of the run.
+
+    Returns
+    -------
+    Regrouped
+        Tables, pairs, groups, and the folder.
+
+    Raises
+    ------
+    InputError
+        An input or a setting cannot be used; nothing is written then.
+    """
+    settings = Settings(
+        n_superclasses=n_superclasses if n_superclasses == "auto" else int(n_superclasses),  # type: ignore[arg-type]
+        minimum_class_size=minimum_class_size,
+        exclude_classes=tuple(int(class_id) for class_id in exclude_classes),
+        align=align,
+        maximum_shift_angstrom=maximum_shift_angstrom,
+        mask_inner_radius=mask_inner_radius,
+        mask=None if mask is None else str(mask),
+        class_prefix=class_prefix,
+        posteriors=posteriors,
+        minimum_posterior=minimum_posterior,
+        update_poses=update_poses,
+        hand=hand,
+        frame=frame,
+        similarity=similarity,
+        seed=seed,
+    )
+    target = Path(output)
+    client = current_client() if client is None else client
+    with tempfile.TemporaryDirectory(prefix="regroup_dask_") as folder:
+        series = _series(volumes, voxel_size_angstrom, Path(folder))
+        inputs = inputs_of_files(
+            series, particles, passthrough=passthrough, mask=mask, class_prefix=class_prefix, scratch=Path(folder)
+        )
+        return pipeline.regroup_inputs(
+            inputs, settings, target, client=client, listener=listener, resume=resume, overwrite=overwrite
+        )
+
+
+def _series(volumes: Any, voxel_size_angstrom: float | None, folder: Path) -> VolumeSeries:
+    """Find the files behind the maps; maps that are only in memory, or were changed there, are stored first."""
+    if isinstance(volumes, VolumeSeries):
+        return volumes
+    if isinstance(volumes, str | Path) or (
+        isinstance(volumes, Sequence) and all(isinstance(item, str | Path) for item in volumes)
+    ):
+        return find_volumes(volumes, voxel_size_angstrom=voxel_size_angstrom)
+    array = open_volumes(volumes, voxel_size_angstrom=voxel_size_angstrom)
+    series = series_of(array)
+    if series is not None:
+        return series
+    store = folder / "given_maps.zarr"
+    dataset = array.drop_vars(["volume", "volume_index"], errors="ignore").to_dataset(name="density")
+    dataset.chunk(class_id=1, z=-1, y=-1, x=-1).to_zarr(store, mode="w", consolidated=False)
+    return find_volumes(
+        store,
+        voxel_size_angstrom=float(array.attrs["voxel_size_angstrom"]),
+        class_ids=[int(value) for value in array["class_id"].values],
+        names=[str(value) for value in array["name"].values],
+    )

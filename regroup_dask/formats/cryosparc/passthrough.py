@@ -1,0 +1,103 @@
+"""Passthrough files: columns of the same particles in other files, in any row order, joined by uid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from regroup_dask.errors import InputError
+from regroup_dask.formats.cryosparc.dataset_file import DatasetFile
+from regroup_dask.formats.cryosparc.stacked_files import StackedFiles, stack_files
+from regroup_dask.formats.cryosparc.uid_index import (
+    BUCKET_ROWS,
+    UidIndex,
+    build_uid_index,
+    load_hashes,
+    refuse_duplicates,
+    uid_of_hash,
+)
+
+
+@dataclass(frozen=True)
+class Passthrough:
+    """Passthrough files of one set of columns."""
+
+    stack: StackedFiles
+    columns: tuple[str, ...]
+    """the columns taken from here"""
+    uid_index: UidIndex | None
+    """None when the rows are those of the primary files, in the same order"""
+
+    def read(self, first_row: int, uids: np.ndarray, columns: Sequence[str]) -> dict[str, np.ndarray]:
+        """Read the rows of some particles, which are rows ``first_row ...`` of the primary files."""
+        if self.uid_index is None:
+            return self.stack.read(first_row, first_row + len(uids), columns)
+        return self.stack.take(self.uid_index.find(uids), columns)
+
+
+def join_passthrough(
+    files: Sequence[DatasetFile], primary: StackedFiles, primary_index: UidIndex, *, scratch: str
+) -> tuple[Passthrough, ...]:
+    """Prepare the join of passthrough files with the primary ones.
+
+    Files of the same columns are read as one table (one per job), others beside each other; a column that is
+    there already is not taken again.
+
+    Raises
+    ------
+    InputError
+        A particle is missing in a passthrough file, or is there twice.
+    """
+    sets: dict[frozenset[str], list[DatasetFile]] = {}
+    for file in files:
+        sets.setdefault(frozenset(file.dtype.names or ()), []).append(file)
+    taken = set(primary.dtype.names or ())
+    joined = []
+    for group in sets.values():
+        stack = stack_files(group)
+        columns = tuple(name for name in stack.dtype.names or () if name not in taken)
+        taken.update(columns)
+        if not columns:
+            continue
+        index = None
+        if not _same_rows(stack, primary):
+            uids = (values["uid"] for _, values in stack.chunks(["uid"]))
+            index = build_uid_index(uids, n_rows=stack.n_rows, scratch=scratch)
+            refuse_duplicates(index, stack.sizes)
+            _refuse_missing(primary_index, index, stack)
+        joined.append(Passthrough(stack, columns, index))
+    return tuple(joined)
+
+
+def _same_rows(stack: StackedFiles, primary: StackedFiles) -> bool:
+    """Tell whether the rows are the same particles in the same order."""
+    if stack.n_rows != primary.n_rows:
+        return False
+    for first, values in stack.chunks(["uid"]):
+        uids = values["uid"]
+        if (primary.read(first, first + len(uids), ["uid"])["uid"] != uids).any():
+            return False
+    return True
+
+
+def _refuse_missing(primary_index: UidIndex, index: UidIndex, stack: StackedFiles) -> None:
+    wanted, known = load_hashes(primary_index), load_hashes(index)
+    n_missing, first = 0, None
+    for start in range(0, len(wanted), BUCKET_ROWS):
+        part = wanted[start : start + BUCKET_ROWS]
+        place = np.searchsorted(known, part)
+        found = np.zeros(len(part), bool)
+        inside = place < len(known)
+        found[inside] = known[place[inside]] == part[inside]
+        absent = np.flatnonzero(~found)
+        if len(absent) and first is None:
+            first = uid_of_hash(part[absent[0]])
+        n_missing += len(absent)
+    if n_missing:
+        paths = ", ".join(path for path, _ in stack.sizes)
+        raise InputError(
+            f"{n_missing} of {len(wanted)} particles are not in the passthrough {paths} (the first has uid "
+            f"{first}): give the passthrough file of the same job, for all its classes, or none"
+        )

@@ -1,0 +1,96 @@
+"""Several ``.cs`` files of the same columns, read as one table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from regroup_dask.errors import InputError
+from regroup_dask.formats.cryosparc.dataset_file import DatasetFile
+
+
+class StackedFiles(NamedTuple):
+    """Files one below the other."""
+
+    files: tuple[DatasetFile, ...]
+    dtype: np.dtype
+    """columns in the order of the first file, text as wide as the widest"""
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of all files."""
+        return sum(file.n_rows for file in self.files)
+
+    @property
+    def sizes(self) -> tuple[tuple[str, int], ...]:
+        """Path and number of rows of each file."""
+        return tuple((file.path, file.n_rows) for file in self.files)
+
+    def read(self, start: int, stop: int, columns: Sequence[str]) -> dict[str, np.ndarray]:
+        """Read a range of rows, which may span files."""
+        result = {name: np.empty(stop - start, self.dtype[name]) for name in columns}
+        first = 0
+        for file in self.files:
+            low, high = max(start, first), min(stop, first + file.n_rows)
+            if low < high:
+                for name, values in file.read(low - first, high - first, columns).items():
+                    result[name][low - start : high - start] = values
+            first += file.n_rows
+        return result
+
+    def take(self, rows: np.ndarray, columns: Sequence[str]) -> dict[str, np.ndarray]:
+        """Read single rows in any order."""
+        result = {name: np.empty(len(rows), self.dtype[name]) for name in columns}
+        first = 0
+        for file in self.files:
+            here = np.flatnonzero((rows >= first) & (rows < first + file.n_rows))
+            if len(here):
+                for name, values in file.take(rows[here] - first, columns).items():
+                    result[name][here] = values
+            first += file.n_rows
+        return result
+
+    def chunks(self, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+        """Iterate over all rows in small pieces: first row and columns."""
+        first = 0
+        for file in self.files:
+            for start, values in file.chunks(columns):
+                yield first + start, values
+            first += file.n_rows
+
+
+def stack_files(files: Sequence[DatasetFile]) -> StackedFiles:
+    """Stack files with the same columns; the order of columns and the width of text may differ.
+
+    Raises
+    ------
+    InputError
+        A column is missing in one, or has another type.
+    """
+    first = files[0]
+    names = first.dtype.names or ()
+    fields: list[tuple] = []
+    for file in files[1:]:
+        other = set(file.dtype.names or ())
+        unlike = sorted(other.symmetric_difference(names))
+        if unlike:
+            raise InputError(
+                f"{first.path} and {file.path} cannot be read as one table: only one of them has "
+                f"{', '.join(unlike[:5])}{' and others' if len(unlike) > 5 else ''}"
+            )
+    for name in names:
+        kinds = [file.dtype[name] for file in files]
+        kind = kinds[0]
+        if all(other.kind == "S" for other in kinds):
+            kind = max(kinds, key=lambda other: other.itemsize)
+        else:
+            for file, found in zip(files, kinds, strict=True):
+                if (found.base.newbyteorder("="), found.shape) != (kind.base.newbyteorder("="), kind.shape):
+                    raise InputError(
+                        f"{first.path} and {file.path} cannot be read as one table: {name} is {kind} in "
+                        f"one and {found} in the other"
+                    )
+        fields.append((name, kind.base, kind.shape) if kind.shape else (name, kind))
+    return StackedFiles(tuple(files), np.dtype(fields))

@@ -1,0 +1,89 @@
+"""MRC maps: the density, whole or slab by slab; import all about MRC from here."""
+
+from __future__ import annotations
+
+import math
+from typing import cast
+
+import numpy as np
+
+from regroup_dask.errors import InputError
+from regroup_dask.formats.mrc_header import (
+    LARGEST_VOXEL_ANGSTROM,
+    SMALLEST_VOXEL_ANGSTROM,
+    MapHeader,
+    check_class_map,
+    read_header,
+    unpack,
+)
+from regroup_dask.formats.mrc_writer import write_mrc
+from regroup_dask.formats.slabs import slab_ranges
+
+__all__ = [
+    "LARGEST_VOXEL_ANGSTROM",
+    "SMALLEST_VOXEL_ANGSTROM",
+    "MapHeader",
+    "check_class_map",
+    "open_data",
+    "read_checked",
+    "read_header",
+    "slab_ranges",
+    "write_mrc",
+]
+
+
+def open_data(header: MapHeader) -> np.ndarray:
+    """Values of the map as an array [z, y, x] of the file's own dtype.
+
+    Memory-mapped, so that slabs can be read without the rest; a compressed file is unpacked in memory.
+
+    Raises
+    ------
+    InputError
+        A compressed file that ends early or is damaged.
+    """
+    if header.compression:
+        values = np.frombuffer(unpack(header), dtype=header.dtype)
+        stored = values.reshape(header.file_shape)
+    else:
+        stored = np.memmap(
+            header.path, dtype=header.dtype, mode="r", offset=header.data_offset, shape=header.file_shape
+        )
+    return stored.transpose(header.transpose)
+
+
+def read_checked(values: np.ndarray, path: str) -> np.ndarray:
+    """Copy density into memory as float32, and refuse what is not finite or does not vary.
+
+    Parameters
+    ----------
+    values : array_like [z, y, x]
+        Anything that can be cut along the first axis.
+    path : str
+        Named in the error.
+
+    Returns
+    -------
+    float32[z, y, x], C-contiguous
+
+    Raises
+    ------
+    InputError
+    """
+    shape = cast(tuple[int, int, int], tuple(values.shape))
+    density = np.empty(shape, dtype=np.float32)
+    lowest, highest = math.inf, -math.inf
+    for begin, end in slab_ranges(shape):
+        density[begin:end] = values[begin:end]
+        slab = density[begin:end]
+        low, high = float(slab.min()), float(slab.max())
+        if not (math.isfinite(low) and math.isfinite(high)):
+            section = begin + int(np.flatnonzero(~np.isfinite(slab).all(axis=(1, 2)))[0])
+            raise InputError(
+                f"{path} has values that are not finite (NaN or infinite), the first in section z = "
+                f"{section}."
+            )
+        lowest, highest = min(lowest, low), max(highest, high)
+    if lowest == highest:
+        raise InputError(f"{path} is constant: every voxel is {lowest:g}, so there is nothing to compare.")
+    return density

@@ -1,0 +1,92 @@
+"""pairs.zarr: everything that is known of each pair of classes, so that another K costs nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from regroup_dask.errors import InputError
+from regroup_dask.formats.consolidate import consolidate
+
+DESCRIPTIONS = {
+    "correlation": ("Pearson correlation of the two maps at their pose, inside the mask", "1"),
+    "similarity": ("estimated correlation of the two noise-free structures", "1"),
+    "distance": ("noise-weighted difference of the two structures, zero on average for the same", "1"),
+    "distance_sigma": ("standard deviation of distance", "1"),
+    "rotation_quaternion": ("rotation that superposes class_j onto class_i: x, y, z, w", "1"),
+    "shift_angstrom": ("shift that superposes class_j onto class_i: x, y, z", "angstrom"),
+    "mirrored": ("class_j is inverted through the origin before it is rotated and shifted", "1"),
+    "fsc": ("Fourier shell correlation of the two maps at their pose, inside the mask", "1"),
+    "confidence": ("how far the best pose stands above the next different one", "1"),
+}
+
+
+def pairs_dataset(
+    class_ids: np.ndarray,
+    *,
+    names: list[str],
+    n_particles: np.ndarray | None,
+    information: np.ndarray | None = None,
+    variables: dict[str, np.ndarray],
+    attributes: dict[str, object],
+) -> xr.Dataset:
+    """Label dense arrays over pairs of classes.
+
+    Parameters
+    ----------
+    class_ids
+        Ids of the N classes that took part.
+    names
+        Their names.
+    n_particles
+        Their sizes, or None when unknown.
+    information
+        Fourier coefficients' worth of signal in each map, or None.
+    variables
+        Arrays ``(N, N)``, ``(N, N, 4)`` for the quaternion and ``(N, N, 3)`` for the shift.
+    attributes
+        Plain values that describe the comparison.
+    """
+    extra = {"rotation_quaternion": ("quaternion",), "shift_angstrom": ("axis",), "fsc": ("shell",)}
+    data = {}
+    for name, values in variables.items():
+        text, units = DESCRIPTIONS[name]
+        dims = ("class_i", "class_j", *extra.get(name, ()))
+        data[name] = (dims, values, {"long_name": text, "units": units})
+    coords: dict[str, object] = {
+        "class_i": ("class_i", class_ids, {"long_name": "class onto which is superposed"}),
+        "class_j": ("class_j", class_ids, {"long_name": "class that is moved"}),
+        "name": ("class_i", np.array(names, dtype=object)),
+    }
+    if n_particles is not None:
+        coords["n_particles"] = ("class_i", np.asarray(n_particles, np.int64))
+    if information is not None:
+        coords["information"] = ("class_i", information, {"long_name": "Fourier coefficients' worth of signal"})
+    if "rotation_quaternion" in variables:
+        coords["quaternion"] = ("quaternion", np.array(["x", "y", "z", "w"], dtype=object))
+        coords["axis"] = ("axis", np.array(["x", "y", "z"], dtype=object))
+    return xr.Dataset(data, coords=coords, attrs=attributes)
+
+
+def write_pairs(pairs: xr.Dataset, path: Path) -> None:
+    """Write a dataset of pairs as a zarr store, replacing one that is there."""
+    pairs.to_zarr(path, mode="w", consolidated=False, zarr_format=3)
+    consolidate(path)
+
+
+def read_pairs(path: Path) -> xr.Dataset:
+    """Read a dataset of pairs.
+
+    Raises
+    ------
+    InputError
+        If there is none at that path.
+    """
+    if not path.is_dir():
+        raise InputError(f"{path} does not exist: give the output folder of a finished run.")
+    try:
+        return xr.open_zarr(path, consolidated=False, chunks=None).load()
+    except (KeyError, ValueError, OSError) as error:
+        raise InputError(f"{path} cannot be read as the pairs of a run: {error}.") from error

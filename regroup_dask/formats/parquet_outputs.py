@@ -1,0 +1,203 @@
+"""The Arrow side of the output, whatever the particles were read from: hive-partitioned parquet.
+
+``particles/superclass=K/fragNNNNN-0.parquet`` and ``remaining/fragNNNNN-0.parquet``: one file per fragment of
+the input and superclass, rows in input order, every input column as it was, and these besides:
+
+===================================  ========================  =======================================
+``assigned_class_id``                int32                     the particle's best class; -1 when its
+                                                               posteriors say nothing
+``input_row``                        int64                     row in the input, over all its files
+``superclass_posterior``             fixed_size_list<f32>[K]   summed over each superclass's classes
+``superclass_rotation_quaternion``   fixed_size_list<f64>[4]   x, y, z, w, w >= 0: particle frame to
+                                                               superclass volume; null for remaining
+``superclass_shift_angstrom``        fixed_size_list<f64>[2|3] the image moves by +shift; likewise
+===================================  ========================  =======================================
+
+The last two are there when the input has poses. Each file is written under another name and then renamed, so
+that a task may run twice, or die.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from regroup_dask.errors import RegroupWarning
+from regroup_dask.formats.regroup_plan import Assignment, RegroupPlan, SuperclassMaps, assigned_order
+
+ROW_GROUP_ROWS = 2**18
+COMPRESSION = "zstd"
+COMPRESSION_LEVEL = 1
+
+ADDED_COLUMNS = (
+    "assigned_class_id",
+    "input_row",
+    "superclass_posterior",
+    "superclass_rotation_quaternion",
+    "superclass_shift_angstrom",
+)
+
+
+@dataclass(frozen=True)
+class ParquetOutputs:
+    """Where the parquet files go."""
+
+    folder: str
+
+
+def create_outputs(
+    source: Any, plan: RegroupPlan, counts: np.ndarray, folder: str | os.PathLike[str]
+) -> ParquetOutputs:
+    """Make the folders; a superclass without particles gets a file without rows, which keeps the columns.
+
+    Parameters
+    ----------
+    source : ParticleSource
+    plan : RegroupPlan
+    counts : i64[n_fragments, K + 1]
+    folder : path
+        The whole output folder.
+    """
+    outputs = ParquetOutputs(os.fspath(folder))
+    replaced = [name for name in source.schema.names if name in (*ADDED_COLUMNS, "superclass")]
+    if replaced:
+        warnings.warn(
+            f"the particles have columns that regrouping adds and so replaces: {', '.join(replaced)}",
+            RegroupWarning,
+            stacklevel=2,
+        )
+    totals = np.asarray(counts).sum(axis=0)
+    empty: pa.Table | None = None
+    for group in range(plan.n_superclasses + 1):
+        path = _folder_of(outputs, plan, group)
+        path.mkdir(parents=True, exist_ok=True)
+        if totals[group] == 0:
+            if empty is None:
+                empty = _empty_table(source, plan)
+            _write(empty, path / "frag00000-0.parquet")
+    return outputs
+
+
+def write_fragment(
+    source: Any,
+    fragment: Any,
+    table: pa.Table,
+    assignment: Assignment,
+    plan: RegroupPlan,
+    outputs: ParquetOutputs,
+    counts_before: np.ndarray,
+) -> None:
+    """Write one fragment: a file for each superclass it has rows in, and one for the remaining rows."""
+    regrouped = add_columns(source, table, assignment, plan, first_row=fragment.first_row)
+    for group, rows in enumerate(assigned_order(assignment.superclass, plan.n_superclasses)):
+        if len(rows):
+            path = _folder_of(outputs, plan, group) / f"frag{fragment.index:05d}-0.parquet"
+            _write(regrouped.take(pa.array(rows)), path)
+
+
+def finish_outputs(
+    source: Any, plan: RegroupPlan, outputs: ParquetOutputs, counts: np.ndarray, maps: SuperclassMaps | None
+) -> tuple[str, ...]:
+    """Return the folders written; parquet needs no finishing."""
+    groups = range(plan.n_superclasses + 1)
+    return tuple(str(_folder_of(outputs, plan, group)) for group in groups)
+
+
+def add_columns(
+    source: Any, table: pa.Table, assignment: Assignment, plan: RegroupPlan, *, first_row: int
+) -> pa.Table:
+    """Add the columns of a regrouping to the rows of a fragment.
+
+    Parameters
+    ----------
+    source : ParticleSource
+    table : pyarrow.Table
+        The fragment's rows with all columns.
+    assignment : Assignment
+    plan : RegroupPlan
+    first_row : int
+        Row of the source where the fragment begins.
+    """
+    n = table.num_rows
+    table = table.drop_columns(
+        [name for name in table.column_names if name in (*ADDED_COLUMNS, "superclass")]
+    )
+    class_index = assignment.class_index(plan)
+    posterior = np.asarray(assignment.superclass_posterior, dtype=np.float32).reshape(n, plan.n_superclasses)
+    columns = {
+        "assigned_class_id": pa.array(np.asarray(assignment.class_id, dtype=np.int32)),
+        "input_row": pa.array(np.arange(first_row, first_row + n, dtype=np.int64)),
+        "superclass_posterior": _vectors(posterior, None),
+    }
+    poses = source.particle_poses(table, class_index)
+    if poses is not None:
+        rotation, shift = poses
+        moved = np.flatnonzero(plan.moves(class_index))
+        if len(moved) and plan.move_poses is not None:
+            rotation, shift = rotation.copy(), shift.copy()
+            rotation[moved], shift[moved] = plan.move_poses(
+                rotation[moved], shift[moved], *plan.class_pose_arrays(class_index[moved])
+            )
+        known = (class_index >= 0) & np.isfinite(rotation).all(axis=(1, 2)) & np.isfinite(shift).all(axis=1)
+        columns["superclass_rotation_quaternion"] = _vectors(_quaternions(rotation, known), known)
+        columns["superclass_shift_angstrom"] = _vectors(shift, known)
+    for name, column in columns.items():
+        table = table.append_column(name, column)
+    return table
+
+
+def _quaternions(rotation: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Quaternions x, y, z, w with w >= 0, f64[n, 4]; of w = 0 the first non-zero of x, y, z is positive."""
+    from scipy.spatial.transform import Rotation
+
+    quaternion = np.zeros((len(rotation), 4))
+    if known.any():
+        quaternion[known] = Rotation.from_matrix(rotation[known]).as_quat(canonical=True)
+    return quaternion
+
+
+def _vectors(values: np.ndarray, known: np.ndarray | None) -> pa.FixedSizeListArray:
+    flat = pa.array(np.ascontiguousarray(values).reshape(-1))
+    mask = None if known is None or known.all() else pa.array(~known)
+    return pa.FixedSizeListArray.from_arrays(flat, values.shape[1], mask=mask)
+
+
+def _empty_table(source: Any, plan: RegroupPlan) -> pa.Table:
+    """The table that `add_columns` makes of no rows; two rows are read to learn the shape of the poses."""
+    k = plan.n_superclasses
+    rows = source.head(1)
+    n = rows.num_rows
+    nothing = Assignment(
+        np.full(n, -1, np.int32),
+        np.full(n, -1, np.int32),
+        np.zeros((n, k), np.float32),
+        np.full((n, k), -1, np.int32),
+    )
+    return add_columns(source, rows, nothing, plan, first_row=0).slice(0, 0)
+
+
+def _folder_of(outputs: ParquetOutputs, plan: RegroupPlan, group: int) -> Path:
+    folder = Path(outputs.folder)
+    return (
+        folder / "remaining" if group == plan.n_superclasses else folder / "particles" / f"superclass={group}"
+    )
+
+
+def _write(table: pa.Table, path: Path) -> None:
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    pq.write_table(
+        table,
+        unfinished,
+        compression=COMPRESSION,
+        compression_level=COMPRESSION_LEVEL,
+        row_group_size=ROW_GROUP_ROWS,
+        write_statistics=True,
+    )
+    os.replace(unfinished, path)

@@ -1,0 +1,324 @@
+"""Particles in parquet: files of one's own, read as ranges of row groups.
+
+The schema that is asked for; all other columns are carried along as they are:
+
+======================  ==============================================  ==================================
+column                  type                                            meaning
+======================  ==============================================  ==================================
+``uid``                 integer or string                               names the particle (required)
+``class_posterior``     fixed_size_list of float [K]                    posterior of classes 0 .. K - 1, or
+``class_id``            integer                                         the particle's class, zero-based;
+                                                                        negative or null: none
+``rotation_quaternion`` fixed_size_list of float [4]                    optional: x, y, z, w; takes the
+                                                                        particle's frame to the volume's
+``shift_angstrom``      fixed_size_list of float [2] or [3]             optional: the image moves by
+                                                                        +shift to centre it
+======================  ==============================================  ==================================
+
+A list of variable length, as pandas writes one, is taken where all its rows have the same length. With both
+class columns the posteriors count. A folder may be partitioned as Hive does it, ``class_id=3/...``.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from regroup_dask.errors import InputError
+from regroup_dask.formats.parquet_outputs import create_outputs, finish_outputs, write_fragment
+from regroup_dask.formats.particles import FRAGMENT_BYTES, ParticleSource
+
+__all__ = [
+    "ParquetFragment",
+    "ParquetParticles",
+    "create_outputs",
+    "finish_outputs",
+    "open_parquet_particles",
+    "write_fragment",
+]
+
+
+@dataclass(frozen=True)
+class ParquetFragment:
+    """Consecutive rows of one parquet file: some row groups, or a part of them."""
+
+    index: int
+    first_row: int
+    n_rows: int
+    path: str
+    row_groups: tuple[int, ...]
+    skip_rows: int
+    partition: tuple[tuple[str, int | str], ...] = ()
+    schema: pa.Schema = field(default=None, repr=False)
+
+    def read(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """Read the rows, in file order; ``columns=None`` means all."""
+        names = self.schema.names if columns is None else list(columns)
+        missing = [name for name in names if name not in self.schema.names]
+        if missing:
+            raise InputError(
+                f"{self.path} has no column {missing[0]}; it has: {', '.join(self.schema.names)}"
+            )
+        constants = dict(self.partition)
+        stored = [name for name in names if name not in constants]
+        try:
+            with pq.ParquetFile(self.path) as file:
+                table = file.read_row_groups(list(self.row_groups), columns=stored, use_threads=False)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise InputError(f"cannot read the parquet file {self.path}: {error}") from None
+        table = table.slice(self.skip_rows, self.n_rows) if stored else table
+        fields = [self.schema.field(name) for name in names]
+        arrays = [
+            pa.chunked_array([pa.repeat(pa.scalar(constants[item.name], item.type), self.n_rows)])
+            if item.name in constants
+            else table.column(item.name).cast(item.type)
+            for item in fields
+        ]
+        return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParquetParticles(ParticleSource):
+    """Particles of parquet files with the schema of this module."""
+
+    def class_posteriors(self, table: pa.Table) -> np.ndarray:
+        """Posteriors f32[n, n_classes], one-hot when the files have classes only; a null row is all zero."""
+        posteriors = np.zeros((table.num_rows, len(self.class_ids)), dtype=np.float32)
+        if not self.hard:
+            valid, values = _list_rows(table, "class_posterior", len(self.class_ids), self.files[0])
+            posteriors[valid] = values
+            return posteriors
+        ids = pc.fill_null(table.column("class_id"), -1).to_numpy()
+        index = np.minimum(np.searchsorted(self.class_ids, ids), len(self.class_ids) - 1)
+        known = np.flatnonzero(np.asarray(self.class_ids)[index] == ids)
+        posteriors[known, index[known]] = 1
+        return posteriors
+
+    def particle_poses(
+        self, table: pa.Table, class_index: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        """Rotation f64[n, 3, 3] and shift f64[n, 2|3] in angstrom of each row, or None; NaN where null."""
+        if "rotation_quaternion" not in self.schema.names:
+            return None
+        quaternion = np.full((table.num_rows, 4), np.nan)
+        valid, values = _list_rows(table, "rotation_quaternion", 4, self.files[0])
+        quaternion[valid] = values
+        if "shift_angstrom" not in self.schema.names:
+            return _rotation_from_quaternion(quaternion), np.zeros((table.num_rows, 2))
+        n_axes = _list_length(table.column("shift_angstrom"))
+        if n_axes not in (2, 3):
+            raise InputError(
+                f"{self.files[0]}: shift_angstrom has {n_axes} values in a row; 2 or 3 are expected"
+            )
+        shift = np.full((table.num_rows, n_axes), np.nan)
+        valid, values = _list_rows(table, "shift_angstrom", n_axes, self.files[0])
+        shift[valid] = values
+        return _rotation_from_quaternion(quaternion), shift
+
+
+def open_parquet_particles(paths: Sequence[str], *, fragment_rows: int | None = None) -> ParquetParticles:
+    """Open parquet files, or folders of them, as particles.
+
+    Parameters
+    ----------
+    paths : sequence of str
+        Files with the same columns; folders are searched for ``*.parquet`` in sorted order.
+    fragment_rows : int, optional
+        Rows of a fragment; by default whole row groups of together about 64 MB.
+
+    Raises
+    ------
+    InputError
+        A file cannot be read, files differ in their columns, or a required column is missing.
+    """
+    files = [item for path in paths for item in _parquet_files(path)]
+    schema: pa.Schema | None = None
+    fragments: list[ParquetFragment] = []
+    row = 0
+    for path, partition in files:
+        metadata, found = _read_metadata(path, partition)
+        if schema is None:
+            schema = found
+            _check_schema(path, schema)
+        elif {item.name: item.type for item in found} != {item.name: item.type for item in schema}:
+            raise InputError(f"{files[0][0]} and {path} have different columns: they cannot be read together")
+        for row_groups, skip, n_rows in _cut(metadata, fragment_rows):
+            fragments.append(
+                ParquetFragment(len(fragments), row, n_rows, path, row_groups, skip, partition, schema)
+            )
+            row += n_rows
+    if schema is None or not fragments:
+        raise InputError(f"{', '.join(paths)}: there are no particles in it")
+    hard = "class_posterior" not in schema.names
+    class_ids = _class_ids(fragments) if hard else tuple(range(_posterior_classes(fragments[0])))
+    if not class_ids:
+        raise InputError(f"{files[0][0]}: no particle has a class_id of 0 or more")
+    return ParquetParticles(
+        kind="parquet",
+        files=tuple(path for path, _ in files),
+        schema=schema,
+        fragments=tuple(fragments),
+        class_ids=class_ids,
+        posterior_columns=("class_id",) if hard else ("class_posterior",),
+        hard=hard,
+        particle_columns=("uid",),
+        lines=(
+            f"{os.path.basename(files[0][0])}{f' and {len(files) - 1} more' if len(files) > 1 else ''}: "
+            f"{row} parquet particles, {len(schema.names)} columns, {len(class_ids)} classes"
+            + (" without posteriors" if hard else ""),
+        ),
+    )
+
+
+def _parquet_files(path: str) -> list[tuple[str, tuple[tuple[str, int | str], ...]]]:
+    """List the files of a folder with the values that their partition folders (``name=value``) stand for."""
+    if not os.path.isdir(path):
+        return [(path, ())]
+    found = []
+    for file in sorted(Path(path).rglob("*.parquet")):
+        below = file.relative_to(path).parts[:-1]
+        if file.name.startswith((".", "_")) or any(part.startswith((".", "_")) for part in below):
+            continue
+        pairs = [part.split("=", 1) for part in below if "=" in part]
+        found.append(
+            (str(file), tuple((name, int(text) if _is_integer(text) else text) for name, text in pairs))
+        )
+    return found
+
+
+def _is_integer(text: str) -> bool:
+    return text.removeprefix("-").isdecimal() and text.isascii()
+
+
+def _read_metadata(
+    path: str, partition: tuple[tuple[str, int | str], ...]
+) -> tuple[pq.FileMetaData, pa.Schema]:
+    try:
+        with pq.ParquetFile(path) as file:
+            metadata, schema = file.metadata, file.schema_arrow
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"cannot read the parquet file {path}: {error}") from None
+    fields = [item for item in schema if item.name not in dict(partition)]
+    fields += [
+        pa.field(name, pa.int32() if isinstance(value, int) else pa.string()) for name, value in partition
+    ]
+    if len({item.name for item in fields}) != len(fields):
+        raise InputError(f"{path}: a column name occurs twice")
+    return metadata, pa.schema(fields, metadata=schema.metadata)
+
+
+def _check_schema(path: str, schema: pa.Schema) -> None:
+    present = ", ".join(schema.names)
+    if "uid" not in schema.names:
+        raise InputError(f"{path} has no column uid that names its particles; it has: {present}")
+    uid = schema.field("uid").type
+    if not (pa.types.is_integer(uid) or pa.types.is_string(uid) or pa.types.is_large_string(uid)):
+        raise InputError(f"{path}: the column uid is of type {uid}; an integer or a string is expected")
+    if "class_posterior" in schema.names:
+        _check_list(path, schema.field("class_posterior"), None)
+    elif "class_id" not in schema.names:
+        raise InputError(
+            f"{path} has neither a column class_posterior nor class_id and so no classes; it has: {present}"
+        )
+    elif not pa.types.is_integer(schema.field("class_id").type):
+        raise InputError(
+            f"{path}: class_id is of type {schema.field('class_id').type}; an integer is expected"
+        )
+    if "rotation_quaternion" in schema.names:
+        _check_list(path, schema.field("rotation_quaternion"), (4,))
+    if "shift_angstrom" in schema.names:
+        _check_list(path, schema.field("shift_angstrom"), (2, 3))
+
+
+def _check_list(path: str, item: pa.Field, lengths: tuple[int, ...] | None) -> None:
+    kind = item.type
+    fixed = pa.types.is_fixed_size_list(kind)
+    if not (fixed or pa.types.is_list(kind) or pa.types.is_large_list(kind)) or not pa.types.is_floating(
+        kind.value_type
+    ):
+        raise InputError(f"{path}: {item.name} is of type {kind}; a fixed_size_list of floats is expected")
+    if fixed and lengths is not None and kind.list_size not in lengths:
+        expected = " or ".join(str(length) for length in lengths)
+        raise InputError(f"{path}: {item.name} has {kind.list_size} values in a row; {expected} are expected")
+
+
+def _cut(metadata: pq.FileMetaData, fragment_rows: int | None) -> list[tuple[tuple[int, ...], int, int]]:
+    """Cut a file into (row groups, rows to skip in the first of them, rows)."""
+    rows = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+    begins = np.concatenate([[0], np.cumsum(rows, dtype=np.int64)]).astype(np.int64)
+    if fragment_rows is not None:
+        cuts = [*range(0, int(begins[-1]), fragment_rows), int(begins[-1])]
+    else:
+        cuts, size = [0], 0
+        for group in range(len(rows)):
+            size += metadata.row_group(group).total_byte_size
+            if size >= FRAGMENT_BYTES or group == len(rows) - 1:
+                cuts.append(int(begins[group + 1]))
+                size = 0
+    ranges = []
+    for start, stop in itertools.pairwise(cuts):
+        if stop > start:
+            first = int(np.searchsorted(begins, start, side="right")) - 1
+            last = int(np.searchsorted(begins, stop, side="left"))
+            ranges.append((tuple(range(first, last)), start - int(begins[first]), stop - start))
+    return ranges
+
+
+def _class_ids(fragments: Sequence[ParquetFragment]) -> tuple[int, ...]:
+    found: set[int] = set()
+    for fragment in fragments:
+        values = pc.unique(fragment.read(["class_id"]).column("class_id"))
+        found.update(int(value) for value in values.to_pylist() if value is not None and value >= 0)
+    return tuple(sorted(found))
+
+
+def _posterior_classes(fragment: ParquetFragment) -> int:
+    kind = fragment.schema.field("class_posterior").type
+    if pa.types.is_fixed_size_list(kind):
+        return int(kind.list_size)
+    return _list_length(fragment.read(["class_posterior"]).column("class_posterior"))
+
+
+def _list_length(column: pa.ChunkedArray) -> int:
+    if pa.types.is_fixed_size_list(column.type):
+        return int(column.type.list_size)
+    return int(pc.max(pc.list_value_length(column)).as_py() or 0)
+
+
+def _list_rows(table: pa.Table, name: str, length: int, path: str) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of a list column that are not null, bool[n], and their values, f64[n_valid, length].
+
+    A null within a row makes it NaN.
+    """
+    column = table.column(name)
+    valid = np.asarray(column.is_valid())
+    values = [
+        np.asarray(chunk.flatten().to_numpy(zero_copy_only=False), np.float64) for chunk in column.chunks
+    ]
+    flat = np.concatenate(values) if values else np.empty(0)
+    lengths = pc.drop_null(pc.list_value_length(column))
+    if len(flat) != valid.sum() * length or not pc.all(pc.equal(lengths, length), min_count=0).as_py():
+        raise InputError(f"{path}: {name} has rows of other than {length} values")
+    return valid, flat.reshape(-1, length)
+
+
+def _rotation_from_quaternion(quaternion: np.ndarray) -> np.ndarray:
+    """Rotation matrices f64[n, 3, 3] of quaternions x, y, z, w, normalised; NaN where one is zero or NaN."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        x, y, z, w = (quaternion / np.linalg.norm(quaternion, axis=1, keepdims=True)).T
+    return np.stack(
+        [
+            np.stack([1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)], axis=-1),
+            np.stack([2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)], axis=-1),
+            np.stack([2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)], axis=-1),
+        ],
+        axis=-2,
+    )

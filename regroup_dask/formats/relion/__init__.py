@@ -1,0 +1,1 @@
+"""RELION: star files of particles, read in byte ranges and written with their own text, and model.star."""

@@ -1,0 +1,182 @@
+"""Poses in star files: RELION's angles and origins to and from rotation matrices and angstrom.
+
+RELION's matrix A of (rot, tilt, psi) takes the volume to the image; P, its transpose, takes the particle to
+the volume and is what the rest of this package calls a particle's rotation: P = Rz(rot) Ry(tilt) Rz(psi).
+An origin moves the image by +origin to centre it, in angstrom from 3.1 on (rlnOriginXAngst) and in pixels
+before (rlnOriginX).
+
+Priors of a local search (rlnAngleTiltPrior, rlnOriginXPriorAngst, ...) are poses too and move with the class.
+RELION takes the pose itself where a prior is missing, and so do we: a file with priors of tilt and psi only
+(filaments, particles picked on a membrane) has them moved with its own rot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from regroup_dask.errors import InputError
+from regroup_dask.formats.relion.star_columns import FLOAT
+
+ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
+ANGLE_PRIORS = ("rlnAngleRotPrior", "rlnAngleTiltPrior", "rlnAnglePsiPrior")
+ORIGINS_ANGSTROM = ("rlnOriginXAngst", "rlnOriginYAngst", "rlnOriginZAngst")
+ORIGINS_PIXEL = ("rlnOriginX", "rlnOriginY", "rlnOriginZ")
+ORIGIN_PRIORS_ANGSTROM = ("rlnOriginXPriorAngst", "rlnOriginYPriorAngst", "rlnOriginZPriorAngst")
+ORIGIN_PRIORS_PIXEL = ("rlnOriginXPrior", "rlnOriginYPrior", "rlnOriginZPrior")
+
+_POLE = 1e-7
+"""Sine of tilt below which rot and psi turn about one axis, as far as six decimals of a degree can tell."""
+
+
+class PoseColumns(NamedTuple):
+    """The columns of a star file that hold poses."""
+
+    origins: tuple[str, ...]
+    """origins in x and y, and z for subtomograms; () where the file has none"""
+    in_pixels: bool
+    angle_priors: tuple[str, ...]
+    """those of `ANGLE_PRIORS` that are there"""
+    origin_priors: tuple[str, ...]
+    """one for each origin, or ()"""
+
+    @property
+    def n_dimensions(self) -> int:
+        """2 for images, 3 for subtomograms."""
+        return 3 if len(self.origins) == 3 else 2
+
+
+class PixelSize(NamedTuple):
+    """How to know the pixel size of a row's image: from columns of its own, or from its optics group."""
+
+    columns: tuple[str, ...]
+    by_group: tuple[tuple[int, float], ...] = ()
+
+    def single(self) -> float | None:
+        """Return the pixel size in angstrom if all optics groups have the same."""
+        sizes = {size for _, size in self.by_group}
+        return sizes.pop() if len(sizes) == 1 else None
+
+    def of_rows(self, table: pa.Table) -> np.ndarray:
+        """Pixel size of each row in angstrom, f64[n]; NaN where it cannot be known."""
+        if self.by_group:
+            sizes = np.full(table.num_rows, np.nan)
+            groups = table.column("rlnOpticsGroup").to_numpy()
+            for group, size in self.by_group:
+                sizes[groups == group] = size
+            return sizes
+        first = table.column(self.columns[0]).to_numpy().astype(np.float64)
+        if len(self.columns) == 1:
+            return first
+        return first * 1e4 / table.column(self.columns[1]).to_numpy()  # detector pixel in micrometre
+
+
+def find_pose_columns(path: str, columns: Sequence[str], types: Sequence[int]) -> PoseColumns | None:
+    """Find the pose columns of a file, or None where it has no three angles.
+
+    Raises
+    ------
+    InputError
+        A pose column holds text.
+    """
+    if not set(ANGLES) <= set(columns):
+        return None
+    in_pixels = not set(ORIGINS_ANGSTROM[:2]) <= set(columns) and set(ORIGINS_PIXEL[:2]) <= set(columns)
+    names, priors = (
+        (ORIGINS_PIXEL, ORIGIN_PRIORS_PIXEL) if in_pixels else (ORIGINS_ANGSTROM, ORIGIN_PRIORS_ANGSTROM)
+    )
+    origins = tuple(name for name in names if name in columns) if set(names[:2]) <= set(columns) else ()
+    found = PoseColumns(
+        origins,
+        in_pixels,
+        tuple(name for name in ANGLE_PRIORS if name in columns),
+        priors[: len(origins)] if origins and set(priors[: len(origins)]) <= set(columns) else (),
+    )
+    for name in (*ANGLES, *found.origins, *found.angle_priors, *found.origin_priors):
+        if types[list(columns).index(name)] > FLOAT:
+            raise InputError(f"{path}: the column _{name} holds values that are no numbers")
+    return found
+
+
+def find_pixel_size(path: str, columns: Sequence[str], optics: Sequence[dict[str, str]]) -> PixelSize | None:
+    """Find where the file says the pixel size of its images, or None."""
+    if optics and "rlnImagePixelSize" in optics[0] and "rlnOpticsGroup" in optics[0]:
+        try:
+            by_group = tuple((int(row["rlnOpticsGroup"]), float(row["rlnImagePixelSize"])) for row in optics)
+        except ValueError:
+            raise InputError(f"{path}: the number or pixel size of an optics group is no number") from None
+        # Without the group's column in the particles, all of them belong to the one group there is.
+        if "rlnOpticsGroup" in columns:
+            return PixelSize(("rlnOpticsGroup",), by_group)
+    for name in ("rlnImagePixelSize", "rlnPixelSize"):
+        if name in columns:
+            return PixelSize((name,))
+    if {"rlnDetectorPixelSize", "rlnMagnification"} <= set(columns):
+        return PixelSize(("rlnDetectorPixelSize", "rlnMagnification"))
+    return None
+
+
+def poses_of_rows(
+    poses: PoseColumns, table: pa.Table, pixel_size: PixelSize | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rotation f64[n, 3, 3], particle to volume, and shift f64[n, 2|3] in angstrom of each row."""
+    angles = np.stack([_numbers(table, name) for name in ANGLES], axis=1)
+    if not poses.origins:
+        return rotation_from_angles(angles), np.zeros((table.num_rows, 2))
+    shift = np.stack([_numbers(table, name) for name in poses.origins], axis=1)
+    if poses.in_pixels:
+        if pixel_size is None:
+            raise ValueError("origins in pixels need a pixel size")
+        shift = shift * pixel_size.of_rows(table)[:, None]
+    return rotation_from_angles(angles), shift
+
+
+def priors_of_rows(
+    poses: PoseColumns, table: pa.Table, pixel_size: PixelSize | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Like `poses_of_rows` for the prior pose; the pose itself stands in for priors that are missing."""
+    angles = [
+        _numbers(table, prior if prior in poses.angle_priors else name)
+        for name, prior in zip(ANGLES, ANGLE_PRIORS, strict=True)
+    ]
+    with_priors = poses._replace(origins=poses.origin_priors or poses.origins)
+    _, shift = poses_of_rows(with_priors, table, pixel_size)
+    return rotation_from_angles(np.stack(angles, axis=1)), shift
+
+
+def rotation_from_angles(angles_degrees: np.ndarray) -> np.ndarray:
+    """Rz(rot) Ry(tilt) Rz(psi) of angles f64[n, 3] in degrees: f64[n, 3, 3], particle to volume."""
+    (cr, ct, cp), (sr, st, sp) = np.cos(np.radians(angles_degrees)).T, np.sin(np.radians(angles_degrees)).T
+    rotation = np.empty((len(angles_degrees), 3, 3))
+    rotation[:, 0, 0] = cr * ct * cp - sr * sp
+    rotation[:, 0, 1] = -cr * ct * sp - sr * cp
+    rotation[:, 0, 2] = cr * st
+    rotation[:, 1, 0] = sr * ct * cp + cr * sp
+    rotation[:, 1, 1] = -sr * ct * sp + cr * cp
+    rotation[:, 1, 2] = sr * st
+    rotation[:, 2, 0] = -st * cp
+    rotation[:, 2, 1] = st * sp
+    rotation[:, 2, 2] = ct
+    return rotation
+
+
+def angles_from_rotation(rotation: np.ndarray) -> np.ndarray:
+    """Angles (rot, tilt, psi) in degrees, f64[n, 3], of rotations f64[n, 3, 3], particle to volume.
+
+    rot and psi are in -180..180, tilt in 0..180. At tilt 0 and 180 only one of rot and psi is determined; rot
+    is 0 there, as in RELION.
+    """
+    sine = np.hypot(rotation[:, 0, 2], rotation[:, 1, 2])
+    tilt = np.arctan2(sine, rotation[:, 2, 2])
+    pole = sine < _POLE
+    rot = np.where(pole, 0.0, np.arctan2(rotation[:, 1, 2], rotation[:, 0, 2]))
+    at_pole = np.arctan2(rotation[:, 1, 0], rotation[:, 1, 1])
+    psi = np.where(pole, at_pole, np.arctan2(rotation[:, 2, 1], -rotation[:, 2, 0]))
+    return np.degrees(np.stack([rot, tilt, psi], axis=1))
+
+
+def _numbers(table: pa.Table, name: str) -> np.ndarray:
+    return table.column(name).to_numpy().astype(np.float64)

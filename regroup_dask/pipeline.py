@@ -1,0 +1,273 @@
+"""The whole method: read, compare pairs, group, put into frames, average, assign, write, report."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import logging
+import platform
+import shutil
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+from distributed import Client
+
+from regroup_dask.errors import RegroupWarning
+from regroup_dask.formats import result_tables, volume_store
+from regroup_dask.formats.class_store import write_classes
+from regroup_dask.formats.consolidate import consolidate
+from regroup_dask.formats.pairs_store import read_pairs, write_pairs
+from regroup_dask.formats.run_folder import check_output, read_run, run_folder, write_run
+from regroup_dask.progress import Listener, StageClock, silent
+from regroup_dask.report.page import write_page
+from regroup_dask.settings import Settings
+from regroup_dask.steps import averaging, comparing, grouping, particles, tables
+from regroup_dask.steps.inputs import Inputs, check_classes, fingerprints
+from regroup_dask.steps.mask import write_mask
+from regroup_dask.steps.run_context import RunContext
+from regroup_dask.steps.selection import Selection, select_classes
+
+logger = logging.getLogger(__name__)
+
+PAIRS, CLASSES = "pairs.zarr", "classes.zarr"
+PACKAGES = (
+    *("regroup-dask", "dask", "distributed", "xarray", "zarr", "numpy"),
+    *("scipy", "scikit-learn", "pyarrow", "numba", "finufft"),
+)
+
+
+class Regrouped(NamedTuple):
+    """What a run gave.
+
+    Attributes
+    ----------
+    output
+        The output folder.
+    pairs
+        Every pair of classes, as in pairs.zarr.
+    groups
+        Superclass and pose of every class that took part.
+    classes, superclasses
+        The tables, as Arrow.
+    n_remaining
+        Particles of no superclass.
+    warnings
+        Sentences for the person who runs it.
+    seconds
+        Time of each stage.
+    """
+
+    output: Path
+    pairs: xr.Dataset
+    groups: xr.Dataset
+    classes: Any
+    superclasses: Any
+    n_remaining: int
+    warnings: tuple[str, ...]
+    seconds: dict[str, float]
+
+
+def regroup_inputs(
+    inputs: Inputs,
+    settings: Settings,
+    output: Path,
+    *,
+    client: Client | None,
+    listener: Listener = silent,
+    resume: bool = False,
+    overwrite: bool = False,
+    command: str | None = None,
+    earlier: Path | None = None,
+) -> Regrouped:
+    """Regroup the classes of one job.
+
+    Parameters
+    ----------
+    inputs
+        Maps and particles, found and checked.
+    settings
+        Every parameter.
+    output
+        The output folder; complete when this returns.
+    client
+        A Dask client, or None for this process.
+    listener
+        Told of every event.
+    resume, overwrite
+        What to do with a folder that exists.
+    command
+        The command line, for the record.
+    earlier
+        Folder of an earlier run with the same inputs: its pairs are taken, nothing is aligned again.
+    """
+    check_output(output, resume=resume, overwrite=overwrite)
+    identity = {"settings": settings.as_dict(), "inputs": fingerprints(inputs)}
+    clock = StageClock(listener)
+    with (
+        heard_warnings(clock) as heard,
+        run_folder(output, resume=resume, overwrite=overwrite, identity=identity) as folder,
+    ):
+        run = RunContext(folder, client, clock)
+        check_classes(inputs, settings.exclude_classes)
+        selection = _select(inputs, settings, run)
+        pairs = _compare(inputs, selection, settings, run) if earlier is None else _copy_comparison(earlier, folder)
+        groups = grouping.group_pairs(
+            pairs,
+            settings.n_superclasses,
+            n_particles=selection.kept_sizes if selection.n_particles is not None else None,
+            similarity=settings.similarity,
+            frame=settings.frame,
+            seed=settings.seed,
+        )
+        counts = None
+        if inputs.source is not None:
+            counts, groups = _count(inputs, groups, settings, run)
+        paths = averaging.average_superclasses(groups, inputs.series, run)
+        consolidate(folder / "volumes.zarr")
+        volume_store.write_series_zip(folder / "series.zip", paths)
+        mask = write_mask(inputs, settings, folder)
+        if inputs.source is not None and counts is not None:
+            maps = particles.superclass_maps(
+                paths,
+                inputs.series.box,
+                inputs.series.voxel_size_angstrom,
+                series_zip=folder / "series.zip",
+                mask=mask,
+            )
+            particles.write(inputs.source, groups, counts, settings, maps, run)
+        classes = tables.class_table(inputs, selection, groups)
+        superclasses = tables.superclass_table(groups, None if counts is None else counts.per_superclass)
+        result_tables.write_table(classes, folder, "classes")
+        result_tables.write_table(superclasses, folder, "superclasses")
+        record = _record(inputs, settings, selection, groups, counts, clock, tuple(heard), identity, command)
+        write_run(folder, record)
+        with clock.stage("Writing the report", 1):
+            write_page(folder)
+        write_run(folder, {**record, "seconds": clock.seconds})
+    n_remaining = 0 if counts is None else counts.remaining
+    return Regrouped(output, pairs, groups, classes, superclasses, n_remaining, tuple(heard), clock.seconds)
+
+
+def settings_of_run(earlier: Path) -> tuple[dict[str, Any], Settings]:
+    """Return the record and the settings of an earlier run."""
+    record = read_run(earlier)
+    return record, Settings.from_dict(record["settings"])
+
+
+def _select(inputs: Inputs, settings: Settings, run: RunContext) -> Selection:
+    sizes = None
+    if inputs.source is not None:
+        counts, silent_rows = particles.survey(inputs.source, run)
+        if silent_rows:
+            warnings.warn(
+                f"{silent_rows} particles have no class posterior (NaN or all zero) and go to remaining.",
+                RegroupWarning,
+                stacklevel=2,
+            )
+        sizes = np.array([counts.get(reference.class_id, 0) for reference in inputs.series.references], np.int64)
+    return select_classes(inputs.series, sizes, settings)
+
+
+def _compare(inputs: Inputs, selection: Selection, settings: Settings, run: RunContext) -> xr.Dataset:
+    references = tuple(inputs.series.references[position] for position in selection.kept)
+    ssnr = comparing.ssnr_table(inputs.ssnr, references)
+    found = comparing.compare_maps(references, selection, settings, run, mask=inputs.mask, ssnr=ssnr)
+    for sentence in found.warnings:
+        warnings.warn(sentence, RegroupWarning, stacklevel=2)
+    write_pairs(found.pairs, run.folder / PAIRS)
+    write_classes(found.classes, run.folder / CLASSES)
+    return found.pairs
+
+
+def _copy_comparison(earlier: Path, folder: Path) -> xr.Dataset:
+    pairs = read_pairs(earlier / PAIRS)
+    for name in (PAIRS, CLASSES):
+        if (earlier / name).is_dir():
+            shutil.copytree(earlier / name, folder / name, dirs_exist_ok=True)
+    return pairs
+
+
+def _count(
+    inputs: Inputs, groups: xr.Dataset, settings: Settings, run: RunContext
+) -> tuple[particles.ParticleCounts, xr.Dataset]:
+    """Count where particles go; superclasses are renumbered if their rule of assignment changed the order."""
+    assert inputs.source is not None
+    labels = dict(zip(groups["class_id"].values.tolist(), groups["superclass"].values.tolist(), strict=True))
+    counts = particles.count(inputs.source, labels, groups.sizes["superclass_id"], settings, run)
+    order = np.argsort(-counts.per_superclass, kind="stable")
+    if not np.array_equal(order, np.arange(len(order))):
+        groups = grouping.renumber(groups, order)
+        counts = counts._replace(per_fragment=counts.per_fragment[:, [*order, len(order)]])
+    return counts, groups
+
+
+def _record(
+    inputs: Inputs,
+    settings: Settings,
+    selection: Selection,
+    groups: xr.Dataset,
+    counts: particles.ParticleCounts | None,
+    clock: StageClock,
+    heard: tuple[str, ...],
+    identity: dict[str, Any],
+    command: str | None,
+) -> dict[str, Any]:
+    source = inputs.source
+    return {
+        "status": "complete",
+        "command": command,
+        "settings": settings.as_dict(),
+        "inputs": inputs.given,
+        "found": list(inputs.lines),
+        "fingerprints": identity["inputs"],
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "n_classes": len(selection.class_ids),
+        "n_classes_kept": len(selection.kept),
+        "n_superclasses": int(groups.sizes["superclass_id"]),
+        "n_particles": None if source is None else source.count_rows(),
+        "n_particles_remaining": None if counts is None else counts.remaining,
+        "n_particles_rules_differ": None if counts is None else counts.rules_differ,
+        "grouping": {name: value for name, value in groups.attrs.items()},
+        "warnings": list(heard),
+        "seconds": clock.seconds,
+        "identity": identity,
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+@contextlib.contextmanager
+def heard_warnings(clock: StageClock) -> Iterator[list[str]]:
+    """Collect the warnings meant for a person, and pass each on as it comes."""
+    heard: list[str] = []
+    show = warnings.showwarning
+
+    def listen(message: Any, category: Any, *rest: Any, **more: Any) -> None:
+        if isinstance(category, type) and issubclass(category, RegroupWarning):
+            if str(message) not in heard:
+                heard.append(str(message))
+                clock.say(f"Note: {message}")
+        else:
+            show(message, category, *rest, **more)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", RegroupWarning)
+        warnings.showwarning = listen  # type: ignore[assignment]
+        yield heard
+
+
+def command_line() -> str:
+    """Return the command that started this process, as a person would type it."""
+    import shlex
+
+    return shlex.join(["regroup-dask", *sys.argv[1:]])

@@ -1,0 +1,152 @@
+"""Which superclass a particle goes to, from its class posteriors."""
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+REMAINING = -1
+
+
+class Assignment(NamedTuple):
+    """Superclass of every particle of one block of rows.
+
+    Attributes
+    ----------
+    class_index : int64[n]
+        Column of the particle's best class over all classes; -1 where the row has no posterior at all.
+    superclass : int32[n]
+        Superclass, or -1: the particle remains (its class is excluded, too small, or unknown).
+    superclass_posterior : float32[n, K]
+        Posterior summed within each superclass, normalised over the grouped classes.
+    best_class_in_superclass : int32[n, K]
+        Column of the particle's best class among the classes of each superclass; -1 for a superclass without
+        classes.
+    n_without_posterior : int
+        Rows without any usable posterior.
+    """
+
+    class_index: NDArray[np.int64]
+    superclass: NDArray[np.int32]
+    superclass_posterior: NDArray[np.float32]
+    best_class_in_superclass: NDArray[np.int32]
+    n_without_posterior: int
+
+
+def hard_classes(posteriors: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Best class of every particle.
+
+    Parameters
+    ----------
+    posteriors : float[n, C]
+        Class posteriors; NaN counts as zero.
+
+    Returns
+    -------
+    int64[n]
+        Column of the largest posterior; the lowest column of a tie; -1 for a row that is all NaN or has
+        nothing above zero (count these with ``(result < 0).sum()``).
+    """
+    usable = _usable(posteriors)
+    if usable.shape[1] == 0:
+        return np.full(len(usable), REMAINING, np.int64)
+    best = usable.argmax(axis=1).astype(np.int64)
+    best[usable.max(axis=1) <= 0] = REMAINING
+    return best
+
+
+def superclass_posteriors(
+    posteriors: NDArray[np.float32], superclass_of_class: NDArray[np.integer], n_superclasses: int
+) -> NDArray[np.float32]:
+    """Posterior of every superclass: the sum over its classes, normalised over the grouped classes.
+
+    Parameters
+    ----------
+    posteriors : float[n, C]
+    superclass_of_class : int[C]
+        Superclass of each column, -1 where the class is not grouped.
+    n_superclasses : int
+        Number of superclasses, K.
+
+    Returns
+    -------
+    float32[n, K]
+        Rows sum to one; a row with no posterior in any grouped class stays zero.
+    """
+    membership = _membership(superclass_of_class, n_superclasses, posteriors.shape[1])
+    summed = _usable(posteriors).astype(np.float64) @ membership
+    total = summed.sum(axis=1, keepdims=True)
+    return np.divide(summed, total, out=np.zeros_like(summed), where=total > 0).astype(np.float32)
+
+
+def assign_superclasses(
+    posteriors: NDArray[np.float32],
+    superclass_of_class: NDArray[np.integer],
+    n_superclasses: int,
+    *,
+    rule: Literal["argmax", "sum"] = "argmax",
+    minimum_posterior: float | None = None,
+) -> Assignment:
+    """Assign particles to superclasses.
+
+    With either rule a particle whose best class over *all* classes is not grouped (excluded, or smaller than
+    the minimum) remains: its signal was claimed by a class that takes no part.
+
+    Parameters
+    ----------
+    posteriors : float[n, C]
+        Class posteriors of all classes, grouped or not.
+    superclass_of_class : int[C]
+        Superclass of each column, -1 where the class is not grouped.
+    n_superclasses : int
+        Number of superclasses, K.
+    rule : "argmax" or "sum"
+        ``argmax``: the superclass of the particle's best class, as the original job does. ``sum``: the
+        superclass with the largest summed posterior (the lowest of a tie), which may differ where several
+        classes of one superclass share a particle.
+    minimum_posterior : float, optional
+        A particle whose posterior for its superclass (normalised over the grouped classes) is lower remains.
+
+    Returns
+    -------
+    Assignment
+    """
+    if rule not in ("argmax", "sum"):
+        raise ValueError(f"rule is {rule!r}, but must be 'argmax' or 'sum'")
+    superclass_of_class = np.asarray(superclass_of_class, np.int32)
+    n, n_superclasses = len(posteriors), int(n_superclasses)
+    class_index = hard_classes(posteriors)
+    soft = superclass_posteriors(posteriors, superclass_of_class, n_superclasses)
+
+    by_class = np.append(superclass_of_class, np.int32(REMAINING))[class_index]
+    superclass = by_class.astype(np.int32)
+    if rule == "sum" and n_superclasses:
+        superclass = np.where(by_class >= 0, soft.argmax(axis=1), REMAINING).astype(np.int32)
+    if minimum_posterior is not None and n_superclasses:
+        own = np.take_along_axis(soft, np.maximum(superclass, 0)[:, None], axis=1)[:, 0]
+        superclass[own < minimum_posterior] = REMAINING
+
+    best = np.full((n, n_superclasses), REMAINING, np.int32)
+    usable = _usable(posteriors)
+    for k in range(n_superclasses):
+        columns = np.flatnonzero(superclass_of_class == k)
+        if len(columns):
+            best[:, k] = columns[usable[:, columns].argmax(axis=1)]
+    return Assignment(class_index, superclass, soft, best, int((class_index < 0).sum()))
+
+
+def _usable(posteriors: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.where(np.isfinite(posteriors) & (posteriors > 0), posteriors, 0)
+
+
+def _membership(
+    superclass_of_class: NDArray[np.integer], n_superclasses: int, n_classes: int
+) -> NDArray[np.float64]:
+    superclass_of_class = np.asarray(superclass_of_class)
+    if superclass_of_class.shape != (n_classes,):
+        raise ValueError(
+            f"{n_classes} posteriors per particle, but {superclass_of_class.shape} superclasses of classes"
+        )
+    if len(superclass_of_class) and superclass_of_class.max() >= n_superclasses:
+        raise ValueError(f"superclass {superclass_of_class.max()} named, but there are {n_superclasses}")
+    return (superclass_of_class[:, None] == np.arange(n_superclasses)[None, :]).astype(np.float64)

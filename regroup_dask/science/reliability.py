@@ -1,0 +1,97 @@
+"""Share of signal per map and shell: from half maps, the model's SSNR, the solvent, and all maps together."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+_LOWEST_SIGNAL_FRACTION = 0.02
+_SCALE_ERROR = {"half_maps": 0.03, "ssnr": 0.15, "solvent": 0.10, "maps": 0.5}
+
+
+class Reliability(NamedTuple):
+    """How much of each map's power is signal.
+
+    Attributes
+    ----------
+    signal_fraction : float64[N, S]
+        Signal power over all power, in (0, 1].
+    noise_variance : float64[N, S]
+        Squared relative random error of the noise power, independent between shells.
+    scale_error : float64[N]
+        Relative error of the noise power common to all shells of a map.
+    source : tuple of str
+        Where each map's estimate came from.
+    """
+
+    signal_fraction: NDArray[np.float64]
+    noise_variance: NDArray[np.float64]
+    scale_error: NDArray[np.float64]
+    source: tuple[str, ...]
+
+
+def estimate_reliability(
+    fsc: NDArray[np.float64],
+    power: NDArray[np.float64],
+    *,
+    coefficients: NDArray[np.float64],
+    solvent_power: NDArray[np.float64] | None = None,
+    solvent_fraction: NDArray[np.float64] | None = None,
+    half_map_fsc: NDArray[np.float64] | None = None,
+    ssnr: NDArray[np.float64] | None = None,
+) -> Reliability:
+    """Estimate the share of signal in every map and shell.
+
+    Parameters
+    ----------
+    fsc : float[N, N, S]
+        Shell correlations of the maps, NaN where not compared.
+    power : float[N, S]
+        Power of each (masked) map per shell.
+    coefficients : float[S]
+        Independent coefficients per shell under the mask.
+    solvent_power, half_map_fsc, ssnr : float[N, S], optional
+        See `similarity.estimate_similarity`.
+    solvent_fraction : float[N], optional
+
+    Returns
+    -------
+    Reliability
+    """
+    n, n_shells = power.shape
+    q = np.full((n, n_shells), np.nan)
+    measured_on = np.ones(n)
+    source = ["maps"] * n
+    if solvent_power is not None:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            from_solvent = 1 - solvent_power / power
+        fraction = np.full(n, 0.3) if solvent_fraction is None else np.asarray(solvent_fraction, np.float64)
+        _take(q, source, from_solvent, "solvent")
+        measured_on = np.array([max(fraction[i], 1e-3) if source[i] == "solvent" else 1.0 for i in range(n)])
+    if ssnr is not None:
+        _take(q, source, ssnr / (1 + ssnr), "ssnr")
+    if half_map_fsc is not None:
+        _take(q, source, 2 * half_map_fsc / (1 + np.maximum(half_map_fsc, 0)), "half_maps")
+    measured_on[[i for i in range(n) if source[i] != "solvent"]] = 1.0
+    unknown = ~np.isfinite(q).any(axis=1)
+    if unknown.any():
+        q[unknown] = _rank_one(fsc)[unknown]
+    q = np.clip(np.nan_to_num(q, nan=0.0), _LOWEST_SIGNAL_FRACTION, 1.0)
+    noise_variance = 1 / (coefficients[None, :] * measured_on[:, None])
+    scale_error = np.array([_SCALE_ERROR[name] for name in source])
+    return Reliability(q, noise_variance, scale_error, tuple(source))
+
+
+def _take(q: NDArray[np.float64], source: list[str], estimate: NDArray[np.float64], name: str) -> None:
+    for i in np.flatnonzero(np.isfinite(estimate[:, 1:]).any(axis=1)):
+        q[i] = estimate[i]
+        source[i] = name
+
+
+def _rank_one(fsc: NDArray[np.float64], rounds: int = 20) -> NDArray[np.float64]:
+    """Smallest shares of signal that explain each map's best correlations, float64[N, S]."""
+    c = np.nan_to_num(np.clip(fsc, 0, 1), nan=0.0)
+    r = np.sqrt(np.maximum(c.max(axis=1), 1e-4))
+    for _ in range(rounds):
+        r = np.sqrt(r * np.clip((c / r[None]).max(axis=1), 1e-2, 1))
+    return r**2

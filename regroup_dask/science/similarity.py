@@ -1,0 +1,195 @@
+"""How alike the structures behind class maps are, whatever their noise, resolution and gain; with sigmas."""
+
+import logging
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from regroup_dask.science.reliability import Reliability, estimate_reliability
+
+logger = logging.getLogger(__name__)
+
+_STRUCTURE_VARIANCE = 2e-4
+
+
+class Similarity(NamedTuple):
+    """Pairwise comparison of N class maps; NaN for pairs that were not compared.
+
+    Attributes
+    ----------
+    similarity : float64[N, N]
+        Estimated correlation of the two noise-free structures, 0..1, over the shells that both maps have;
+        diagonal 1.
+    distance : float64[N, N]
+        One minus that correlation, not clipped: zero on average for two maps of one structure, so also
+        negative.
+    distance_sigma : float64[N, N]
+        Standard deviation of ``distance`` expected from the noise of the maps and of the noise estimates.
+    correlation : float64[N, N]
+        Pearson correlation of the two maps (without the mean), the original job's measure; diagonal 1.
+    signal_fraction : float64[N, S]
+        Estimated share of signal in the power of each map and shell (C_ref squared).
+    noise_source : tuple of str
+        Per map where its noise estimate came from: ``half_maps``, ``ssnr``, ``solvent`` or ``maps`` (all maps
+        together).
+    information : float64[N]
+        Number of independent Fourier coefficients' worth of signal in a map: sum over shells of coefficients
+        times signal share squared. A map of pure noise has about none.
+    """
+
+    similarity: NDArray[np.float64]
+    distance: NDArray[np.float64]
+    distance_sigma: NDArray[np.float64]
+    correlation: NDArray[np.float64]
+    signal_fraction: NDArray[np.float64]
+    noise_source: tuple[str, ...]
+    information: NDArray[np.float64]
+
+
+def estimate_similarity(
+    cross_power: NDArray[np.float64],
+    power_fixed: NDArray[np.float64],
+    power_moving: NDArray[np.float64],
+    *,
+    coefficients: NDArray[np.float64],
+    solvent_power: NDArray[np.float64] | None = None,
+    solvent_fraction: NDArray[np.float64] | None = None,
+    half_map_fsc: NDArray[np.float64] | None = None,
+    ssnr: NDArray[np.float64] | None = None,
+    mask_volume_fraction: float | NDArray[np.float64] = 1.0,
+) -> Similarity:
+    """Estimate the correlation of noise-free structures, and its uncertainty, for all pairs of maps.
+
+    Per shell the correlation of two maps is ``c = rho r_i r_j``: rho is the correlation of the structures and
+    ``r^2`` the share of signal in a map's power (Rosenthal and Henderson's C_ref), which gain and transfer
+    functions leave alone. ``1 - c / (r_i r_j)`` is the noise-weighted squared difference of the two maps,
+    each shell scaled to unit signal, minus its expectation, halved: it is zero on average for one structure
+    whatever the noise. Its variance with inverse signal-to-noise ratios a and b and m coefficients is ``(a +
+    b)^2 / 4m`` from the maps, and ``(a^2 + b^2) / 4mf`` from a noise power that was measured on a fraction f
+    of as many coefficients. Shells are averaged with the inverse of that variance, so that only shells that
+    both maps have count.
+
+    Parameters
+    ----------
+    cross_power, power_fixed, power_moving : float[N, N, S]
+        Per pair and shell, sums over Fourier coefficients of ``Re(F_i conj F_j)``, ``|F_i|^2`` and
+        ``|F_j|^2`` of the masked maps at the pose of the pair; NaN where a pair was not compared. The
+        diagonal is not read, except for power.
+    coefficients : float[S]
+        Independent complex Fourier coefficients per shell of the box (`noise.shell_coefficients`).
+    solvent_power : float[N, S], optional
+        Noise power per shell of each masked map (`noise.MapStatistics`), NaN where unknown.
+    solvent_fraction : float[N], optional
+        Share of the box that it was measured in; 0.3 if not given.
+    half_map_fsc : float[N, S], optional
+        Half-map FSC per map, NaN where unknown. Comes before ``ssnr``, and that before ``solvent_power``.
+    ssnr : float[N, S], optional
+        Signal-to-noise power ratio of the map per shell (for RELION: rlnSsnrMap divided by the tau2 fudge
+        factor).
+    mask_volume_fraction : float or float[N]
+        Mean over the box of the squared mask that the maps were multiplied with: noise under a mask has that
+        many fewer independent coefficients.
+
+    Returns
+    -------
+    Similarity
+
+    References
+    ----------
+    Rosenthal, P. B. and Henderson, R. (2003). J. Mol. Biol. 333, 721-745.
+    """
+    n = cross_power.shape[0]
+    power = _own_power(power_fixed, power_moving)
+    fsc = _shell_correlation(cross_power, power_fixed, power_moving)
+    effective = np.maximum(np.asarray(coefficients, np.float64) * float(np.mean(mask_volume_fraction)), 1e-9)
+    reliability = estimate_reliability(
+        fsc,
+        power,
+        coefficients=effective,
+        solvent_power=solvent_power,
+        solvent_fraction=solvent_fraction,
+        half_map_fsc=half_map_fsc,
+        ssnr=ssnr,
+    )
+    distance, sigma = shell_weighted_distance(fsc, reliability, effective)
+    np.fill_diagonal(distance, 0.0)
+    np.fill_diagonal(sigma, 0.0)
+    similarity = np.clip(1 - distance, 0.0, 1.0)
+    q = reliability.signal_fraction
+    return Similarity(
+        similarity=similarity,
+        distance=distance,
+        distance_sigma=sigma,
+        correlation=_pearson(cross_power, power_fixed, power_moving),
+        signal_fraction=q,
+        noise_source=reliability.source,
+        information=(q[:, 1:] ** 2 * effective[1:]).sum(axis=1) if n else np.zeros(0),
+    )
+
+
+def shell_weighted_distance(
+    fsc: NDArray[np.float64], reliability: Reliability, coefficients: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Average ``1 - c / (r_i r_j)`` over shells, and its standard deviation, float64[N, N] each."""
+    q = reliability.signal_fraction
+    inverse_snr = (1 - q) / q
+    n, n_shells = q.shape
+    total = np.zeros((n, n))
+    weighted = np.zeros((n, n))
+    variance = np.zeros((n, n))
+    bias_i = np.zeros((n, n))
+    bias_j = np.zeros((n, n))
+    for s in range(1, n_shells):
+        c = fsc[:, :, s]
+        root = np.sqrt(q[:, s, None] * q[None, :, s])
+        a, b = inverse_snr[:, s, None], inverse_snr[None, :, s]
+        estimate = reliability.noise_variance[:, s]
+        shell_variance = (a + b) ** 2 / (4 * coefficients[s]) + (
+            a**2 * estimate[:, None] + b**2 * estimate[None, :]
+        ) / 4
+        weight = 1 / (shell_variance + _STRUCTURE_VARIANCE + 0 * c)
+        usable = np.isfinite(c) & np.isfinite(weight)
+        weight = np.where(usable, weight, 0)
+        total += weight
+        weighted += weight * np.where(usable, 1 - c / root, 0)
+        variance += weight**2 * np.where(usable, shell_variance, 0)
+        bias_i += weight * a
+        bias_j += weight * b
+    scale = reliability.scale_error
+    with np.errstate(invalid="ignore", divide="ignore"):
+        distance = weighted / total
+        systematic = ((bias_i * scale[:, None]) ** 2 + (bias_j * scale[None, :]) ** 2) / 4
+        sigma = np.sqrt(variance + systematic) / total
+    return distance, sigma
+
+
+def _own_power(power_fixed: NDArray[np.float64], power_moving: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Power of each map, float64[N, S]: the largest seen, as interpolation only loses power."""
+    seen = np.maximum(
+        np.nan_to_num(power_fixed, nan=0.0), np.nan_to_num(power_moving.transpose(1, 0, 2), nan=0.0)
+    )
+    return seen.max(axis=1)
+
+
+def _shell_correlation(
+    cross_power: NDArray[np.float64], power_fixed: NDArray[np.float64], power_moving: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    product = power_fixed * power_moving
+    with np.errstate(invalid="ignore", divide="ignore"):
+        fsc = np.where(
+            product > 0, cross_power / np.sqrt(product), np.where(np.isfinite(product), 0.0, np.nan)
+        )
+    n = len(fsc)
+    fsc[np.arange(n), np.arange(n)] = np.nan
+    return np.clip(fsc, -1, 1)
+
+
+def _pearson(
+    cross_power: NDArray[np.float64], power_fixed: NDArray[np.float64], power_moving: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    cross, first, second = (x[..., 1:].sum(axis=-1) for x in (cross_power, power_fixed, power_moving))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        correlation = np.clip(cross / np.sqrt(first * second), -1, 1)
+    np.fill_diagonal(correlation, 1.0)
+    return correlation

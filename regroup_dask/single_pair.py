@@ -1,0 +1,141 @@
+"""One map superposed onto another, boxes and voxel sizes as they come."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from regroup_dask.errors import InputError
+from regroup_dask.formats.volumes import find_volumes, read_map
+from regroup_dask.science import align, average, fourier, noise
+
+WORKING_BOX = 64
+
+
+class Alignment(NamedTuple):
+    """The pose that superposes the moving map onto the reference: ``x_reference = R (+-x_moving) + t``.
+
+    Attributes
+    ----------
+    rotation
+        float64 (3, 3), acting on (x, y, z).
+    shift_angstrom
+        float64 (3,), (x, y, z).
+    mirrored
+        The moving map is inverted through its origin first.
+    correlation
+        Pearson correlation of the two maps at the pose, at the working resolution.
+    correlation_other_hand
+        The best correlation of the other hand; NaN when it was not looked at.
+    confidence
+        How far the best pose stands above the next different one.
+    working_voxel_size_angstrom
+        Voxel size at which the maps were compared.
+    """
+
+    rotation: np.ndarray
+    shift_angstrom: np.ndarray
+    mirrored: bool
+    correlation: float
+    correlation_other_hand: float
+    confidence: float
+    working_voxel_size_angstrom: float
+
+
+class GivenMap(NamedTuple):
+    """A map in memory with its voxel size."""
+
+    volume: np.ndarray
+    voxel_size_angstrom: float
+
+
+def read_given(
+    given: str | Path | np.ndarray | xr.DataArray, *, voxel_size_angstrom: float | None = None
+) -> GivenMap:
+    """Read a map from a file, or take it from an array."""
+    if isinstance(given, str | Path):
+        reference = find_volumes([given], voxel_size_angstrom=voxel_size_angstrom).references[0]
+        return GivenMap(read_map(reference), reference.voxel_size_angstrom)
+    size = voxel_size_angstrom or getattr(given, "attrs", {}).get("voxel_size_angstrom")
+    volume = np.ascontiguousarray(np.squeeze(np.asarray(given)), np.float32)
+    if volume.ndim != 3 or len(set(volume.shape)) != 1:
+        raise InputError(f"A map of shape {volume.shape} is not a cube: give an array [z, y, x] of equal sides.")
+    if size is None:
+        raise InputError("The voxel size of an array is not known: give voxel_size_angstrom=.")
+    if not np.isfinite(volume).all() or np.ptp(volume) == 0:
+        raise InputError("A map is constant or has values that are not finite: there is nothing to align.")
+    return GivenMap(volume, float(size))
+
+
+def align_two(
+    moving: str | Path | np.ndarray | xr.DataArray,
+    reference: str | Path | np.ndarray | xr.DataArray,
+    *,
+    maximum_shift_angstrom: float = 20.0,
+    hand: str = "detect",
+    voxel_size_angstrom: float | None = None,
+) -> Alignment:
+    """Find the pose of one map on another; see `regroup_dask.align`."""
+    first = read_given(moving, voxel_size_angstrom=voxel_size_angstrom)
+    second = read_given(reference, voxel_size_angstrom=voxel_size_angstrom)
+    return align_maps(first, second, maximum_shift_angstrom=maximum_shift_angstrom, hand=hand)
+
+
+def align_maps(moving: GivenMap, reference: GivenMap, *, maximum_shift_angstrom: float, hand: str) -> Alignment:
+    """Bring two maps to one working grid and align them there over all rotations."""
+    extent = max(entry.volume.shape[0] * entry.voxel_size_angstrom for entry in (moving, reference))
+    voxel_size = max(moving.voxel_size_angstrom, reference.voxel_size_angstrom, extent / WORKING_BOX)
+    box = 2 * math.ceil(extent / voxel_size / 2)
+    working = [
+        fourier.fourier_resample(
+            entry.volume,
+            voxel_size_angstrom=entry.voxel_size_angstrom,
+            box=box,
+            target_voxel_size_angstrom=voxel_size,
+        )
+        for entry in (moving, reference)
+    ]
+    statistics = [noise.map_statistics(volume, voxel_size_angstrom=voxel_size) for volume in working]
+    radii = [entry.particle_radius_angstrom for entry in statistics if np.isfinite(entry.particle_radius_angstrom)]
+    plan = align.plan_alignment(
+        box=box,
+        voxel_size_angstrom=voxel_size,
+        particle_radius_angstrom=max(radii) if radii else None,
+        resolution_angstrom=None,
+        maximum_shift_angstrom=maximum_shift_angstrom,
+        hand="detect" if hand == "detect" else "off",
+    )
+    prepared = [
+        align.prepare_map(volume, plan, noise_power=entry.solvent_power)
+        for volume, entry in zip(working, statistics, strict=True)
+    ]
+    found = align.align_pair(prepared[1], prepared[0], plan)
+    return Alignment(
+        np.asarray(found.rotation),
+        np.asarray(found.shift_angstrom),
+        bool(found.mirrored),
+        float(found.correlation),
+        float(found.correlation_other_hand),
+        float(found.confidence),
+        float(voxel_size),
+    )
+
+
+def move_onto(moving: GivenMap, reference: GivenMap, alignment: Alignment) -> np.ndarray:
+    """Return the moved map on the grid of the reference, float32 ``[z, y, x]``."""
+    on_grid = fourier.fourier_resample(
+        moving.volume,
+        voxel_size_angstrom=moving.voxel_size_angstrom,
+        box=reference.volume.shape[0],
+        target_voxel_size_angstrom=reference.voxel_size_angstrom,
+    )
+    return average.move_map(
+        on_grid,
+        rotation=alignment.rotation,
+        shift_voxel=alignment.shift_angstrom / reference.voxel_size_angstrom,
+        mirrored=alignment.mirrored,
+    )

@@ -1,0 +1,1 @@
+"""The steps of a run on the driver: each plans units of work, has them run, and puts the results together."""

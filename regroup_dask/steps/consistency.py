@@ -1,0 +1,92 @@
+"""Make the relative poses of all pairs agree: find pairs that the others contradict and align them again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from regroup_dask.science import align, frames
+from regroup_dask.steps.pair_table import PairTable, place_pairs
+from regroup_dask.steps.run_context import RunContext
+from regroup_dask.steps.selection import Selection
+from regroup_dask.tasks import pairs
+
+ROUNDS = 3
+PAIRS_PER_UNIT = 16
+
+
+def agree_on_poses(
+    table: PairTable, selection: Selection, plan: align.AlignmentPlan, store: Path, run: RunContext, *, token: str
+) -> PairTable:
+    """Align again, from the pose that all the others predict, every pair that the others contradict.
+
+    The better correlation wins. Each round solves for all poses anew, so that pairs mended in one round bear
+    witness in the next.
+
+    Parameters
+    ----------
+    table
+        All pairs; its arrays are changed in place.
+    selection
+        The maps that take part.
+    plan
+        The alignment plan.
+    store, token
+        Where the prepared maps are.
+    run
+        The run.
+
+    Returns
+    -------
+    PairTable
+        The same table.
+    """
+    if len(selection.kept) < 3:
+        return table
+    tried: set[tuple[int, int]] = set()
+    for number in range(ROUNDS):
+        solved = frames.synchronize(
+            table.rotation,
+            table.shift_angstrom,
+            table.mirrored,
+            pair_weights(table.correlation),
+            reference=selection.reference,
+        )
+        doubtful = [pair for pair in solved.inconsistent if pair not in tried]
+        if not doubtful:
+            break
+        tried.update(doubtful)
+        predicted = [frames.predicted_pair(solved, *pair) for pair in doubtful]
+        units = [
+            pairs.TileUnit(
+                f"round_{number}_{start:06d}",
+                tuple((entry.fixed, entry.moving) for entry in chunk),
+                store,
+                token,
+                plan,
+                True,
+                tuple((entry.rotation, entry.shift_angstrom, entry.mirrored) for entry in chunk),
+            )
+            for start in range(0, len(predicted), PAIRS_PER_UNIT)
+            for chunk in [predicted[start : start + PAIRS_PER_UNIT]]
+        ]
+        for result in run.run("mend", "Mending pairs", pairs.compare_tile, units):
+            _keep_better(table, result)
+    return table
+
+
+def pair_weights(correlation: np.ndarray) -> np.ndarray:
+    """Weight of each pair in agreeing on poses: the square of what the two maps have in common."""
+    weight = np.clip(correlation, 1e-6, 1) ** 2
+    np.fill_diagonal(weight, 0.0)
+    return weight
+
+
+def _keep_better(table: PairTable, result: dict[str, np.ndarray]) -> None:
+    i, j = result["pairs"].T
+    better = result["correlation"] > table.correlation[i, j]
+    # A refinement knows neither confidence nor the other hand: what the search found of them stays.
+    for name in ("confidence", "correlation_other_hand"):
+        result[name] = getattr(table, name)[i, j]
+    place_pairs(table, {name: values[better] for name, values in result.items()})

@@ -1,0 +1,190 @@
+"""From pairs to superclasses: labels in their order, the frame of each superclass, and how sure it all is."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+from scipy.spatial.transform import Rotation
+
+from regroup_dask.errors import InputError
+from regroup_dask.science import frames, grouping
+from regroup_dask.steps.consistency import pair_weights
+
+
+def group_pairs(
+    pairs: xr.Dataset,
+    n_superclasses: int | str,
+    *,
+    n_particles: np.ndarray | None = None,
+    similarity: str = "structure",
+    frame: str = "superclass",
+    seed: int = 0,
+) -> xr.Dataset:
+    """Group the classes of a dataset of pairs.
+
+    Parameters
+    ----------
+    pairs
+        As in pairs.zarr.
+    n_superclasses
+        1 to (classes - 1), or ``"auto"``.
+    n_particles
+        Particles of each class, int (N,); None takes the dataset's own, else all classes count the same.
+    similarity
+        ``"structure"`` or ``"correlation"``.
+    frame
+        ``"superclass"`` or ``"common"``.
+    seed
+        Seed of the clustering.
+
+    Returns
+    -------
+    xarray.Dataset
+        On ``class_id``: ``superclass`` (0 has the most particles), ``n_particles``, ``rotation_quaternion``,
+        ``shift_angstrom``, ``mirrored`` (the pose into the superclass frame), ``similarity_to_superclass``,
+        ``stability``; on ``superclass_id``: ``reference_class``.
+
+    Raises
+    ------
+    InputError
+        The number of superclasses is out of range.
+    """
+    class_ids = pairs["class_i"].values
+    n_classes = len(class_ids)
+    _check_count(n_superclasses, n_classes)
+    if n_particles is None:
+        n_particles = pairs["n_particles"].values if "n_particles" in pairs.coords else None
+    sizes = np.ones(n_classes, np.int64) if n_particles is None else np.asarray(n_particles, np.int64)
+    if len(sizes) != n_classes:
+        raise InputError(f"n_particles has {len(sizes)} values for {n_classes} classes: give one per class.")
+    measure = pairs["correlation" if similarity == "correlation" else "similarity"].values
+    structural = similarity != "correlation" and "distance" in pairs
+    found = grouping.group_classes(
+        np.clip(measure, 0, 1),
+        n_superclasses,  # type: ignore[arg-type]
+        distance=pairs["distance"].values if structural else None,
+        distance_sigma=pairs["distance_sigma"].values if structural else None,
+        information=pairs["information"].values if structural and "information" in pairs.coords else None,
+        seed=seed,
+    )
+    order = superclass_order(found.labels, sizes)
+    labels = order[found.labels]
+    references = reference_classes(labels, sizes)
+    rotation, shift, mirrored = superclass_poses(pairs, labels, sizes, references, frame=frame)
+    data = {
+        "superclass": ("class_id", labels.astype(np.int64)),
+        "rotation_quaternion": (("class_id", "quaternion"), rotation),
+        "shift_angstrom": (("class_id", "axis"), shift, {"units": "angstrom"}),
+        "mirrored": ("class_id", mirrored),
+        "similarity_to_superclass": ("class_id", similarity_to_superclass(measure, labels)),
+        "stability": ("class_id", np.asarray(found.class_stability, np.float64)),
+        "junk": ("class_id", np.asarray(found.junk, bool)),
+        "note": ("class_id", np.asarray(found.reason, dtype=str)),
+        "reference_class": ("superclass_id", class_ids[references]),
+        "superclass_stability": ("superclass_id", np.asarray(found.superclass_stability)[np.argsort(order)]),
+    }
+    coords: dict[str, object] = {
+        "class_id": ("class_id", class_ids),
+        "superclass_id": ("superclass_id", np.arange(len(references))),
+        "quaternion": ["x", "y", "z", "w"],
+        "axis": ["x", "y", "z"],
+    }
+    if "name" in pairs.coords:
+        coords["name"] = ("class_id", pairs["name"].values)
+    if n_particles is not None:
+        coords["n_particles"] = ("class_id", sizes)
+    return xr.Dataset(data, coords=coords, attrs=_curves(found))
+
+
+def _curves(found: grouping.Grouping) -> dict[str, object]:
+    curves = {
+        name: np.asarray(getattr(found, name)).tolist()
+        for name in ("candidate_superclasses", "stability_curve", "eigengap_curve", "separation_curve")
+    }
+    return {"n_superclasses": int(found.n_superclasses), **curves}
+
+
+def superclass_order(labels: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """New number of each label: most particles first, then most classes, then the lowest class."""
+    count = int(labels.max()) + 1
+    keys = [
+        (-int(sizes[labels == label].sum()), -int((labels == label).sum()), int(np.flatnonzero(labels == label)[0]))
+        for label in range(count)
+    ]
+    order = np.empty(count, np.int64)
+    order[sorted(range(count), key=keys.__getitem__)] = np.arange(count)
+    return order
+
+
+def reference_classes(labels: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Position of the largest class of each superclass; the first of equals."""
+    return np.array(
+        [
+            members[np.argmax(sizes[members])]
+            for members in (np.flatnonzero(labels == label) for label in range(int(labels.max()) + 1))
+        ]
+    )
+
+
+def superclass_poses(
+    pairs: xr.Dataset, labels: np.ndarray, sizes: np.ndarray, references: np.ndarray, *, frame: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pose of every class into its superclass frame: quaternions, shifts in angstrom, mirrored."""
+    n_classes = len(labels)
+    quaternion = np.tile([0.0, 0.0, 0.0, 1.0], (n_classes, 1))
+    shift, mirrored = np.zeros((n_classes, 3)), np.zeros(n_classes, bool)
+    if not pairs.attrs.get("align", 1) or "rotation_quaternion" not in pairs:
+        return quaternion, shift, mirrored
+    matrices = Rotation.from_quat(pairs["rotation_quaternion"].values.reshape(-1, 4)).as_matrix()
+    matrices = matrices.reshape(n_classes, n_classes, 3, 3)
+    shifts, hands = pairs["shift_angstrom"].values, pairs["mirrored"].values
+    weights = pair_weights(pairs["correlation"].values)
+    if frame == "common":
+        blocks = [(np.arange(n_classes), int(np.argmax(sizes)))]
+    else:
+        blocks = [(np.flatnonzero(labels == label), references[label]) for label in range(len(references))]
+    for members, reference in blocks:
+        if len(members) == 1:
+            continue
+        square = np.ix_(members, members)
+        solved = frames.synchronize(
+            matrices[square],
+            shifts[square],
+            hands[square],
+            weights[square],
+            reference=int(np.flatnonzero(members == reference)[0]),
+        )
+        quaternion[members] = Rotation.from_matrix(solved.rotation).as_quat(canonical=True)
+        shift[members], mirrored[members] = solved.shift_angstrom, solved.mirrored
+        quaternion[reference], shift[reference], mirrored[reference] = (0.0, 0.0, 0.0, 1.0), 0.0, False
+    return quaternion, shift, mirrored
+
+
+def similarity_to_superclass(measure: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Mean similarity of a class to the other classes of its superclass; 1 for a class on its own."""
+    result = np.ones(len(labels))
+    for position, label in enumerate(labels):
+        others = (labels == label) & (np.arange(len(labels)) != position)
+        if others.any():
+            result[position] = measure[position, others].mean()
+    return result
+
+
+def _check_count(n_superclasses: int | str, n_classes: int) -> None:
+    if n_superclasses == "auto":
+        return
+    if not isinstance(n_superclasses, int | np.integer) or not 1 <= n_superclasses <= n_classes - 1:
+        raise InputError(
+            f"The number of superclasses is {n_superclasses!r}, but it must be from 1 to {n_classes - 1}, one less "
+            f"than the {n_classes} classes compared, or auto."
+        )
+
+
+def renumber(groups: xr.Dataset, order: np.ndarray) -> xr.Dataset:
+    """Give superclass ``order[k]`` the number k."""
+    new_number = np.empty(len(order), np.int64)
+    new_number[order] = np.arange(len(order))
+    labels = groups["superclass"].values
+    renumbered = groups.isel(superclass_id=order).assign_coords(superclass_id=np.arange(len(order)))
+    renumbered["superclass"] = ("class_id", np.where(labels < 0, labels, new_number[labels]))
+    return renumbered

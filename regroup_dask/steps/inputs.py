@@ -1,0 +1,215 @@
+"""What a run takes in: maps, particles, mask and model, found and checked before anything is computed."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from regroup_dask.errors import InputError, RegroupWarning
+from regroup_dask.formats.job_folder import Job, recognise_job
+from regroup_dask.formats.model_star import read_model_ssnr
+from regroup_dask.formats.particles import ParticleSource, open_particles
+from regroup_dask.formats.run_folder import fingerprint
+from regroup_dask.formats.volumes import VolumeReference, VolumeSeries, find_volumes
+
+
+class Inputs(NamedTuple):
+    """The inputs of a run.
+
+    Attributes
+    ----------
+    series
+        The class maps.
+    source
+        The particles, or None.
+    mask
+        A mask of the same box, or None.
+    ssnr
+        Signal-to-noise ratio per class id and shell, where a model file gives it.
+    lines
+        What was found, a sentence each.
+    given
+        What was asked for, to be found again by a later command.
+    """
+
+    series: VolumeSeries
+    source: ParticleSource | None
+    mask: VolumeReference | None
+    ssnr: dict[int, np.ndarray]
+    lines: tuple[str, ...]
+    given: dict[str, Any]
+
+
+def inputs_of_job(
+    folder: str | Path,
+    *,
+    mask: str | Path | None = None,
+    class_prefix: str = "auto",
+    voxel_size_angstrom: float | None = None,
+    scratch: Path | None = None,
+) -> Inputs:
+    """Find the newest iteration's particles and class maps in a job folder."""
+    job = recognise_job(folder)
+    source = open_particles(
+        job.particle_files, passthrough=job.passthrough_files, class_prefix=class_prefix, scratch=scratch
+    )
+    ids = sorted(job.volume_files)
+    series = find_volumes(
+        [job.volume_files[class_id] for class_id in ids],
+        voxel_size_angstrom=voxel_size_angstrom,
+        fallback_voxel_size_angstrom=job.voxel_size_angstrom or source.voxel_size_angstrom,
+        class_ids=ids,
+        names=[job.class_names.get(class_id, f"class_{class_id:02d}") for class_id in ids],
+    )
+    series = series._replace(references=tuple(_with_halves(reference, job) for reference in series.references))
+    given = {
+        "job": str(Path(folder).resolve()),
+        "particles": list(job.particle_files),
+        "passthrough": list(job.passthrough_files),
+        "volumes": [job.volume_files[class_id] for class_id in ids],
+        "class_ids": ids,
+        "names": [reference.name for reference in series.references],
+        "mask": None if mask is None else str(Path(mask).resolve()),
+        "voxel_size_angstrom": series.voxel_size_angstrom,
+        "model": job.model_star,
+    }
+    return Inputs(
+        series,
+        source,
+        find_mask(mask, series),
+        {} if job.model_star is None else read_model_ssnr(job.model_star),
+        (*job.lines, *source.lines),
+        given,
+    )
+
+
+def inputs_of_files(
+    volumes: str | Path | Sequence[str | Path] | VolumeSeries,
+    particles: str | Path | Sequence[str | Path] | ParticleSource | None,
+    *,
+    passthrough: Sequence[str | Path] = (),
+    mask: str | Path | None = None,
+    class_prefix: str = "auto",
+    voxel_size_angstrom: float | None = None,
+    class_ids: Sequence[int] | None = None,
+    names: Sequence[str] | None = None,
+    model: str | None = None,
+    scratch: Path | None = None,
+) -> Inputs:
+    """Take maps and particles as they were named."""
+    source = particles
+    if source is not None and not isinstance(source, ParticleSource):
+        source = open_particles(source, passthrough=passthrough, class_prefix=class_prefix, scratch=scratch)
+    if isinstance(volumes, VolumeSeries):
+        series = volumes
+    else:
+        series = find_volumes(
+            volumes,
+            voxel_size_angstrom=voxel_size_angstrom,
+            fallback_voxel_size_angstrom=None if source is None else source.voxel_size_angstrom,
+            class_ids=class_ids,
+            names=names,
+        )
+    references = series.references
+    lines = [f"{len(references)} class maps of box {series.box}, {series.voxel_size_angstrom:.4g} A per voxel"]
+    if source is not None:
+        lines.append(f"{source.count_rows()} particles in {len(source.files)} file(s), kind {source.kind}")
+        lines.extend(source.lines)
+    given = {
+        "job": None,
+        "particles": [] if source is None else list(source.files),
+        "passthrough": [str(path) for path in passthrough],
+        "volumes": list(dict.fromkeys(reference.path for reference in references)),
+        "class_ids": [reference.class_id for reference in references],
+        "names": [reference.name for reference in references],
+        "mask": None if mask is None else str(Path(mask).resolve()),
+        "voxel_size_angstrom": series.voxel_size_angstrom,
+        "model": model,
+    }
+    ssnr = {} if model is None else read_model_ssnr(model)
+    return Inputs(series, source, find_mask(mask, series), ssnr, tuple(lines), given)
+
+
+def inputs_of_record(record: dict[str, Any], class_prefix: str, scratch: Path | None = None) -> Inputs:
+    """Find the inputs of an earlier run again.
+
+    Raises
+    ------
+    InputError
+        A file has moved or changed since.
+    """
+    given = record["inputs"]
+    for known in record.get("fingerprints", []):
+        if not Path(known["path"]).exists():
+            raise InputError(
+                f"{known['path']}, an input of that run, does not exist any more: put it back, or run anew from where "
+                "the files are now."
+            )
+        if fingerprint(known["path"])["sha256"] != known["sha256"]:
+            raise InputError(f"{known['path']} has changed since that run: run anew instead.")
+    return inputs_of_files(
+        given["volumes"],
+        given["particles"] or None,
+        passthrough=given["passthrough"],
+        mask=given["mask"],
+        class_prefix=class_prefix,
+        voxel_size_angstrom=given["voxel_size_angstrom"],
+        class_ids=given["class_ids"],
+        names=given["names"],
+        model=given["model"],
+        scratch=scratch,
+    )
+
+
+def fingerprints(inputs: Inputs) -> list[dict[str, Any]]:
+    """Content of every input file, for resuming and for the record."""
+    source = inputs.source
+    files = [reference.path for reference in inputs.series.references]
+    files += [] if source is None else list(source.files)
+    files += [] if inputs.mask is None else [inputs.mask.path]
+    return [fingerprint(path) for path in dict.fromkeys(files)]
+
+
+def find_mask(mask: str | Path | None, series: VolumeSeries) -> VolumeReference | None:
+    """Open a mask and check its box against the maps'."""
+    if mask is None:
+        return None
+    reference = find_volumes([mask], voxel_size_angstrom=series.voxel_size_angstrom).references[0]
+    if reference.box != series.box:
+        raise InputError(
+            f"The mask {mask} has a box of {reference.box} voxels and the maps {series.box}: give a mask made for "
+            "these maps."
+        )
+    return reference
+
+
+def check_classes(inputs: Inputs, excluded: Sequence[int]) -> None:
+    """Refuse particles that name a class without a map; warn of maps that no particle file speaks of."""
+    if inputs.source is None:
+        return
+    known = {reference.class_id for reference in inputs.series.references}
+    missing = sorted(set(inputs.source.class_ids) - known - set(excluded))
+    if missing:
+        raise InputError(
+            f"The particles in {inputs.source.files[0]} name class {missing[0]}, which has no map (the maps are of "
+            f"classes {', '.join(map(str, sorted(known)))}): give its map too, or leave it out with --exclude-classes "
+            f"{','.join(map(str, missing))}."
+        )
+    silent = sorted(known - set(inputs.source.class_ids))
+    if silent and not inputs.source.hard:
+        warnings.warn(
+            f"No particle has a posterior for class {', '.join(map(str, silent))}: it counts as empty.",
+            RegroupWarning,
+            stacklevel=2,
+        )
+
+
+def _with_halves(reference: VolumeReference, job: Job) -> VolumeReference:
+    import dataclasses
+
+    halves = job.half_map_files.get(reference.class_id)
+    return reference if halves is None else dataclasses.replace(reference, half_map_paths=halves)

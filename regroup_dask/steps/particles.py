@@ -1,0 +1,154 @@
+"""Particles on the driver: count them, plan where they go, have the fragments written, finish the files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from regroup_dask.formats import parquet_particles
+from regroup_dask.formats.particles import (
+    ClassPose,
+    ParticleSource,
+    RegroupPlan,
+    SuperclassMaps,
+    output_functions,
+)
+from regroup_dask.science.particle_poses import move_poses
+from regroup_dask.settings import Settings
+from regroup_dask.steps.averaging import class_pose
+from regroup_dask.steps.run_context import RunContext
+from regroup_dask.tasks import particles
+
+
+class ParticleCounts(NamedTuple):
+    """Rows per fragment and superclass, the last column remaining; and rows the two rules treat differently."""
+
+    per_fragment: np.ndarray
+    rules_differ: int
+
+    @property
+    def per_superclass(self) -> np.ndarray:
+        """Rows of each superclass, int64 (K,)."""
+        return self.per_fragment.sum(axis=0)[:-1]
+
+    @property
+    def remaining(self) -> int:
+        """Rows of no superclass."""
+        return int(self.per_fragment[:, -1].sum())
+
+
+def survey(source: ParticleSource, run: RunContext) -> tuple[dict[int, int], int]:
+    """Count particles per class by their best posterior.
+
+    Returns
+    -------
+    dict, int
+        Particles of each class id; particles whose posteriors say nothing.
+    """
+    units = [
+        particles.SurveyUnit(f"fragment_{fragment.index:06d}", source, fragment) for fragment in source.fragments
+    ]
+    results = run.run("survey", "Counting particles", particles.survey_fragment, units)
+    counts = sum((result["counts"] for result in results), np.zeros(len(source.class_ids) + 1, np.int64))
+    return dict(zip(source.class_ids, counts[:-1].tolist(), strict=True)), int(counts[-1])
+
+
+def count(
+    source: ParticleSource,
+    superclass_of_class: dict[int, int],
+    n_superclasses: int,
+    settings: Settings,
+    run: RunContext,
+) -> ParticleCounts:
+    """Count where the particles of each fragment will go."""
+    labels = tuple(superclass_of_class.get(class_id, -1) for class_id in source.class_ids)
+    units = [
+        particles.CountUnit(
+            f"fragment_{fragment.index:06d}",
+            source,
+            fragment,
+            labels,
+            n_superclasses,
+            settings.posteriors,
+            settings.minimum_posterior,
+        )
+        for fragment in source.fragments
+    ]
+    results = run.run("count", "Assigning particles", particles.count_fragment, units)
+    per_fragment = np.array([result["counts"] for result in results], np.int64).reshape(-1, n_superclasses + 1)
+    return ParticleCounts(per_fragment, sum(int(result["rules_differ"]) for result in results))
+
+
+def write(
+    source: ParticleSource,
+    groups: xr.Dataset,
+    counts: ParticleCounts,
+    settings: Settings,
+    maps: SuperclassMaps,
+    run: RunContext,
+) -> tuple[str, ...]:
+    """Write every particle to every side of the output; returns the paths of the sides' own files."""
+    plan = regroup_plan(source, groups, settings)
+    sides: list[Any] = [
+        (parquet_particles.create_outputs, parquet_particles.write_fragment, parquet_particles.finish_outputs)
+    ]
+    if source.kind != "parquet":
+        sides.append(output_functions(source.kind))
+    outputs = tuple(create(source, plan, counts.per_fragment, str(run.folder)) for create, _, _ in sides)
+    before = np.zeros_like(counts.per_fragment)
+    before[1:] = np.cumsum(counts.per_fragment, axis=0)[:-1]
+    units = [
+        particles.WriteUnit(
+            f"fragment_{fragment.index:06d}",
+            source,
+            fragment,
+            plan,
+            settings.posteriors,
+            settings.minimum_posterior,
+            outputs,
+            before[position],
+            run.folder,
+        )
+        for position, fragment in enumerate(source.fragments)
+    ]
+    run.run("particles", "Writing particles", particles.write_fragment, units)
+    written: list[str] = []
+    for (_, _, finish), side in zip(sides, outputs, strict=True):
+        written.extend(finish(source, plan, side, counts.per_fragment, maps))
+    return tuple(written)
+
+
+def regroup_plan(source: ParticleSource, groups: xr.Dataset, settings: Settings) -> RegroupPlan:
+    """Tell the writers what became of each class."""
+    labels = groups["superclass"].values
+    poses = {}
+    for position, class_id in enumerate(groups["class_id"].values):
+        if labels[position] >= 0:
+            pose = class_pose(groups, position)
+            poses[int(class_id)] = ClassPose(pose.rotation, pose.shift_angstrom, pose.mirrored)
+    return RegroupPlan(
+        n_superclasses=int(labels.max()) + 1,
+        class_ids=tuple(source.class_ids),
+        superclass_of_class={
+            int(class_id): int(label) for class_id, label in zip(groups["class_id"].values, labels, strict=True)
+        },
+        pose_of_class=poses,
+        update_poses=settings.poses_follow,
+        move_poses=move_poses,
+    )
+
+
+def superclass_maps(
+    paths: tuple[Path, ...], box: int, voxel_size_angstrom: float, *, series_zip: Path, mask: Path | None
+) -> SuperclassMaps:
+    """Name the superclass maps for the sides that refer to them."""
+    return SuperclassMaps(
+        paths=tuple(str(path) for path in paths),
+        box=box,
+        voxel_size_angstrom=voxel_size_angstrom,
+        series_zip=str(series_zip),
+        mask=None if mask is None else str(mask),
+    )

@@ -1,0 +1,98 @@
+"""Superclass maps: the real-space average of the class maps in the superclass frame, in slabs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from regroup_dask.formats.mrc_writer import write_mrc
+from regroup_dask.formats.volume_store import open_superclass, read_slabs, write_slab
+from regroup_dask.formats.volumes import VolumeReference, open_map
+from regroup_dask.science import average
+from regroup_dask.science.rotations import Pose
+from regroup_dask.tasks.execute import Result
+
+
+class Member(NamedTuple):
+    """A class of a superclass: its map, its pose into the superclass frame, and its spline coefficients if it moves."""
+
+    reference: VolumeReference
+    pose: Pose
+    coefficients: Path | None
+
+
+class SplineUnit(NamedTuple):
+    """Filter one map to spline coefficients, kept in a scratch file."""
+
+    name: str
+    reference: VolumeReference
+    path: Path
+
+
+class AverageUnit(NamedTuple):
+    """Some planes of one superclass map."""
+
+    name: str
+    superclass: int
+    first_plane: int
+    last_plane: int
+    members: tuple[Member, ...]
+    store: Path
+
+
+class MapFileUnit(NamedTuple):
+    """Write one superclass map as an MRC file."""
+
+    name: str
+    store: Path
+    superclass: int
+    path: Path
+    voxel_size_angstrom: float
+
+
+
+def filter_map(unit: SplineUnit) -> Result:
+    """Write the cubic spline coefficients of one map."""
+    volume = open_map(unit.reference)
+    partial = unit.path.with_name(f".{unit.path.name}.partial")
+    coefficients = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=volume.shape)
+    average.spline_coefficients(volume, out=coefficients)
+    coefficients.flush()
+    del coefficients
+    partial.replace(unit.path)
+    return {}
+
+
+def average_slab(unit: AverageUnit) -> Result:
+    """Average some planes over the members of a superclass and write them to the store."""
+    box = unit.members[0].reference.box
+    total = np.zeros((unit.last_plane - unit.first_plane, box, box))
+    for member in unit.members:
+        if member.coefficients is None:
+            volume = open_map(member.reference)
+            total += np.asarray(volume[unit.first_plane : unit.last_plane], np.float64)
+        else:
+            average.add_moved_slab(
+                np.load(member.coefficients, mmap_mode="r"),
+                rotation=member.pose.rotation,
+                shift_voxel=member.pose.shift_angstrom / member.reference.voxel_size_angstrom,
+                mirrored=member.pose.mirrored,
+                first_plane=unit.first_plane,
+                total=total,
+            )
+    planes = (total / len(unit.members)).astype(np.float32)
+    write_slab(unit.store, unit.superclass, unit.first_plane, planes)
+    return {}
+
+
+def write_map_file(unit: MapFileUnit) -> Result:
+    """Copy one superclass map from the store to an MRC file, slab by slab."""
+    write_mrc(
+        unit.path,
+        read_slabs(open_superclass(unit.store, unit.superclass)),
+        box=open_superclass(unit.store, unit.superclass).shape[0],
+        voxel_size_angstrom=unit.voxel_size_angstrom,
+    )
+    return {}

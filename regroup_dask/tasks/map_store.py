@@ -1,0 +1,80 @@
+"""The working maps of a run: one zarr group on a file system that all workers see, a chunk per map."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+CACHE_BYTES = 400 * 2**20
+
+_cache: OrderedDict[tuple[str, int], Any] = OrderedDict()
+_cache_bytes = 0
+_cache_lock = threading.Lock()
+
+
+def create_arrays(path: Path, n_maps: int, shapes: Mapping[str, tuple[tuple[int, ...], np.dtype]]) -> None:
+    """Make one array per field, ``(n_maps, *shape)``, chunked by map, unless it is there already.
+
+    Parameters
+    ----------
+    path
+        Folder of the zarr group.
+    n_maps
+        Number of maps.
+    shapes
+        Shape and type of each field of one map.
+    """
+    group = zarr.open_group(str(path), mode="a")
+    for name, (shape, dtype) in shapes.items():
+        if name not in group:
+            chunks = (1, *(max(1, size) for size in shape))
+            group.create_array(name, shape=(n_maps, *shape), chunks=chunks, dtype=dtype, compressors=None)
+
+
+def write_map(path: Path, index: int, fields: Mapping[str, np.ndarray]) -> None:
+    """Write the fields of one map; one writer per chunk, so that tasks never meet."""
+    group = zarr.open_group(str(path), mode="r+")
+    for name, value in fields.items():
+        group[name][index] = value  # type: ignore[index]
+
+
+def read_field(path: Path, index: int, name: str) -> np.ndarray:
+    """Read one field of one map."""
+    return np.ascontiguousarray(zarr.open_group(str(path), mode="r")[name][index])  # type: ignore[index]
+
+
+def read_fields(path: Path, index: int, names: tuple[str, ...], token: str) -> tuple[np.ndarray, ...]:
+    """Read some fields of one map, from this process's cache when it was read before.
+
+    The cache is bounded by `CACHE_BYTES`; to Dask it is unmanaged memory of the worker. `token` tells one
+    preparation from the next at the same path.
+    """
+    global _cache_bytes
+    key = (f"{path}|{token}", index)
+    with _cache_lock:
+        if key in _cache:
+            _cache.move_to_end(key)
+            return _cache[key]
+    group = zarr.open_group(str(path), mode="r")
+    values = tuple(np.ascontiguousarray(group[name][index]) for name in names)  # type: ignore[index]
+    with _cache_lock:
+        if key not in _cache:
+            _cache[key] = values
+            _cache_bytes += sum(value.nbytes for value in values)
+            while _cache_bytes > CACHE_BYTES and len(_cache) > 1:
+                _, dropped = _cache.popitem(last=False)
+                _cache_bytes -= sum(value.nbytes for value in dropped)
+    return values
+
+
+def lazy_field(path: Path, name: str) -> Any:
+    """One field of all maps as a Dask array, a chunk per map."""
+    import dask.array as da
+
+    return da.from_zarr(str(path), component=name)

@@ -1,0 +1,146 @@
+"""Compare pairs of prepared maps in tiles of the upper triangle; each tile is a task."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from regroup_dask.formats.volumes import VolumeReference, open_map
+from regroup_dask.science import align, masks
+from regroup_dask.tasks import map_store
+from regroup_dask.tasks.execute import Result
+
+LARGEST_TILE = 24
+TILES_PER_SIDE = 8
+SLAB_BYTES = 96 * 2**20
+
+
+class TileUnit(NamedTuple):
+    """Pairs (i, j), i < j, of two runs of maps; `poses` holds starts of a refinement instead of a search."""
+
+    name: str
+    pairs: tuple[tuple[int, int], ...]
+    store: Path
+    token: str
+    plan: align.AlignmentPlan
+    search: bool
+    starts: tuple[tuple[np.ndarray, np.ndarray, bool], ...] | None = None
+
+
+class CorrelationUnit(NamedTuple):
+    """Plain correlations at the full box, in the common frame, between two runs of maps."""
+
+    name: str
+    rows: tuple[VolumeReference, ...]
+    columns: tuple[VolumeReference, ...]
+    mask_inner_radius: float | None
+    mask: VolumeReference | None
+
+
+def tile_pairs(n_maps: int) -> list[tuple[tuple[int, int], ...]]:
+    """Cut the upper triangle into square tiles; depends on the number of maps only."""
+    side = max(1, min(LARGEST_TILE, math.ceil(n_maps / TILES_PER_SIDE)))
+    starts = range(0, n_maps, side)
+    tiles = []
+    for first_row in starts:
+        for first_column in range(first_row, n_maps, side):
+            pairs = tuple(
+                (i, j)
+                for i in range(first_row, min(first_row + side, n_maps))
+                for j in range(max(first_column, i + 1), min(first_column + side, n_maps))
+            )
+            if pairs:
+                tiles.append(pairs)
+    return tiles
+
+
+def compare_tile(unit: TileUnit) -> Result:
+    """Compare every pair of a tile; returns one row per pair."""
+    names = align.PreparedMap._fields
+
+    def prepared(index: int) -> align.PreparedMap:
+        return align.PreparedMap(*map_store.read_fields(unit.store, index, names, unit.token))
+
+    found: list[align.PairAlignment] = []
+    for position, (i, j) in enumerate(unit.pairs):
+        fixed, moving = prepared(i), prepared(j)
+        if unit.starts is not None:
+            rotation, shift, mirrored = unit.starts[position]
+            found.append(
+                align.refine_pair(
+                    fixed, moving, unit.plan, rotation=rotation, shift_angstrom=shift, mirrored=mirrored
+                )
+            )
+        elif unit.search:
+            found.append(align.align_pair(fixed, moving, unit.plan))
+        else:
+            found.append(align.measure_pair(fixed, moving, unit.plan))
+    return {
+        "pairs": np.asarray(unit.pairs, np.int64).reshape(-1, 2),
+        "rotation": np.array([pair.rotation for pair in found]).reshape(-1, 3, 3),
+        "shift_angstrom": np.array([pair.shift_angstrom for pair in found]).reshape(-1, 3),
+        "mirrored": np.array([pair.mirrored for pair in found], bool),
+        **{
+            name: np.array([getattr(pair, name) for pair in found], np.float64)
+            for name in (
+                "correlation",
+                "correlation_other_hand",
+                "confidence",
+                "cross_power",
+                "power_fixed",
+                "power_moving",
+            )
+        },
+    }
+
+
+def correlate_tile(unit: CorrelationUnit) -> Result:
+    """Mask-weighted Pearson correlation of full maps, streamed slab by slab.
+
+    With weights w (the mask) the covariance is ``sum w a b / sum w - mean(a) mean(b)``.
+    """
+    same = unit.rows == unit.columns
+    rows = [open_map(reference) for reference in unit.rows]
+    columns = rows if same else [open_map(reference) for reference in unit.columns]
+    box = unit.rows[0].box
+    sphere = None
+    if unit.mask_inner_radius is not None:
+        sphere = masks.soft_sphere(box, inner_radius_fraction=unit.mask_inner_radius)
+    given = None if unit.mask is None else open_map(unit.mask)
+    depth = max(1, SLAB_BYTES // ((len(rows) + len(columns)) * 8 * box * box))
+    weight_sum = 0.0
+    sums = {side: np.zeros((2, len(maps))) for side, maps in (("rows", rows), ("columns", columns))}
+    products = np.zeros((len(rows), len(columns)))
+    for start in range(0, box, depth):
+        planes = slice(start, min(start + depth, box))
+        weight = np.ones((planes.stop - planes.start) * box * box)
+        if sphere is not None:
+            weight *= sphere[planes].ravel()
+        if given is not None:
+            weight *= np.clip(np.asarray(given[planes], np.float64).ravel(), 0, 1)
+        root = np.sqrt(weight)
+        weight_sum += float(weight.sum())
+        left = _weighted(rows, planes, root, sums["rows"])
+        right = left if same else _weighted(columns, planes, root, sums["columns"])
+        products += left @ right.T
+    if same:
+        sums["columns"] = sums["rows"]
+    mean_row, mean_column = sums["rows"][0] / weight_sum, sums["columns"][0] / weight_sum
+    variance_row = sums["rows"][1] / weight_sum - mean_row**2
+    variance_column = sums["columns"][1] / weight_sum - mean_column**2
+    covariance = products / weight_sum - np.outer(mean_row, mean_column)
+    scale = np.sqrt(np.outer(np.maximum(variance_row, 0), np.maximum(variance_column, 0)))
+    correlation = np.divide(covariance, scale, out=np.zeros_like(covariance), where=scale > 0)
+    return {"correlation": np.clip(correlation, -1, 1)}
+
+
+def _weighted(maps: list, planes: slice, root: np.ndarray, sums: np.ndarray) -> np.ndarray:
+    stack = np.empty((len(maps), root.size))
+    for index, volume in enumerate(maps):
+        stack[index] = np.asarray(volume[planes], np.float64).ravel() * root
+        sums[0, index] += stack[index] @ root
+        sums[1, index] += stack[index] @ stack[index]
+    return stack

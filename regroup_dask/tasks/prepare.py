@@ -1,0 +1,133 @@
+"""Per map, once: read it, look at it, bring it to the working box, mask it, and prepare it for comparing."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from regroup_dask.formats.volumes import VolumeReference, read_map
+from regroup_dask.science import align, average, fourier, masks, noise, rotations
+from regroup_dask.tasks import map_store
+from regroup_dask.tasks.execute import Result
+
+LARGEST_WORKING_BOX = 64
+WORKING = "working"
+MASK = "mask"
+
+
+class ReduceUnit(NamedTuple):
+    """Bring one class map to the working box."""
+
+    name: str
+    position: int
+    reference: VolumeReference
+    working_box: int
+    store: Path
+
+
+class PrepareUnit(NamedTuple):
+    """Mask one working map and prepare it for comparing."""
+
+    name: str
+    position: int
+    store: Path
+    plan: align.AlignmentPlan
+    mask_inner_radius: float | None
+    has_mask: bool
+    pose_to_mask: rotations.Pose | None
+    statistics: noise.MapStatistics
+
+
+def working_box(box: int) -> int:
+    """Box in which maps are compared: their own up to 64, else 64."""
+    return min(box, LARGEST_WORKING_BOX)
+
+
+def working_voxel_size(box: int, voxel_size_angstrom: float) -> float:
+    """Voxel size of the working box; both cover the same extent."""
+    return voxel_size_angstrom * box / working_box(box)
+
+
+def reduce_map(unit: ReduceUnit) -> Result:
+    """Read one map, keep it in the working box, and return its statistics."""
+    reference = unit.reference
+    volume = read_map(reference)
+    working = fourier.fourier_crop(volume, unit.working_box)
+    del volume
+    voxel_size = reference.voxel_size_angstrom * reference.box / unit.working_box
+    halves = None
+    if reference.half_map_paths is not None:
+        first, second = (
+            fourier.fourier_crop(
+                read_map(dataclasses.replace(reference, path=path, kind="mrc", index=0)), unit.working_box
+            )
+            for path in reference.half_map_paths
+        )
+        halves = (first, second)
+    statistics = noise.map_statistics(working, voxel_size_angstrom=voxel_size, half_maps=halves)
+    map_store.write_map(unit.store, unit.position, {WORKING: working})
+    return {name: np.asarray(value) for name, value in statistics._asdict().items()}
+
+
+def statistics_of(result: Result) -> noise.MapStatistics:
+    """Rebuild the statistics that `reduce_map` returned."""
+    return noise.MapStatistics(
+        **{name: value.item() if value.ndim == 0 else value for name, value in result.items()}  # type: ignore[arg-type]
+    )
+
+
+def working_mask(unit: PrepareUnit, box: int) -> np.ndarray | None:
+    """Mask of one map in its own frame, float32 ``[z, y, x]`` in 0..1, or None when nothing is masked."""
+    mask = None
+    if unit.mask_inner_radius is not None:
+        mask = masks.soft_sphere(box, inner_radius_fraction=unit.mask_inner_radius)
+    if unit.has_mask:
+        given = map_store.read_field(unit.store, 0, MASK)
+        if unit.pose_to_mask is not None:
+            inverse = rotations.invert_pose(unit.pose_to_mask)
+            given = average.move_map(
+                given,
+                rotation=inverse.rotation,
+                shift_voxel=inverse.shift_angstrom / unit.plan.voxel_size_angstrom,
+                mirrored=inverse.mirrored,
+            )
+        given = np.clip(given, 0, 1)
+        mask = given if mask is None else mask * given
+    return mask
+
+
+def apply_mask(volume: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Multiply by a mask after taking away the level at the mask's soft edge, so that no step remains."""
+    edge = mask * (1 - mask)
+    total = float(edge.sum(dtype=np.float64))
+    level = float((volume * edge).sum(dtype=np.float64)) / total if total > 1e-6 * mask.size else 0.0
+    return ((volume - np.float32(level)) * mask).astype(np.float32)
+
+
+def prepare_map(unit: PrepareUnit) -> Result:
+    """Mask and prepare one map; the prepared arrays go to the store.
+
+    Returns
+    -------
+    dict
+        The noise of the map under its mask: ``power``, float64 (shells,), and the scalars ``solvent_fraction`` and
+        ``mask_volume_fraction``.
+    """
+    working = map_store.read_field(unit.store, unit.position, WORKING)
+    mask = working_mask(unit, working.shape[0])
+    statistics = unit.statistics
+    if mask is not None:
+        statistics = noise.map_statistics(
+            working, voxel_size_angstrom=unit.plan.voxel_size_angstrom, mask=mask
+        )
+        working = apply_mask(working, mask)
+    prepared = align.prepare_map(working, unit.plan, noise_power=statistics.solvent_power)
+    map_store.write_map(unit.store, unit.position, prepared._asdict())
+    return {
+        "power": np.asarray(statistics.solvent_power, np.float64),
+        "solvent_fraction": np.asarray(statistics.solvent_fraction, np.float64),
+        "mask_volume_fraction": np.asarray(statistics.mask_volume_fraction, np.float64),
+    }
