@@ -6,6 +6,7 @@ import contextlib
 import importlib.metadata
 import logging
 import platform
+import shutil
 import sys
 import warnings
 from collections.abc import Iterator
@@ -18,6 +19,8 @@ from distributed import Client
 
 from regroup_dask.errors import RegroupWarning
 from regroup_dask.formats import result_tables, volume_store
+from regroup_dask.formats.class_store import write_classes
+from regroup_dask.formats.consolidate import consolidate
 from regroup_dask.formats.pairs_store import read_pairs, write_pairs
 from regroup_dask.formats.run_folder import check_output, read_run, run_folder, write_run
 from regroup_dask.progress import Listener, StageClock, silent
@@ -31,6 +34,7 @@ from regroup_dask.steps.selection import Selection, select_classes
 
 logger = logging.getLogger(__name__)
 
+PAIRS, CLASSES = "pairs.zarr", "classes.zarr"
 PACKAGES = (
     *("regroup-dask", "dask", "distributed", "xarray", "zarr", "numpy"),
     *("scipy", "scikit-learn", "pyarrow", "numba", "finufft"),
@@ -78,7 +82,7 @@ def regroup_inputs(
     resume: bool = False,
     overwrite: bool = False,
     command: str | None = None,
-    known_pairs: xr.Dataset | None = None,
+    earlier: Path | None = None,
 ) -> Regrouped:
     """Regroup the classes of one job.
 
@@ -98,8 +102,8 @@ def regroup_inputs(
         What to do with a folder that exists.
     command
         The command line, for the record.
-    known_pairs
-        Pairs of an earlier run: nothing is aligned again.
+    earlier
+        Folder of an earlier run with the same inputs: its pairs are taken, nothing is aligned again.
     """
     check_output(output, resume=resume, overwrite=overwrite)
     identity = {"settings": settings.as_dict(), "inputs": fingerprints(inputs)}
@@ -111,10 +115,7 @@ def regroup_inputs(
         run = RunContext(folder, client, clock)
         check_classes(inputs, settings.exclude_classes)
         selection = _select(inputs, settings, run)
-        pairs = known_pairs
-        if pairs is None:
-            pairs = _compare(inputs, selection, settings, run)
-        write_pairs(pairs, folder / "pairs.zarr")
+        pairs = _compare(inputs, selection, settings, run) if earlier is None else _copy_comparison(earlier, folder)
         groups = grouping.group_pairs(
             pairs,
             settings.n_superclasses,
@@ -127,6 +128,7 @@ def regroup_inputs(
         if inputs.source is not None:
             counts, groups = _count(inputs, groups, settings, run)
         paths = averaging.average_superclasses(groups, inputs.series, run)
+        consolidate(folder / "volumes.zarr")
         volume_store.write_series_zip(folder / "series.zip", paths)
         mask = write_mask(inputs, settings, folder)
         if inputs.source is not None and counts is not None:
@@ -149,13 +151,6 @@ def regroup_inputs(
         write_run(folder, {**record, "seconds": clock.seconds})
     n_remaining = 0 if counts is None else counts.remaining
     return Regrouped(output, pairs, groups, classes, superclasses, n_remaining, tuple(heard), clock.seconds)
-
-
-def regroup_again(
-    earlier: Path, inputs: Inputs, settings: Settings, output: Path, **options: Any
-) -> Regrouped:
-    """Regroup an earlier run's classes from its pairs, nothing aligned again; see `regroup_inputs`."""
-    return regroup_inputs(inputs, settings, output, known_pairs=read_pairs(earlier / "pairs.zarr"), **options)
 
 
 def settings_of_run(earlier: Path) -> tuple[dict[str, Any], Settings]:
@@ -184,7 +179,17 @@ def _compare(inputs: Inputs, selection: Selection, settings: Settings, run: RunC
     found = comparing.compare_maps(references, selection, settings, run, mask=inputs.mask, ssnr=ssnr)
     for sentence in found.warnings:
         warnings.warn(sentence, RegroupWarning, stacklevel=2)
+    write_pairs(found.pairs, run.folder / PAIRS)
+    write_classes(found.classes, run.folder / CLASSES)
     return found.pairs
+
+
+def _copy_comparison(earlier: Path, folder: Path) -> xr.Dataset:
+    pairs = read_pairs(earlier / PAIRS)
+    for name in (PAIRS, CLASSES):
+        if (earlier / name).is_dir():
+            shutil.copytree(earlier / name, folder / name, dirs_exist_ok=True)
+    return pairs
 
 
 def _count(

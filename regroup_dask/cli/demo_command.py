@@ -24,7 +24,7 @@ def command(output: str, overwrite: bool, workers: int | None) -> None:
     from rich.console import Console
 
     from regroup_dask.cli.run_command import run_job
-    from regroup_dask.demo import JOB_NAME, N_SUPERCLASSES, compare_with_truth, simulate_job
+    from regroup_dask.demo import JOB_NAME, MINIMUM_CLASS_SIZE, N_SUPERCLASSES, compare_with_truth, simulate_job
 
     folder = Path(output)
     if folder.exists():
@@ -37,7 +37,7 @@ def command(output: str, overwrite: bool, workers: int | None) -> None:
     console.print("Making a CryoSPARC job of a synthetic complex ...", highlight=False)
     truth = simulate_job(folder)
     job, result_folder = folder / JOB_NAME, folder / "regrouped"
-    options = f"-k {N_SUPERCLASSES} --align-pairs"
+    options = f"-k {N_SUPERCLASSES} --minimum-class-size {MINIMUM_CLASS_SIZE} --align-pairs"
     console.print(f"regroup-dask run {job} {options} -o {result_folder}", style="bold", highlight=False, soft_wrap=True)
     run_job(
         str(job),
@@ -54,6 +54,7 @@ def command(output: str, overwrite: bool, workers: int | None) -> None:
         quiet=False,
         voxel_size_angstrom=None,
         n_superclasses=N_SUPERCLASSES,
+        minimum_class_size=MINIMUM_CLASS_SIZE,
         align=True,
     )
     comparison = compare_with_truth(result_folder, truth)

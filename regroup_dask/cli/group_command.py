@@ -54,8 +54,7 @@ def command(context: click.Context, earlier: str, output: str | None, **options:
             connected(where) as client,
             listener_for(Console(stderr=True), quiet=options["quiet"]) as listener,
         ):
-            result = pipeline.regroup_again(
-                Path(earlier),
+            result = pipeline.regroup_inputs(
                 inputs,
                 settings,
                 target,
@@ -64,6 +63,7 @@ def command(context: click.Context, earlier: str, output: str | None, **options:
                 resume=options["resume"],
                 overwrite=options["overwrite"],
                 command=pipeline.command_line(),
+                earlier=Path(earlier),
             )
     if not options["quiet"]:
         show_result(Console(), result)

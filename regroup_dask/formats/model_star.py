@@ -73,9 +73,9 @@ def read_model_ssnr(path: str | Path) -> dict[int, np.ndarray]:
     Returns
     -------
     dict of int to float64[n_shells]
-        Zero-based class id to rlnSsnrMap, freed of the factor rlnTau2FudgeFactor, by rlnSpectralIndex;
-        only classes whose table has it. Values that
-        are negative, infinite or not a number are 0: nothing is known of such a shell.
+        Zero-based class id to rlnSsnrMap, freed of the factor rlnTau2FudgeFactor, by rlnSpectralIndex; only
+        classes whose table has it. Values that are negative, infinite or not a number are 0: nothing is known
+        of such a shell.
     """
     ssnr: dict[int, np.ndarray] = {}
     blocks = _read(path)

@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from regroup_dask.errors import InputError
+from regroup_dask.formats.consolidate import consolidate
 
 DESCRIPTIONS = {
     "correlation": ("Pearson correlation of the two maps at their pose, inside the mask", "1"),
@@ -17,6 +18,7 @@ DESCRIPTIONS = {
     "rotation_quaternion": ("rotation that superposes class_j onto class_i: x, y, z, w", "1"),
     "shift_angstrom": ("shift that superposes class_j onto class_i: x, y, z", "angstrom"),
     "mirrored": ("class_j is inverted through the origin before it is rotated and shifted", "1"),
+    "fsc": ("Fourier shell correlation of the two maps at their pose, inside the mask", "1"),
     "confidence": ("how far the best pose stands above the next different one", "1"),
 }
 
@@ -47,7 +49,7 @@ def pairs_dataset(
     attributes
         Plain values that describe the comparison.
     """
-    extra = {"rotation_quaternion": ("quaternion",), "shift_angstrom": ("axis",)}
+    extra = {"rotation_quaternion": ("quaternion",), "shift_angstrom": ("axis",), "fsc": ("shell",)}
     data = {}
     for name, values in variables.items():
         text, units = DESCRIPTIONS[name]
@@ -56,21 +58,22 @@ def pairs_dataset(
     coords: dict[str, object] = {
         "class_i": ("class_i", class_ids, {"long_name": "class onto which is superposed"}),
         "class_j": ("class_j", class_ids, {"long_name": "class that is moved"}),
-        "name": ("class_i", np.asarray(names, dtype=str)),
+        "name": ("class_i", np.array(names, dtype=object)),
     }
     if n_particles is not None:
         coords["n_particles"] = ("class_i", np.asarray(n_particles, np.int64))
     if information is not None:
         coords["information"] = ("class_i", information, {"long_name": "Fourier coefficients' worth of signal"})
     if "rotation_quaternion" in variables:
-        coords["quaternion"] = ("quaternion", np.array(["x", "y", "z", "w"]))
-        coords["axis"] = ("axis", np.array(["x", "y", "z"]))
+        coords["quaternion"] = ("quaternion", np.array(["x", "y", "z", "w"], dtype=object))
+        coords["axis"] = ("axis", np.array(["x", "y", "z"], dtype=object))
     return xr.Dataset(data, coords=coords, attrs=attributes)
 
 
 def write_pairs(pairs: xr.Dataset, path: Path) -> None:
     """Write a dataset of pairs as a zarr store, replacing one that is there."""
     pairs.to_zarr(path, mode="w", consolidated=False, zarr_format=3)
+    consolidate(path)
 
 
 def read_pairs(path: Path) -> xr.Dataset:

@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 from scipy.spatial.transform import Rotation
 
+from regroup_dask.formats.class_store import class_dataset
 from regroup_dask.formats.pairs_store import pairs_dataset
 from regroup_dask.formats.volumes import VolumeReference, read_map
 from regroup_dask.science import align, fourier, noise, similarity
@@ -21,6 +22,9 @@ from regroup_dask.steps.run_context import RunContext
 from regroup_dask.steps.selection import Selection
 from regroup_dask.tasks import map_store, pairs, prepare
 
+# The shells of all pairs of more maps than this are not worth their space in pairs.zarr.
+MOST_MAPS_WITH_FSC = 300
+
 
 class Comparison(NamedTuple):
     """What comparing the kept maps gave.
@@ -29,14 +33,14 @@ class Comparison(NamedTuple):
     ----------
     pairs
         Dataset on (class_i, class_j), as pairs.zarr holds it.
-    statistics
-        Statistics of each kept map.
+    classes
+        The working maps of the kept classes and their statistics, as classes.zarr holds them.
     warnings
         Sentences for the person who runs it.
     """
 
     pairs: xr.Dataset
-    statistics: tuple[noise.MapStatistics, ...]
+    classes: xr.Dataset
     warnings: tuple[str, ...]
 
 
@@ -106,7 +110,7 @@ def compare_maps(
         coefficients=noise.shell_coefficients(box),
     )
     dataset = _label(references, selection, settings, plan, table, found)
-    return Comparison(dataset, statistics, notes)
+    return Comparison(dataset, _label_classes(selection, plan, statistics, found, store), notes)
 
 
 def _reduce(
@@ -253,6 +257,8 @@ def _label(
         "mirrored": table.mirrored,
         "confidence": table.confidence,
     }
+    if len(references) <= MOST_MAPS_WITH_FSC:
+        variables["fsc"] = _shell_correlation(table).astype(np.float32)
     return pairs_dataset(
         selection.class_ids[selection.kept],
         names=[reference.name for reference in references],
@@ -267,6 +273,34 @@ def _label(
             "working_box": int(plan.box),
             "working_voxel_size_angstrom": float(plan.voxel_size_angstrom),
         },
+    )
+
+
+def _shell_correlation(table: PairTable) -> np.ndarray:
+    power = np.sqrt(table.power_fixed * table.power_moving)
+    return np.divide(table.cross_power, power, out=np.zeros_like(power), where=power > 0)
+
+
+def _label_classes(
+    selection: Selection,
+    plan: align.AlignmentPlan,
+    statistics: tuple[noise.MapStatistics, ...],
+    found: similarity.Similarity,
+    store: Path,
+) -> xr.Dataset:
+    per_class = ("resolution_angstrom", "particle_radius_angstrom", "mask_radius_angstrom", "solvent_fraction")
+    return class_dataset(
+        selection.class_ids[selection.kept],
+        map_store.lazy_field(store, prepare.WORKING),
+        voxel_size_angstrom=plan.voxel_size_angstrom,
+        per_shell={
+            "solvent_power": np.array([entry.solvent_power for entry in statistics]),
+            "map_power": np.array([entry.map_power for entry in statistics]),
+            "half_map_fsc": np.array([entry.half_map_fsc for entry in statistics]),
+            "signal_fraction": found.signal_fraction,
+        },
+        per_class={name: np.array([getattr(entry, name) for entry in statistics]) for name in per_class}
+        | {"information": found.information},
     )
 
 

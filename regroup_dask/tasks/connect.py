@@ -52,6 +52,9 @@ def current_client() -> Client | None:
 @contextlib.contextmanager
 def connected(where: Where) -> Iterator[Client]:
     """Yield a client of the cluster that was asked for; what was started here is stopped again."""
+    # Set after distributed has set up its own logging, which lets every change of state through.
+    for name in ("distributed", "distributed.scheduler", "distributed.core", "distributed.nanny"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     with contextlib.ExitStack() as stack:
         stack.enter_context(
             dask.config.set(
@@ -87,7 +90,7 @@ def _client(where: Where, stack: contextlib.ExitStack) -> Client:
                 n_workers=where.workers or dask.system.CPU_COUNT,
                 threads_per_worker=1,
                 processes=True,
-                dashboard_address=None,
+                dashboard_address="127.0.0.1:0",
                 silence_logs=logging.ERROR,
             )
         )

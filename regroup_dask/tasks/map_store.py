@@ -71,3 +71,10 @@ def read_fields(path: Path, index: int, names: tuple[str, ...], token: str) -> t
                 _, dropped = _cache.popitem(last=False)
                 _cache_bytes -= sum(value.nbytes for value in dropped)
     return values
+
+
+def lazy_field(path: Path, name: str) -> Any:
+    """One field of all maps as a Dask array, a chunk per map."""
+    import dask.array as da
+
+    return da.from_zarr(str(path), component=name)

@@ -16,6 +16,7 @@ _rlnReferenceDimensionality                        3
 _rlnOriginalImageSize                             64
 _rlnPixelSize                               3.540000
 _rlnNrClasses                       {count}
+_rlnTau2FudgeFactor                 2.000000
 
 
 # version 30001
@@ -135,7 +136,7 @@ def test_ssnr_is_0_where_it_is_not_a_number(tmp_path):
     folder = make_relion_job(tmp_path / "job")
     ssnr = read_model_ssnr(folder / "run_it025_model.star")
     assert list(ssnr) == [0]
-    np.testing.assert_array_equal(ssnr[0], [999.0, 12.5, 0.0, 0.0])
+    np.testing.assert_array_equal(ssnr[0], [499.5, 6.25, 0.0, 0.0])
 
 
 @pytest.mark.shared_data
@@ -148,7 +149,7 @@ def test_real_model_stars(shared_data):
     ssnr = read_model_ssnr(shared_data / "meta" / "aspire_class3d_model.star")
     assert list(ssnr) == [0]
     assert ssnr[0].shape == (76,)
-    assert ssnr[0][3] == 96060.615102
+    assert ssnr[0][3] == 96060.615102 / 4  # rlnTau2FudgeFactor is 4
 
 
 def test_star_of_something_else_is_refused(shared_data):

@@ -177,7 +177,7 @@ def _read_numpy_header(stream: BinaryIO, path: str) -> tuple[np.dtype, int]:
     except Exception as error:
         # NumPy parses whatever text is there, and lets errors of the tokenizer and the compiler through.
         raise InputError(f"{path} has a damaged NumPy header: {error}") from None
-    if dtype.names is None or len(shape) != 1:
+    if dtype.names is None or len(shape) != 1 or shape[0] < 0:
         raise InputError(
             f"{path} is a NumPy array of shape {shape} and type {dtype}, not a table of particles"
         )

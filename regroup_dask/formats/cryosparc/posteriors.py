@@ -166,7 +166,19 @@ def find_posteriors(
                 )
             slots_by_class[class_id] = name.split("/")[0]
     class_ids = tuple(sorted(slots_by_class))
+    described = {slot: _slot_types(dtype, slot) for slot in slots_by_class.values()}
+    first = slots_by_class[class_ids[0]]
+    unlike = next((slot for slot, types in described.items() if types != described[first]), None)
+    if unlike is not None:
+        raise InputError(
+            f"{path}: the slots {first} and {unlike} have different fields, so that no class can have both"
+        )
     return PosteriorSlots(prefix, class_ids, tuple(slots_by_class[class_id] for class_id in class_ids))
+
+
+def _slot_types(dtype: np.dtype, slot: str) -> dict[str, np.dtype]:
+    start = f"{slot}/"
+    return {name[len(start) :]: dtype[name] for name in dtype.names or () if name.startswith(start)}
 
 
 def _multi_slots(dtype: np.dtype, path: str, classes: np.ndarray | None) -> PosteriorSlots:

@@ -1,0 +1,139 @@
+"""The CryoSPARC side of the output: particles and maps as the next CryoSPARC job takes them.
+
+``cryosparc/`` holds regrouped_particles, particles_superclass_K and remaining_particles as ``.cs`` files of
+NumPy records, with a ``.csg`` group for each and for the maps. Regrouped particles have superclasses in place
+of classes (see `regrouped_slots`); the remaining ones are as they came. Passthrough columns are written with
+the others.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from regroup_dask.formats.cryosparc.arrow_columns import fill_records
+from regroup_dask.formats.cryosparc.particles import CryosparcFragment, CryosparcParticles
+from regroup_dask.formats.cryosparc.record_file import RecordFile, create_record_file
+from regroup_dask.formats.cryosparc.regrouped_slots import RegroupedSlots, plan_slots
+from regroup_dask.formats.cryosparc.result_group import ResultSlot, write_result_group
+from regroup_dask.formats.cryosparc.volume_groups import write_volume_groups
+from regroup_dask.formats.regroup_plan import Assignment, RegroupPlan, SuperclassMaps, assigned_order
+
+REGROUPED = "regrouped_particles"
+REMAINING = "remaining_particles"
+BLOCK_BYTES = 8 * 2**20
+"""Records made at a time while a fragment is written; bounds the memory beside the table itself."""
+
+
+@dataclass(frozen=True)
+class CryosparcOutputs:
+    """Files of the CryoSPARC side, laid out and ready for their rows."""
+
+    folder: str
+    slots: RegroupedSlots
+    files: Mapping[str, RecordFile]
+    """by name: regrouped_particles, particles_superclass_K, remaining_particles"""
+
+
+def create_outputs(
+    source: CryosparcParticles, plan: RegroupPlan, counts: np.ndarray, folder: str
+) -> CryosparcOutputs:
+    """Lay out the particle files under ``folder/cryosparc``, each of its final size.
+
+    Parameters
+    ----------
+    source : CryosparcParticles
+    plan : RegroupPlan
+    counts : i64[n_fragments, K + 1]
+        Rows of each fragment per superclass, remaining ones last.
+    folder : str
+        The whole output folder.
+    """
+    own = os.path.join(folder, "cryosparc")
+    os.makedirs(own, exist_ok=True)
+    slots = plan_slots(source.dtype, source.posterior_slots, plan, path=source.files[0])
+    total = np.asarray(counts, dtype=np.int64).reshape(-1, plan.n_superclasses + 1).sum(axis=0)
+    sizes = {REGROUPED: (slots.dtype, int(total[:-1].sum()))}
+    sizes |= {_superclass_name(k): (slots.dtype, int(total[k])) for k in range(plan.n_superclasses)}
+    sizes[REMAINING] = (source.dtype, int(total[-1]))
+    files = {
+        name: create_record_file(os.path.join(own, f"{name}.cs"), dtype, n_rows)
+        for name, (dtype, n_rows) in sizes.items()
+    }
+    return CryosparcOutputs(own, slots, files)
+
+
+def write_fragment(
+    source: CryosparcParticles,
+    fragment: CryosparcFragment,
+    table: pa.Table,
+    assignment: Assignment,
+    plan: RegroupPlan,
+    outputs: CryosparcOutputs,
+    counts_before: np.ndarray,
+) -> None:
+    """Write the rows of one fragment to their places in all files, in input order; may run again.
+
+    Parameters
+    ----------
+    table : pyarrow.Table
+        ``fragment.read()``, all columns.
+    assignment : Assignment
+        For the rows of the table.
+    counts_before : i64[K + 1]
+        Rows of earlier fragments per superclass, remaining ones last.
+    """
+    if len(assignment.superclass) != table.num_rows:
+        raise ValueError(f"{len(assignment.superclass)} assignments for {table.num_rows} particles")
+    names = [_superclass_name(k) for k in range(plan.n_superclasses)]
+    before = np.asarray(counts_before, dtype=np.int64)
+    place = {name: int(count) for name, count in zip([*names, REMAINING], before, strict=True)}
+    place[REGROUPED] = int(before[:-1].sum())
+    block = max(1, BLOCK_BYTES // source.dtype.itemsize)
+    for start in range(0, table.num_rows, block):
+        part = table.slice(start, block)
+        records = np.empty(part.num_rows, source.dtype)
+        fill_records(records, part)
+        chosen = Assignment(*(values[start : start + block] for values in assignment))
+        regrouped = outputs.slots.records(records, chosen, plan)
+        inside = chosen.superclass[chosen.superclass >= 0]
+        rows = assigned_order(inside, plan.n_superclasses)
+        pieces = {REGROUPED: regrouped, REMAINING: records[chosen.superclass < 0]}
+        pieces |= {name: regrouped[rows[k]] for k, name in enumerate(names)}
+        for name, piece in pieces.items():
+            outputs.files[name].write(place[name], piece)
+            place[name] += len(piece)
+
+
+def finish_outputs(
+    source: CryosparcParticles,
+    plan: RegroupPlan,
+    outputs: CryosparcOutputs,
+    counts: np.ndarray,
+    maps: SuperclassMaps | None,
+) -> tuple[str, ...]:
+    """Write the groups of particles and maps; return all files of the CryoSPARC side."""
+    made = []
+    for name, file in outputs.files.items():
+        group = os.path.join(outputs.folder, f"{name}.csg")
+        prefixes = dict.fromkeys(field.split("/")[0] for field in file.dtype.names or () if "/" in field)
+        slots = {prefix: ResultSlot(f"{name}.cs", file.n_rows, _slot_type(prefix)) for prefix in prefixes}
+        title = name.replace("_", " ").capitalize()
+        write_result_group(group, name=name, title=title, description="", type="particle", slots=slots)
+        made += [file.path, group]
+    if maps is not None:
+        made += write_volume_groups(outputs.folder, maps)
+    return tuple(made)
+
+
+def _superclass_name(superclass: int) -> str:
+    return f"particles_superclass_{superclass}"
+
+
+def _slot_type(prefix: str) -> str:
+    """Type of a slot: those of single classes are of the type alignments3D."""
+    return "particle.alignments3D" if prefix.startswith("alignments_class") else f"particle.{prefix}"

@@ -1,0 +1,75 @@
+"""Writing ``.cs`` files from many places: the file is laid out whole, then each writer fills its own rows."""
+
+from __future__ import annotations
+
+import io
+import os
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class RecordFile:
+    """A NumPy file of records whose rows are written in any order; small and picklable."""
+
+    path: str
+    dtype: np.dtype
+    n_rows: int
+    data_offset: int
+
+    def write(self, first_row: int, records: np.ndarray) -> None:
+        """Write records as rows ``first_row ...``; doing so again changes nothing.
+
+        Only these bytes are touched, with positioned writes and no mapping, so that neighbours written
+        elsewhere at the same time are safe on network file systems too.
+        """
+        if records.dtype != self.dtype:
+            raise ValueError(f"{self.path} takes records of {self.dtype}, not {records.dtype}")
+        if not 0 <= first_row <= self.n_rows - len(records):
+            raise ValueError(
+                f"{self.path} has {self.n_rows} rows: no place for {len(records)} from row {first_row}"
+            )
+        if not len(records):
+            return
+        data = memoryview(np.ascontiguousarray(records).view(np.uint8).data)
+        position = self.data_offset + first_row * self.dtype.itemsize
+        descriptor = os.open(self.path, os.O_WRONLY)
+        try:
+            while data:
+                written = os.pwrite(descriptor, data, position)
+                data, position = data[written:], position + written
+        finally:
+            os.close(descriptor)
+
+
+def create_record_file(path: str, dtype: np.dtype, n_rows: int) -> RecordFile:
+    """Make a file of its final size with zeros for rows, or keep one that is laid out so already.
+
+    Keeping it lets an interrupted run go on: rows written before are the rows that would be written again.
+    """
+    header = io.BytesIO()
+    description = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (n_rows,)}
+    try:
+        np.lib.format.write_array_header_1_0(header, description)
+    except ValueError:
+        header = io.BytesIO()
+        np.lib.format.write_array_header_2_0(header, description)
+    start = header.getvalue()
+    result = RecordFile(path, dtype, n_rows, len(start))
+    size = len(start) + n_rows * dtype.itemsize
+    if os.path.exists(path) and os.path.getsize(path) == size:
+        with open(path, "rb") as stream:
+            if stream.read(len(start)) == start:
+                return result
+    with open(path, "wb") as stream:
+        stream.write(start)
+        stream.truncate(size)
+    return result
+
+
+def write_records(path: str, records: np.ndarray) -> None:
+    """Write a small file whole."""
+    if os.path.exists(path):
+        os.unlink(path)
+    create_record_file(path, records.dtype, len(records)).write(0, records)

@@ -1,0 +1,273 @@
+"""The alignment slots of regrouped particles: superclasses in place of classes.
+
+Every column of the input stays, in place and bit for bit, except the slots that hold the class posteriors:
+
+* ``alignments3D`` is the slot of the particle's best class within its superclass; its class is the superclass
+  and its posterior 1. Where the input has no such slot it is put before the posteriors' slots.
+* ``alignments3D_multi``, or one slot per class, has an entry per superclass instead of per class: that of the
+  best class of the particle within the superclass, with a posterior of 1 for the particle's superclass and 0
+  for others.
+* ``class_ess``, the effective number of classes, is 1: that is what one-hot posteriors amount to.
+
+Where poses are updated, the pose and shift of each entry follow the class they come from into the frame of
+its superclass. Slots of other jobs (``alignments2D``, posteriors of an older prefix) speak of other maps and
+stay.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from regroup_dask.errors import InputError
+from regroup_dask.formats.cryosparc.posteriors import COMMON, MULTI, PosteriorSlots
+from regroup_dask.formats.regroup_plan import Assignment, RegroupPlan
+
+VECTOR_FIELDS = {"shift": 1, "pose": 1}
+"""fields with an axis of their own beside that of the classes"""
+
+
+class RegroupedSlots(NamedTuple):
+    """How records of the input become records of the output; small and picklable."""
+
+    dtype: np.dtype
+    """of the regrouped particles"""
+    slots: PosteriorSlots
+    n_superclasses: int
+    common_fields: tuple[str, ...]
+    """fields of ``alignments3D`` in the output"""
+    common_pose: bool
+    """the pose of a particle is in ``alignments3D`` and the same for all classes"""
+
+    def records(self, particles: np.ndarray, assignment: Assignment, plan: RegroupPlan) -> np.ndarray:
+        """Make the output records of the particles that belong to a superclass, in input order.
+
+        Parameters
+        ----------
+        particles : records of the input
+        assignment : Assignment
+            For these rows.
+        plan : RegroupPlan
+
+        Raises
+        ------
+        InputError
+            A shift that has to be moved has no pixel size.
+        """
+        rows = np.flatnonzero(assignment.superclass >= 0)
+        inside = particles[rows]
+        superclass = assignment.superclass[rows]
+        chosen = assignment.class_index(plan)[rows]
+        result = np.zeros(len(rows), self.dtype)
+        replaced = self._replaced_fields()
+        for name in self.dtype.names or ():
+            if name in (particles.dtype.names or ()) and name not in replaced:
+                result[name] = inside[name]
+        self._fill_common(result, inside, superclass, chosen, plan)
+        if not self.slots.hard:
+            for k in range(self.n_superclasses):
+                within = assignment.best_class_in_superclass[rows, k]
+                self._fill_superclass(
+                    result, inside, k, superclass == k, np.where(within < 0, chosen, within), plan
+                )
+        return result
+
+    def _replaced_fields(self) -> set[str]:
+        slots = {COMMON, *self.slots.slots} | {self._slot_of(k) for k in range(self.n_superclasses)}
+        return {name for name in self.dtype.names or () if name.split("/")[0] in slots}
+
+    def _slot_of(self, superclass: int) -> str:
+        if self.slots.hard or self.slots.multi:
+            return self.slots.prefix
+        return f"{self.slots.prefix}{superclass}"
+
+    def _fill_common(
+        self,
+        result: np.ndarray,
+        inside: np.ndarray,
+        superclass: np.ndarray,
+        chosen: np.ndarray,
+        plan: RegroupPlan,
+    ) -> None:
+        values: dict[str, Any] = {}
+        for field in self.common_fields:
+            name = f"{COMMON}/{field}"
+            if not self.common_pose and _slot_has(inside.dtype, self.slots, field):
+                values[field] = _class_values(inside, self.slots, field, chosen)
+            elif name in (inside.dtype.names or ()):
+                values[field] = inside[name]
+        _move(values, chosen, plan)
+        values |= {"class": superclass, "class_posterior": np.float32(1), "class_ess": np.float32(1)}
+        for field in self.common_fields:
+            if field in values:
+                result[f"{COMMON}/{field}"] = values[field]
+
+    def _fill_superclass(
+        self,
+        result: np.ndarray,
+        inside: np.ndarray,
+        superclass: int,
+        belongs: np.ndarray,
+        class_index: np.ndarray,
+        plan: RegroupPlan,
+    ) -> None:
+        """Fill the entry of one superclass from the slot of ``class_index`` of each row."""
+        slot = self._slot_of(superclass)
+        fields = [name.split("/", 1)[1] for name in self.dtype.names or () if name.startswith(f"{slot}/")]
+        values: dict[str, Any] = {
+            field: _class_values(inside, self.slots, field, class_index) for field in fields
+        }
+        _move(values, class_index, plan)
+        values |= {"class": superclass, "class_posterior": belongs, "class_ess": np.float32(1)}
+        for field in fields:
+            name = f"{slot}/{field}"
+            if self.slots.multi and _has_class_axis(self.dtype, field):
+                result[name][:, superclass] = values[field]
+            else:
+                result[name] = values[field]
+
+
+def plan_slots(dtype: np.dtype, slots: PosteriorSlots, plan: RegroupPlan, *, path: str) -> RegroupedSlots:
+    """Lay out the record of regrouped particles.
+
+    Raises
+    ------
+    InputError
+        Poses have to be updated, and a slot with poses has no shift or no pixel size.
+    """
+    names = dtype.names or ()
+    own = _fields_of(names, slots.slots[0])
+    common = _fields_of(names, COMMON)
+    # In 3D Classification the classes share the pose in alignments3D whatever the slots of the classes hold.
+    common_pose = slots.hard or (
+        "pose" in common and (slots.prefix == "alignments_class3D_" or "pose" not in own)
+    )
+    first_slot = common if common_pose else own
+    fields = list(dict.fromkeys([*first_slot, *common, "class_posterior", "class"]))
+    if plan.update_poses:
+        for slot, present in {COMMON: common, slots.slots[0]: own}.items():
+            needed = {"shift", "psize_A"} - set(present)
+            if "pose" in present and needed:
+                raise InputError(
+                    f"{path}: {slot} has poses but no {', '.join(sorted(needed))}, so that they cannot "
+                    "follow their class; run with --keep-poses"
+                )
+    described = {f"{COMMON}/{field}": _common_type(dtype, slots, field, common_pose) for field in fields}
+    layout: list[tuple] = []
+    done: set[str] = set()
+
+    def place(slot_fields: dict[str, tuple]) -> None:
+        layout.extend((name, *kind) for name, kind in slot_fields.items() if name not in done)
+        done.update(slot_fields)
+
+    has_common = bool(common)
+    for name in names:
+        slot = name.split("/")[0]
+        if slot == COMMON and "/" in name:
+            place(described)
+        elif not slots.hard and slot in slots.slots and "/" in name:
+            if not has_common:
+                place(described)
+            place(_superclass_fields(dtype, slots, plan.n_superclasses, own))
+        elif name not in done:
+            place({name: _kind(dtype[name])})
+    result = np.dtype(layout)
+    return RegroupedSlots(result, slots, plan.n_superclasses, tuple(fields), common_pose)
+
+
+def _fields_of(names: tuple[str, ...], slot: str) -> list[str]:
+    return [name[len(slot) + 1 :] for name in names if name.startswith(f"{slot}/")]
+
+
+def _kind(kind: np.dtype) -> tuple:
+    return (kind.base, kind.shape) if kind.shape else (kind,)
+
+
+def _common_type(dtype: np.dtype, slots: PosteriorSlots, field: str, common_pose: bool) -> tuple:
+    """Type of a field of alignments3D in the output: as in the slot it is filled from."""
+    name = f"{slots.slots[0]}/{field}"
+    if not common_pose and name in (dtype.names or ()):
+        kind = dtype[name]
+        return (kind.base, kind.shape[1:]) if slots.multi and _has_class_axis(dtype, field) else _kind(kind)
+    name = f"{COMMON}/{field}"
+    if name in (dtype.names or ()):
+        return _kind(dtype[name])
+    return (np.dtype("<u4"),) if field == "class" else (np.dtype("<f4"),)
+
+
+def _superclass_fields(
+    dtype: np.dtype, slots: PosteriorSlots, n_superclasses: int, fields: list[str]
+) -> dict[str, tuple]:
+    first = slots.slots[0]
+    if slots.multi:
+        result = {}
+        for field in fields:
+            kind = dtype[f"{MULTI}/{field}"]
+            shape = (n_superclasses, *kind.shape[1:]) if _has_class_axis(dtype, field) else kind.shape
+            result[f"{MULTI}/{field}"] = (kind.base, shape) if shape else (kind,)
+        return result
+    return {
+        f"{slots.prefix}{k}/{field}": _kind(dtype[f"{first}/{field}"])
+        for k in range(n_superclasses)
+        for field in fields
+    }
+
+
+def _has_class_axis(dtype: np.dtype, field: str) -> bool:
+    """Tell whether a field of alignments3D_multi has a value per class, and not one for all."""
+    return len(dtype[f"{MULTI}/{field}"].shape) == 1 + VECTOR_FIELDS.get(field, 0)
+
+
+def _slot_has(dtype: np.dtype, slots: PosteriorSlots, field: str) -> bool:
+    return f"{slots.slots[0]}/{field}" in (dtype.names or ())
+
+
+def _class_values(
+    records: np.ndarray, slots: PosteriorSlots, field: str, class_index: np.ndarray
+) -> np.ndarray:
+    """Pick a field from the slot of one class in each row."""
+    if slots.multi:
+        values = records[f"{MULTI}/{field}"]
+        return (
+            values[np.arange(len(records)), class_index]
+            if _has_class_axis(records.dtype, field)
+            else values.copy()
+        )
+    result = np.empty_like(records[f"{slots.slots[0]}/{field}"])
+    for index in np.unique(class_index):
+        rows = class_index == index
+        result[rows] = records[f"{slots.slots[index]}/{field}"][rows]
+    return result
+
+
+def _move(values: dict[str, Any], class_index: np.ndarray, plan: RegroupPlan) -> None:
+    """Move pose and shift, where there are any, along with their class; other rows keep their bits."""
+    if "pose" not in values or plan.move_poses is None:
+        return
+    rows = np.flatnonzero(
+        plan.moves(class_index)
+        & np.isfinite(values["pose"]).all(axis=1)
+        & np.isfinite(values["shift"]).all(axis=1)
+    )
+    if not len(rows):
+        return
+    pixel = values["psize_A"][rows].astype(np.float64)
+    wrong = ~(np.isfinite(pixel) & (pixel > 0))
+    if wrong.any():
+        raise InputError(
+            f"{wrong.sum()} particles have a pixel size (alignments psize_A) of {pixel[wrong][0]}, so that "
+            "their shift cannot be moved; run with --keep-poses"
+        )
+    rotation, shift = plan.move_poses(
+        Rotation.from_rotvec(values["pose"][rows].astype(np.float64)).as_matrix(),
+        values["shift"][rows].astype(np.float64) * pixel[:, None],
+        *plan.class_pose_arrays(class_index[rows]),
+    )
+    for field, moved in (
+        ("pose", Rotation.from_matrix(rotation).as_rotvec()),
+        ("shift", shift / pixel[:, None]),
+    ):
+        values[field] = values[field].copy()
+        values[field][rows] = moved
