@@ -56,11 +56,17 @@ def class_statistics(class_maps: xr.Dataset | None, class_id: int) -> dict[str, 
         value = float(entry[name]) if name in entry else np.nan
         found[name] = value if np.isfinite(value) else None
     found["signal_share"] = None
-    if "solvent_power" in entry and "map_power" in entry:
-        noise, power = entry["solvent_power"].values[1:], entry["map_power"].values[1:]
-        known = np.isfinite(noise) & np.isfinite(power)
+    if "map_power" in entry:
+        power = entry["map_power"].values[1:]
+        if "signal_fraction" in entry:
+            signal = entry["signal_fraction"].values[1:] * power
+        elif "solvent_power" in entry:
+            signal = power - entry["solvent_power"].values[1:]
+        else:
+            return found
+        known = np.isfinite(signal) & np.isfinite(power)
         if known.any() and power[known].sum() > 0:
-            found["signal_share"] = float(np.clip(1 - noise[known].sum() / power[known].sum(), 0, 1))
+            found["signal_share"] = float(np.clip(signal[known].sum() / power[known].sum(), 0, 1))
     return found
 
 

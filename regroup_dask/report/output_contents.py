@@ -17,6 +17,7 @@ from regroup_dask.formats.run_folder import read_run
 
 logger = logging.getLogger(__name__)
 
+DENSITY = "density"
 LARGEST_FLOW_VALUES = 2 * 10**8
 
 
@@ -123,7 +124,9 @@ def _open_store(path: Path) -> xr.Dataset | None:
     if not path.is_dir():
         return None
     try:
-        return xr.open_zarr(path, consolidated=False, chunks=None)
+        store = xr.open_zarr(path, consolidated=False, chunks=None)
+        names = [str(name) for name in store.data_vars if store[name].ndim == 4]
+        return store.rename({names[0]: DENSITY}) if names and DENSITY not in store else store
     except (KeyError, ValueError, OSError) as error:
         logger.warning("%s cannot be read and is left out of the report: %s", path, error)
         return None
