@@ -16,6 +16,7 @@ from regroup_dask.science.fourier import half_spectrum_shells
 
 FALSE_ALARM = 0.05
 FEWEST_SOLVENT_VOXELS = 300
+LOWEST_FSC = 0.5
 
 
 class AlignedMembers(NamedTuple):
@@ -137,9 +138,11 @@ def align_members(
     -----
     Of every map the average of the others is subtracted, scaled in each shell to what the map has of it (least
     squares), so that neither gain nor resolution counts as a difference. What is left is cut at the coarser of the
-    two resolutions. Its noise is its standard deviation outside the particle, or what the solvent power predicts,
-    whichever is larger. A deviation is significant beyond the value that noise exceeds anywhere in the particle with
-    a probability of 5 %, counting resolution elements as independent.
+    two resolutions, or where the FSC of the two falls below a half. Its noise is the largest of its standard
+    deviation outside the particle, its median absolute deviation inside (scaled as for a Gaussian: noise is often
+    stronger where density is, and what half of the particle shows is no local difference), and what the solvent
+    power predicts. A deviation is significant beyond the value that noise exceeds anywhere in the particle with a
+    probability of 5 %, counting resolution elements as independent.
     """
     members = groups["class_id"].values[groups["superclass"].values == superclass]
     members = np.array([member for member in members if member in moved["class_id"].values], np.int64)
@@ -218,6 +221,10 @@ def _deviation(
     power = sums(np.abs(others) ** 2)
     transfer = np.clip(np.divide(cross, power, out=np.zeros(count), where=power > 0), 0, None)
     shells = np.arange(count)
+    own = sums(np.abs(spectrum) ** 2)
+    fsc = np.divide(cross, np.sqrt(own * power), out=np.zeros(count), where=own * power > 0)
+    disagree = np.flatnonzero(fsc[1 : box // 2 + 1] < LOWEST_FSC)
+    cut_shell = max(min(cut_shell, float(disagree[0] + 1) if len(disagree) else np.inf), 3.0)
     low_pass = 0.5 * (1 + np.cos(np.pi * np.clip((shells - cut_shell + 1.5) / 3, 0, 1)))
     low_pass[shells > box // 2] = 0
     low_pass[0] = 0
@@ -225,6 +232,8 @@ def _deviation(
     radii = _radii(box)
     outside = (radii > radius_voxel * 1.05 + 1) & (radii < box / 2 - 1)
     sigma = float(difference[outside].std()) if outside.sum() >= FEWEST_SOLVENT_VOXELS else 0.0
+    inside = difference[radii <= radius_voxel]
+    sigma = max(sigma, 1.4826 * float(np.median(np.abs(inside - np.median(inside)))))
     if len(noise_power) >= box // 2 + 1 and np.isfinite(noise_power[1:]).any():
         usable = np.nan_to_num(noise_power[: box // 2 + 1]) * low_pass[: box // 2 + 1] ** 2
         sigma = max(sigma, float(np.sqrt(usable[1:].sum() / float(box) ** 6)))

@@ -77,9 +77,9 @@ def pose_words(row: dict[str, Any]) -> dict[str, Any]:
     shift = [float(value) for value in row["shift_angstrom"]]
     return {
         "rotation_degrees": float(np.degrees(angle)),
-        "axis": None if angle < 1e-6 else [round(float(value), 2) + 0.0 for value in turn / angle],
+        "axis": None if angle < 1e-6 else (turn / angle).round(2).tolist(),
         "shift_angstrom": float(np.linalg.norm(shift)),
-        "shift": [round(value, 1) + 0.0 for value in shift],
+        "shift": shift,
         "hand": "opposite" if row["mirrored"] else "same",
     }
 

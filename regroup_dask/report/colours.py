@@ -17,6 +17,12 @@ def superclass_colour(superclass: int) -> str:
     return SUPERCLASS_COLOURS[superclass % len(SUPERCLASS_COLOURS)]
 
 
+def ink_on(colour: str) -> str:
+    """Black or white, whichever is read more easily on a colour."""
+    luminance = sum(weight * (part / 255) ** 2.2 for weight, part in zip((0.2126, 0.7152, 0.0722), rgb(colour), strict=True))
+    return "#10151a" if luminance > 0.24 else "#ffffff"
+
+
 def rgb(colour: str) -> tuple[int, int, int]:
     """Red, green and blue, 0..255, of ``#rrggbb``."""
     return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from regroup_dask.report.aligned_members import AlignedMembers, align_members, member_fsc, move_classes
 from regroup_dask.report.colours import LESS_DENSITY, MORE_DENSITY, rgb, superclass_colour
-from regroup_dask.report.surface import DIRECTIONS, as_seen
+from regroup_dask.report.superclass_views import surface_extent
+from regroup_dask.report.surface import DIRECTIONS, as_seen, surface_threshold, without_dust
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -57,10 +58,14 @@ def member_images(members: AlignedMembers) -> tuple[MemberImages, ...]:
 
 
 def _crop(members: AlignedMembers) -> tuple[slice, slice, slice]:
+    """A cube about what the average shows, so that the pictures are of the particle and not of the solvent."""
     box = members.average.shape[0]
-    half = int(min(np.ceil(members.radius_voxel * 1.12 + 2), box // 2))
-    part = slice(box // 2 - half, min(box // 2 + half + 1, box))
-    return part, part, part
+    threshold = surface_threshold(members.average)
+    lowest, highest = surface_extent([without_dust(members.average, threshold)], [threshold])
+    half = int(min(np.ceil((highest - lowest).max() / 2 * 1.1 + 2), box // 2))
+    begin = np.clip(np.rint((lowest + highest) / 2).astype(int) + box // 2 - half, 0, box - 2 * half)
+    first, second, third = (slice(int(start), int(start) + 2 * half) for start in begin)
+    return first, second, third
 
 
 def _stretched(volume: NDArray[np.float32], crop: tuple[slice, slice, slice]) -> NDArray[np.float32]:
@@ -146,7 +151,7 @@ def plot_fsc(
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.6, 2.7), layout="constrained")
+    figure = Figure(figsize=(3.3, 2.3), layout="constrained")
     axes = figure.subplots()
     upper = np.triu_indices(len(fsc), 1)
     curves = fsc[upper][:, 1:]
@@ -157,12 +162,12 @@ def plot_fsc(
     for curve in curves:
         axes.plot(at, curve, color=colour, linewidth=0.9, alpha=max(0.18, min(0.8, 3 / max(len(curves), 1))))
     if len(curves) > 1:
-        axes.plot(at, np.nanmedian(curves, axis=0), color=colour, linewidth=2.4)
+        axes.plot(at, np.nanmedian(curves, axis=0), color=colour, linewidth=2.2)
     axes.set(ylim=(-0.08, 1.02), xlim=(0, at[-1]), xlabel="resolution (Å)", ylabel="FSC")
     ticks = [value for value in (50, 30, 20, 15, 12, 10, 8, 7, 6, 5, 4, 3) if 1 / value <= at[-1]]
     spaced = []
     for tick in ticks:
-        if not spaced or 1 / tick - 1 / spaced[-1] > 0.11 * at[-1]:
+        if not spaced or 1 / tick - 1 / spaced[-1] > 0.13 * at[-1]:
             spaced.append(tick)
     axes.set_xticks([1 / tick for tick in spaced], [str(tick) for tick in spaced])
     axes.spines[["top", "right"]].set_visible(False)

@@ -75,6 +75,7 @@ def render_page(contents: OutputContents) -> str:
     )
     environment.filters["count"] = lambda value: "–" if value is None else f"{round(value):,}"
     environment.filters["number"] = _number
+    environment.filters["signed"] = _signed
     return environment.get_template("page.html").render(**page_contents(contents))
 
 
@@ -85,7 +86,12 @@ def _template(name: str) -> str:
 def _number(value: float | None, decimals: int = 2) -> str:
     if value is None or not np.isfinite(value):
         return "–"
-    return f"{value:,.{decimals}f}"
+    rounded = round(value, decimals) + 0.0
+    return f"{rounded:,.{decimals}f}".replace("-", "−")
+
+
+def _signed(values: list[float], decimals: int = 1) -> str:
+    return ", ".join(_number(value, decimals) for value in values)
 
 
 def page_contents(contents: OutputContents) -> dict[str, Any]:
@@ -192,6 +198,7 @@ def _choice(contents: OutputContents) -> dict[str, Any]:
         "automatic": settings.get("n_superclasses") == "auto",
         "figure": figure,
         "names": [] if curves is None else [str(name) for name in curves.data_vars],
+        "shown": [] if curves is None else [str(name) for name in curves.data_vars if curves[name].count() > 1],
         "table": table,
         "neighbours": neighbours,
     }

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from regroup_dask.report import flow as flow_figure
-from regroup_dask.report.colours import superclass_colour
+from regroup_dask.report.colours import ink_on, superclass_colour
 from regroup_dask.report.pictures import colour_png, data_uri
 from regroup_dask.report.similarity import (
     HOVER_UP_TO,
@@ -18,6 +18,7 @@ from regroup_dask.report.similarity import (
     colour_table,
     matrix_order,
     pair_values,
+    telling_pairs,
 )
 
 TREE_HEIGHT = 84.0
@@ -66,6 +67,7 @@ def matrix_figure(pairs: xr.Dataset, groups: xr.Dataset) -> dict[str, Any]:
         "blocks": _blocks(order.superclass, cell),
         "tree": _tree_paths(order.tree.brackets, cell),
         "font": min(11.0, max(6.0, cell * 0.36)),
+        "sentences": telling_pairs(pairs, groups),
         "data": _hover_data(pairs, order) if n_classes <= HOVER_UP_TO else None,
         "table": _table(pairs, order, measures[0]["name"]) if n_classes <= 2 * NUMBERS_UP_TO else None,
     }
@@ -108,6 +110,7 @@ def _blocks(superclass: np.ndarray, cell: float) -> list[dict[str, Any]]:
             "begin": begin * cell,
             "size": (end - begin) * cell,
             "colour": superclass_colour(int(superclass[begin])),
+            "ink": ink_on(superclass_colour(int(superclass[begin]))),
         }
         for begin, end in zip(edges[:-1], edges[1:], strict=True)
         if end > begin
@@ -196,11 +199,15 @@ def _flow_ribbon(ribbon: flow_figure.Ribbon, height: float, total: float) -> dic
         tuple(round(value * height, 2) for value in side) for side in (ribbon.left, ribbon.right)
     )
     path = (
-        f"M148 {top}C290 {top} 290 {far_top} 432 {far_top}V{far_bottom}C290 {far_bottom} 290 {bottom} 148 {bottom}Z"
+        f"M120 {top}C225 {top} 225 {far_top} 330 {far_top}V{far_bottom}C225 {far_bottom} 225 {bottom} 120 {bottom}Z"
     )
     return {
         "path": path,
         "colour": superclass_colour(ribbon.destination),
+        "origin": flow_figure.class_words(ribbon.class_id),
+        "target": flow_figure.destination_words(ribbon.destination),
+        "particles": ribbon.particles,
+        "percent": 100 * ribbon.particles / total,
         "words": (
             f"{flow_figure.class_words(ribbon.class_id)} to {flow_figure.destination_words(ribbon.destination)}: "
             f"{ribbon.particles:,.0f} particles, {100 * ribbon.particles / total:.1f} %"

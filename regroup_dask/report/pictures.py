@@ -79,7 +79,7 @@ def shaded_png(shade: NDArray[np.floating], alpha: NDArray[np.floating], colour:
 def shades_of(colour: str, count: int) -> NDArray[np.float64]:
     """Colours 0..1 ``[count, 3]`` from nearly black over `colour` to nearly white."""
     position = np.linspace(0, 1, count)[:, None]
-    middle = np.array(rgb(colour)) / 255
+    middle = 0.86 * np.array(rgb(colour)) / 255 + 0.14
     dark, light = 0.16 * middle, 0.18 * middle + 0.82
     lower = dark + (middle - dark) * np.clip(position / 0.62, 0, 1)
     return lower + (light - lower) * np.clip((position - 0.62) / 0.38, 0, 1)

@@ -88,6 +88,33 @@ def _rounded(values: NDArray[np.floating], decimals: int) -> list[list[Any]]:
     ]
 
 
+def telling_pairs(pairs: xr.Dataset, groups: xr.Dataset) -> list[str]:
+    """Say which pairs a grouping stands or falls by: the most alike apart, and the least alike together."""
+    measure = "similarity" if "similarity" in pairs else "correlation"
+    order = matrix_order(pairs, groups)
+    values = pairs[measure].values
+    sigma = pairs["distance_sigma"].values if measure == "similarity" and "distance_sigma" in pairs else None
+    labels = np.empty(len(values), np.int64)
+    labels[order.positions] = order.superclass
+    upper = np.triu(np.isfinite(values), 1) & (labels[:, None] >= 0) & (labels[None, :] >= 0)
+    same = labels[:, None] == labels[None, :]
+    sentences = []
+    for chosen, best, words in (
+        (upper & ~same, np.argmax, "Most alike of different superclasses"),
+        (upper & same, np.argmin, "Least alike within a superclass"),
+    ):
+        candidates = np.argwhere(chosen)
+        if not len(candidates):
+            continue
+        first, second = candidates[best(values[chosen])]
+        spread = "" if sigma is None or not np.isfinite(sigma[first, second]) else f" ± {sigma[first, second]:.3f}"
+        places = sorted({int(labels[first]), int(labels[second])})
+        where = f"superclass {places[0]}" if len(places) == 1 else f"superclasses {places[0]} and {places[1]}"
+        ids = sorted(int(value) for value in pairs["class_i"].values[[first, second]])
+        sentences.append(f"{words}: classes {ids[0]} and {ids[1]} ({where}), {values[first, second]:.3f}{spread}.")
+    return sentences
+
+
 def plot_similarity(pairs: xr.Dataset, groups: xr.Dataset, *, measure: str = "similarity") -> Figure:
     """Plot the matrix of similarities, ordered by superclass, under the tree that joins the classes.
 

@@ -12,6 +12,7 @@ from regroup_dask.errors import InputError
 from regroup_dask.steps.grouping import group_pairs
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 logger = logging.getLogger(__name__)
@@ -171,13 +172,22 @@ def plot_stability(curves: xr.Dataset, chosen: int, *, ink: str = "black", accen
         axes.plot(counts, line.values, color=accent, linewidth=1.6, marker="o", markersize=4)
         if chosen in counts:
             axes.plot([chosen], [float(line.sel(n_superclasses=chosen))], "o", color=accent, markersize=9)
-        axes.set_title(titles[name], fontsize=10, color=ink, loc="left")
+        _set_height(axes, name, line.values)
+        axes.set_title(titles[name] + (", log scale" if axes.get_yscale() == "log" else ""), fontsize=10, color=ink, loc="left")
         axes.set_xlabel(f"superclasses K (chosen: {chosen})")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set_ylim(bottom=min(0.0, float(line.min())), top=1.05 if name == "stability" else None)
         axes.spines[["top", "right"]].set_visible(False)
         for spine in axes.spines.values():
             spine.set_color(ink)
         axes.tick_params(colors=ink)
         axes.xaxis.label.set_color(ink)
     return figure
+
+
+def _set_height(axes: Axes, name: str, values: np.ndarray) -> None:
+    """Show eigengaps, which fall by orders of magnitude, on a logarithmic scale; else begin at 0."""
+    if name == "eigengap" and values.max() > 0 and np.median(values) < 0.1 * values.max():
+        axes.set_yscale("log")
+        axes.set_ylim(bottom=max(float(values[values > 0].min()), 1e-3 * float(values.max())) * 0.7)
+    else:
+        axes.set_ylim(bottom=min(0.0, float(values.min())), top=1.05 if name == "stability" else None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -171,15 +172,16 @@ def draw_superclasses(maps: xr.DataArray, *, pixels: int = 320) -> DrawnSupercla
     voxel_size = float(maps.attrs.get("voxel_size_angstrom", 1.0))
     thresholds = [surface_threshold(volume) for volume in maps.values]
     clean = [without_dust(volume, level) for volume, level in zip(maps.values, thresholds, strict=True)]
-    reach = [_reach(volume, level) for volume, level in zip(clean, thresholds, strict=True)]
-    half_width = min(max(reach) * MARGIN, maps.sizes["x"] / 2 * 1.2)
+    lowest, highest = surface_extent(clean, thresholds)
+    centre = (lowest + highest) / 2
+    half_width = float((highest - lowest).max() / 2 * MARGIN + 0.5)
     drawn = tuple(
         DrawnSuperclass(
             superclass,
             threshold,
             {
                 direction: surface_view(
-                    volume, threshold=threshold, direction=direction, half_width=half_width, pixels=pixels
+                    volume, threshold=threshold, direction=direction, half_width=half_width, pixels=pixels, centre=tuple(centre)
                 )
                 for direction in DIRECTIONS
             },
@@ -189,12 +191,28 @@ def draw_superclasses(maps: xr.DataArray, *, pixels: int = 320) -> DrawnSupercla
     return DrawnSuperclasses(drawn, 2 * half_width * voxel_size)
 
 
-def _reach(volume: NDArray[np.float32], threshold: float) -> float:
-    """Largest coordinate, in voxels from the origin along any axis, of what is drawn."""
-    points = np.argwhere(volume > threshold)
-    if not len(points):
-        return volume.shape[0] / 2
-    return float(np.abs(points - volume.shape[0] // 2).max()) + 1.5
+def surface_extent(
+    volumes: Sequence[NDArray[np.floating]], thresholds: Sequence[float]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Lowest and highest coordinate of what any of the maps has above its threshold.
+
+    Returns
+    -------
+    lowest, highest
+        (z, y, x) in voxels from the origin voxel ``n // 2``.
+    """
+    size = volumes[0].shape[0]
+    lowest, highest = np.full(3, np.inf), np.full(3, -np.inf)
+    for volume, threshold in zip(volumes, thresholds, strict=True):
+        solid = volume > threshold
+        for axis in range(3):
+            along = np.flatnonzero(solid.any(axis=tuple(other for other in range(3) if other != axis)))
+            if along.size:
+                lowest[axis] = min(lowest[axis], along[0] - size // 2)
+                highest[axis] = max(highest[axis], along[-1] - size // 2)
+    if not np.isfinite(lowest).all():
+        return np.full(3, -size / 2), np.full(3, size / 2)
+    return lowest, highest
 
 
 def scale_bar(width_angstrom: float) -> float:

@@ -76,6 +76,7 @@ def surface_view(
     direction: Direction,
     half_width: float,
     pixels: int,
+    centre: tuple[float, float, float] = (0.0, 0.0, 0.0),
 ) -> View:
     """Draw the isosurface of a map as seen along an axis.
 
@@ -89,9 +90,11 @@ def surface_view(
         ``front``: the viewer is at +z, x to the right, y up. ``right``: the viewer is at +x, y up. ``top``: the
         viewer is at +y, x to the right.
     half_width
-        Half the width of the picture in voxels, about the origin voxel ``n // 2``.
+        Half the width of the picture in voxels.
     pixels
         Width and height of the picture.
+    centre
+        What is in the middle of the picture: (z, y, x) in voxels from the origin voxel ``n // 2``.
 
     Returns
     -------
@@ -104,8 +107,9 @@ def surface_view(
     planes = planes[max(0, solid[0] - 3) : solid[-1] + 4]
     planes = ndimage.convolve1d(planes, [1 / 6, 4 / 6, 1 / 6], axis=0, mode="nearest")
     size = planes.shape[1]
-    rows = _spline_matrix(size, pixels, half_width, row_sign)
-    columns = _spline_matrix(size, pixels, half_width, column_sign)
+    vertical, horizontal = _picture_axes(direction)
+    rows = _spline_matrix(size, pixels, half_width, row_sign, centre[vertical])
+    columns = _spline_matrix(size, pixels, half_width, column_sign, centre[horizontal])
     stack = np.matmul(np.matmul(rows, planes), columns.T)
     scale = 2 * half_width / pixels
     return _shade(stack, threshold, scale, half_width)
@@ -126,11 +130,15 @@ def _towards_viewer(volume: NDArray[np.float32], direction: Direction) -> tuple[
     return volume.transpose(2, 1, 0)[::-1], -1, -1
 
 
-def _spline_matrix(size: int, pixels: int, half_width: float, sign: int) -> NDArray[np.float32]:
+def _picture_axes(direction: Direction) -> tuple[int, int]:
+    """Axes of ``[z, y, x]`` that run down and to the right in the picture."""
+    return {"front": (1, 2), "top": (0, 2), "right": (1, 0)}[direction]
+
+
+def _spline_matrix(size: int, pixels: int, half_width: float, sign: int, centre: float) -> NDArray[np.float32]:
     """Weights of the uniform cubic B-spline, float32 ``[pixels, size]``."""
-    centre = size // 2
     offset = ((np.arange(pixels) + 0.5) / pixels * 2 - 1) * half_width * sign
-    distance = np.abs(centre + offset[:, None] - np.arange(size)[None, :])
+    distance = np.abs(size // 2 + centre + offset[:, None] - np.arange(size)[None, :])
     near = 2 / 3 - distance**2 + distance**3 / 2
     far = np.clip(2 - distance, 0, None) ** 3 / 6
     return np.where(distance < 1, near, far).astype(np.float32)

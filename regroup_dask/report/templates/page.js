@@ -33,7 +33,7 @@
         parts.push("turned by " + turn + "°, shifted by " + text("shift_angstrom", 1) + " Å");
         if (text("mirrored", 0) === "1") { parts.push("opposite hand"); }
       }
-      parts.push(part("confidence", text("confidence", 2)));
+      parts.push(part("confidence", text("confidence", 1)));
     }
     out.textContent = "";
     var head = document.createElement("b");
@@ -42,7 +42,12 @@
     var where = data.superclass[row] === data.superclass[column]
       ? "both in superclass " + data.superclass[row]
       : "superclasses " + data.superclass[column] + " and " + data.superclass[row];
-    out.appendChild(document.createTextNode(" (" + where + "): " + parts.filter(Boolean).join("; ") + "."));
+    parts.unshift(where);
+    parts.filter(Boolean).forEach(function (words) {
+      var line = document.createElement("span");
+      line.textContent = words;
+      out.appendChild(line);
+    });
   }
   function move(event) {
     var box = area.getBoundingClientRect();
