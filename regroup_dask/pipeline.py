@@ -139,6 +139,7 @@ def regroup_inputs(
                 paths,
                 inputs.series.box,
                 inputs.series.voxel_size_angstrom,
+                output=output,
                 series_zip=folder / "series.zip",
                 mask=mask,
             )
