@@ -132,9 +132,9 @@ def make_trial(condition: Condition, seed: int) -> Trial:
         if condition.snr is not None:
             inside = volume > 0.05 * volume.max()
             sigma = float(np.sqrt(volume[inside].var() / condition.snr))
-            volume = volume + rng.normal(scale=sigma, size=volume.shape).astype(np.float32)  # noqa: PLW2901
+            volume = volume + rng.normal(scale=sigma, size=volume.shape).astype(np.float32)
         if condition.masked:
-            volume = volume * soft_sphere(condition.box, inner_radius_fraction=0.88)  # noqa: PLW2901
+            volume = volume * soft_sphere(condition.box, inner_radius_fraction=0.88)
         maps.append(volume)
     return Trial(maps[0], maps[1], rotation, shift, mirrored)
 
