@@ -48,7 +48,7 @@ class Condition(NamedTuple):
     moving_width: float | None = None
     hand: str = "off"
     shift: float = 0.15
-    balls: int = 60
+    balls: int = 90
     masked: bool = True
 
 
@@ -60,8 +60,8 @@ CONDITIONS = (
     Condition("SNR 0.01", snr=0.01),
     Condition("quarter missing", missing=0.25),
     Condition("half missing, SNR 0.5", missing=0.5, snr=0.5),
-    Condition("large", radius=25.0, shift=0.06),
-    Condition("large, SNR 0.05", radius=25.0, snr=0.05, shift=0.06),
+    Condition("large", radius=25.0, shift=0.06, balls=160),
+    Condition("large, SNR 0.05", radius=25.0, snr=0.05, shift=0.06, balls=160),
     Condition("small", radius=10.0, balls=30, shift=0.25),
     Condition("small, SNR 0.2", radius=10.0, balls=30, snr=0.2, shift=0.25),
     Condition("small, SNR 0.05", radius=10.0, balls=30, snr=0.05, shift=0.25),
