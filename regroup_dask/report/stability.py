@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from regroup_dask.errors import InputError
-from regroup_dask.steps.grouping import group_pairs
+from regroup_dask.grouping import group_pairs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,7 +8,6 @@ from scipy.spatial.transform import Rotation
 
 from regroup_dask.errors import InputError
 from regroup_dask.science import frames, grouping
-from regroup_dask.steps.consistency import pair_weights
 
 
 def group_pairs(
@@ -158,6 +157,13 @@ def superclass_poses(
         shift[members], mirrored[members] = solved.shift_angstrom, solved.mirrored
         quaternion[reference], shift[reference], mirrored[reference] = (0.0, 0.0, 0.0, 1.0), 0.0, False
     return quaternion, shift, mirrored
+
+
+def pair_weights(correlation: np.ndarray) -> np.ndarray:
+    """Weight of each pair in agreeing on poses: the square of what the two maps have in common; 0 if not compared."""
+    weight = np.where(np.isfinite(correlation), np.clip(correlation, 1e-6, 1) ** 2, 0.0)
+    np.fill_diagonal(weight, 0.0)
+    return weight
 
 
 def similarity_to_superclass(measure: np.ndarray, labels: np.ndarray) -> np.ndarray:
