@@ -82,6 +82,7 @@ def compare(
     hand: Literal["off", "detect"] = "detect",
     exclude_classes: Sequence[int] = (),
     minimum_class_size: int = 0,
+    pairs: str = "all",
     voxel_size_angstrom: float | None = None,
     client: Client | None = None,
     listener: Listener = silent,
@@ -96,7 +97,7 @@ def compare(
         Superpose each pair over all rotations and shifts first.
     n_particles
         Particles of each class, where sizes matter: the mask lies in the frame of the largest class.
-    maximum_shift_angstrom, mask, mask_inner_radius, hand, exclude_classes, minimum_class_size
+    maximum_shift_angstrom, mask, mask_inner_radius, hand, exclude_classes, minimum_class_size, pairs
         As on the command line; see `Settings`.
     voxel_size_angstrom
         Where the maps do not say it.
@@ -125,6 +126,7 @@ def compare(
         hand=hand,
         exclude_classes=tuple(int(class_id) for class_id in exclude_classes),
         minimum_class_size=minimum_class_size,
+        pairs=pairs,
     )
     client = current_client() if client is None else client
     with tempfile.TemporaryDirectory(prefix="regroup_dask_") as folder:
@@ -211,6 +213,7 @@ def regroup(
     hand: Literal["off", "detect"] = "detect",
     frame: Literal["superclass", "common"] = "superclass",
     similarity: Literal["structure", "correlation"] = "structure",
+    pairs: str = "all",
     seed: int = 0,
     passthrough: Sequence[str | Path] = (),
     voxel_size_angstrom: float | None = None,
@@ -261,6 +264,7 @@ def regroup(
         hand=hand,
         frame=frame,
         similarity=similarity,
+        pairs=pairs,
         seed=seed,
     )
     target = Path(output)

@@ -77,8 +77,8 @@ def agree_on_poses(
 
 
 def pair_weights(correlation: np.ndarray) -> np.ndarray:
-    """Weight of each pair in agreeing on poses: the square of what the two maps have in common."""
-    weight = np.clip(correlation, 1e-6, 1) ** 2
+    """Weight of each pair in agreeing on poses: the square of what the two maps have in common; 0 if not compared."""
+    weight = np.where(np.isfinite(correlation), np.clip(correlation, 1e-6, 1) ** 2, 0.0)
     np.fill_diagonal(weight, 0.0)
     return weight
 

@@ -166,7 +166,8 @@ def similarity_to_superclass(measure: np.ndarray, labels: np.ndarray) -> np.ndar
     for position, label in enumerate(labels):
         others = (labels == label) & (np.arange(len(labels)) != position)
         if others.any():
-            result[position] = measure[position, others].mean()
+            known = measure[position, others]
+            result[position] = np.nanmean(known) if np.isfinite(known).any() else np.nan
     return result
 
 
