@@ -3,6 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from regroup_dask.science.block_model import make_edges, merge_path
+
 
 def canonical_labels(labels: NDArray[np.integer]) -> NDArray[np.int64]:
     """Renumber labels by first appearance."""
@@ -39,7 +41,12 @@ def cluster(
     *,
     distance: NDArray[np.float64] | None = None,
     distance_sigma: NDArray[np.float64] | None = None,
+    shared_sigma: NDArray[np.float64] | None = None,
     seed: int = 0,
 ) -> NDArray[np.int64]:
     """Superclass of every class, numbered by first appearance."""
-    return spectral(similarity, n_clusters, seed=seed)
+    if distance is None or distance_sigma is None:
+        return spectral(similarity, n_clusters, seed=seed)
+    edges = make_edges(distance, distance_sigma, shared_sigma)
+    models = merge_path(edges, min(len(distance), n_clusters + 3), n_clusters)
+    return canonical_labels(models[n_clusters].labels)

@@ -55,6 +55,7 @@ def group_classes(
     *,
     distance: NDArray[np.float64] | None = None,
     distance_sigma: NDArray[np.float64] | None = None,
+    shared_sigma: NDArray[np.float64] | None = None,
     information: NDArray[np.float64] | None = None,
     n_resamplings: int = 50,
     seed: int = 0,
@@ -84,7 +85,7 @@ def group_classes(
     if n_superclasses == "auto":
         n_superclasses = _largest_eigengap(similarity)
     labels = cluster(
-        similarity, int(n_superclasses), distance=distance, distance_sigma=distance_sigma, seed=seed
+        similarity, int(n_superclasses), distance=distance, distance_sigma=distance_sigma, shared_sigma=shared_sigma, seed=seed
     )
     k = int(n_superclasses)
     return Grouping(

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 _LOWEST_SIGNAL_FRACTION = 0.02
 _SCALE_ERROR = {"half_maps": 0.03, "ssnr": 0.15, "solvent": 0.10, "maps": 0.5}
+_DECORRELATION = 0.05
 
 
 class Reliability(NamedTuple):
@@ -20,6 +21,8 @@ class Reliability(NamedTuple):
         Squared relative random error of the noise power, independent between shells.
     scale_error : float64[N]
         Relative error of the noise power common to all shells of a map.
+    decorrelation : float
+        Expected loss of correlation at Nyquist that no noise estimate shows (poses, interpolation).
     source : tuple of str
         Where each map's estimate came from.
     """
@@ -27,6 +30,7 @@ class Reliability(NamedTuple):
     signal_fraction: NDArray[np.float64]
     noise_variance: NDArray[np.float64]
     scale_error: NDArray[np.float64]
+    decorrelation: float
     source: tuple[str, ...]
 
 
@@ -76,10 +80,16 @@ def estimate_reliability(
     unknown = ~np.isfinite(q).any(axis=1)
     if unknown.any():
         q[unknown] = _rank_one(fsc)[unknown]
-    q = np.clip(np.nan_to_num(q, nan=0.0), _LOWEST_SIGNAL_FRACTION, 1.0)
+    q = np.clip(np.nan_to_num(q, nan=0.0), 0, 1.0)
     noise_variance = 1 / (coefficients[None, :] * measured_on[:, None])
+    q_sigma = (1 - q) * np.sqrt(noise_variance + 1 / coefficients[None, :])
+    q = np.where(q > np.maximum(3 * q_sigma, 0.05), q, np.nan)
+    failing = np.isnan(q)
+    failing[:, 0] = False
+    twice = failing[:, :-1] & failing[:, 1:]
+    q[:, 1:] = np.where(np.cumsum(twice, axis=1) > 0, np.nan, q[:, 1:])
     scale_error = np.array([_SCALE_ERROR[name] for name in source])
-    return Reliability(q, noise_variance, scale_error, tuple(source))
+    return Reliability(q, noise_variance, scale_error, _DECORRELATION, tuple(source))
 
 
 def _take(q: NDArray[np.float64], source: list[str], estimate: NDArray[np.float64], name: str) -> None:
