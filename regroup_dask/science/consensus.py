@@ -17,9 +17,7 @@ def shared_variance(reliability: Reliability, coefficients: NDArray[np.float64])
     a = (1 - q) / q
     random = a**2 * (1 / coefficients[None] + reliability.noise_variance) / 4
     scale = (a * reliability.scale_error[:, None]) ** 2 / 4
-    s = np.arange(q.shape[1]) / max(q.shape[1] - 1, 1)
-    decorrelation = (reliability.decorrelation * s**2)[None] ** 2
-    return np.asarray(random + scale + decorrelation)
+    return np.asarray(random + scale + reliability.decorrelation**2)
 
 
 def pair_variance(q: NDArray[np.float64], coefficients: NDArray[np.float64], s: int) -> NDArray[np.float64]:

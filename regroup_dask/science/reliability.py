@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 _LOWEST_SIGNAL_FRACTION = 0.02
 _SCALE_ERROR = {"half_maps": 0.03, "ssnr": 0.15, "solvent": 0.10, "maps": 0.5}
 _DECORRELATION = 0.05
+_LEAKAGE = 3e-4
+_FILTERED_AWAY = 3e-3
 
 
 class Reliability(NamedTuple):
@@ -21,8 +23,9 @@ class Reliability(NamedTuple):
         Squared relative random error of the noise power, independent between shells.
     scale_error : float64[N]
         Relative error of the noise power common to all shells of a map.
-    decorrelation : float
-        Expected loss of correlation at Nyquist that no noise estimate shows (poses, interpolation).
+    decorrelation : float64[N, S]
+        Expected size of the loss of correlation that no noise estimate shows: poses, interpolation, and what a mask
+        leaks into shells that a low-pass filter emptied.
     source : tuple of str
         Where each map's estimate came from.
     """
@@ -30,7 +33,7 @@ class Reliability(NamedTuple):
     signal_fraction: NDArray[np.float64]
     noise_variance: NDArray[np.float64]
     scale_error: NDArray[np.float64]
-    decorrelation: float
+    decorrelation: NDArray[np.float64]
     source: tuple[str, ...]
 
 
@@ -88,8 +91,13 @@ def estimate_reliability(
     failing[:, 0] = False
     twice = failing[:, :-1] & failing[:, 1:]
     q[:, 1:] = np.where(np.cumsum(twice, axis=1) > 0, np.nan, q[:, 1:])
+    passed = _passed(q, power)
+    q = np.where(passed > _FILTERED_AWAY, q, np.nan)
+    decorrelation = _DECORRELATION * (np.arange(n_shells) / max(n_shells - 1, 1)) ** 2 + np.minimum(
+        _LEAKAGE / np.maximum(np.nan_to_num(passed, nan=1.0), 1e-6), 1.0
+    )
     scale_error = np.array([_SCALE_ERROR[name] for name in source])
-    return Reliability(q, noise_variance, scale_error, _DECORRELATION, tuple(source))
+    return Reliability(q, noise_variance, scale_error, decorrelation, tuple(source))
 
 
 def _take(q: NDArray[np.float64], source: list[str], estimate: NDArray[np.float64], name: str) -> None:
@@ -105,3 +113,12 @@ def _rank_one(fsc: NDArray[np.float64], rounds: int = 20) -> NDArray[np.float64]
     for _ in range(rounds):
         r = np.sqrt(r * np.clip((c / r[None]).max(axis=1), 1e-2, 1))
     return r**2
+
+
+def _passed(q: NDArray[np.float64], power: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Share of the signal power that each map's own filter lets through, against the least filtered map."""
+    signal = np.nan_to_num(q * power, nan=0.0)
+    low = signal[:, 1:5].sum(axis=1, keepdims=True)
+    relative = np.divide(signal, low, out=np.zeros_like(signal), where=low > 0)
+    strongest = relative.max(axis=0, initial=1e-300)
+    return np.asarray(relative / np.maximum(strongest, 1e-300))

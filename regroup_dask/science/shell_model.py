@@ -15,6 +15,10 @@ from numpy.typing import NDArray
 from regroup_dask.science.consensus import share_signal
 from regroup_dask.science.reliability import Reliability
 
+_FINE_VARIABILITY = 0.0
+_SHELL_PRIOR = 16.0
+_EXPECTATION_ROUNDS = 12
+
 
 class ShellComparison(NamedTuple):
     """Shell correlations of N maps and what is known of their noise.
@@ -80,7 +84,7 @@ def fit_shell_model(
     n, k = len(labels), int(labels.max()) + 1
     for _ in range(rounds):
         state = _state(comparison, labels, variability)
-        gamma = _structures(state, labels, k)
+        gamma, occam = _structures(state, labels, k)
         sums = _sums(state, labels, k)
         before = labels.copy()
         for i in range(n):
@@ -94,10 +98,10 @@ def fit_shell_model(
         if (labels == before).all():
             break
     state = _state(comparison, labels, variability)
-    gamma = _structures(state, labels, k)
+    gamma, occam = _structures(state, labels, k)
     sums = _sums(state, labels, k)
     placements = np.stack([_placement_costs(state, sums, gamma, labels, i) for i in range(n)])
-    return ShellModel(labels, _total_cost(state, gamma, labels), gamma, placements)
+    return ShellModel(labels, _total_cost(state, gamma, labels) + occam, gamma, placements)
 
 
 def _state(comparison: ShellComparison, labels: NDArray[np.int64], variability: float) -> _State:
@@ -106,6 +110,8 @@ def _state(comparison: ShellComparison, labels: NDArray[np.int64], variability: 
     correction, _, prior_cost = share_signal(comparison.fsc, reliability, comparison.coefficients, same)
     q = reliability.signal_fraction * np.clip(1 + correction, 0.3, 1.7) ** 2
     q = np.clip(np.nan_to_num(q, nan=0.0), 0.0, 0.9995).T[1:]
+    s = np.arange(1, comparison.fsc.shape[2]) / max(comparison.fsc.shape[2] - 1, 1)
+    differing = (variability * (1 + _FINE_VARIABILITY * s**2))[:, None]
     correlation = np.nan_to_num(comparison.fsc).transpose(2, 0, 1)[1:].copy()
     n = len(labels)
     correlation[:, np.arange(n), np.arange(n)] = 1.0
@@ -114,38 +120,54 @@ def _state(comparison: ShellComparison, labels: NDArray[np.int64], variability: 
     return _State(
         correlation[used],
         np.sqrt(q),
-        1 - q + variability * q,
+        1 - q + differing[used] * q,
         comparison.coefficients[1:][used],
         prior_cost,
     )
 
 
-def _structures(state: _State, labels: NDArray[np.int64], k: int) -> NDArray[np.float64]:
-    """Correlations of the structures per shell, float64[S, K, K]; positive definite, shrunk to the mean over shells."""
-    member = (labels[:, None] == np.arange(k)[None]).astype(np.float64)
-    inverse_snr = np.where(state.r > 0, 1 / np.maximum(state.r, 1e-9) ** 2 - 1, 0)
-    pair = (inverse_snr[:, :, None] + 0.003) * (inverse_snr[:, None, :] + 0.003)
-    pair = (pair + 1e-4) / (2 * state.coefficients[:, None, None])
-    weight = np.where((state.r[:, :, None] > 0) & (state.r[:, None, :] > 0), 1 / pair, 0)
-    product = state.r[:, :, None] * state.r[:, None, :]
-    ratio = np.divide(state.correlation, product, out=np.zeros_like(product), where=product > 0)
-    total = member.T @ weight @ member
-    summed = member.T @ (weight * ratio) @ member
-    # Shells where two structures are hardly seen together take the mean over shells.
-    limited = np.minimum(total, 1 / 0.01**2)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean = np.where(total > 0, summed / total, 0)
-        over_shells = (limited * mean).sum(axis=0) / limited.sum(axis=0)
-    over_shells = np.nan_to_num(over_shells, nan=0.5)
-    prior = 1 / 0.05**2
-    gamma = (summed + prior * over_shells) / (total + prior)
-    gamma = np.clip((gamma + gamma.transpose(0, 2, 1)) / 2, -0.5, 0.9999)
-    gamma[:, np.arange(k), np.arange(k)] = 1.0
-    values, vectors = np.linalg.eigh(gamma)
-    values = np.maximum(values, 1e-4)
-    gamma = (vectors * values[:, None, :]) @ vectors.transpose(0, 2, 1)
-    scale = np.sqrt(gamma[:, np.arange(k), np.arange(k)])
-    return np.asarray(gamma / scale[:, :, None] / scale[:, None, :])
+def _structures(
+    state: _State, labels: NDArray[np.int64], k: int
+) -> tuple[NDArray[np.float64], float]:
+    """Correlations of the structures per shell, float64[S, K, K], and what having chosen them costs.
+
+    Expectation-maximization, each shell with an inverse Wishart prior about the mean over shells (so correlations stay
+    positive definite, and vary the less between shells the nearer they are to one). The cost is the part of the Laplace
+    approximation of minus twice the log evidence that grows with what the maps tell of each correlation.
+    """
+    diagonal = np.arange(k)
+    sums = _sums(state, labels, k)
+    known = np.maximum(sums.precision, 1e-6)
+    coefficients = 2 * state.coefficients[:, None, None]
+
+    def information(gamma: NDArray[np.float64]) -> NDArray[np.float64]:
+        apart = 1 - np.clip(gamma, 0, 1) ** 2
+        return coefficients / ((1 / known[:, :, None] + apart) * (1 / known[:, None, :] + apart) + 1e-6)
+
+    crude = np.clip(sums.gram / known[:, :, None] / known[:, None, :], -1, 1)
+    crude[:, diagonal, diagonal] = 1.0
+    weight = np.minimum(information(crude), 1e4)
+    mean = _correlation_matrix((weight * crude).sum(axis=0) / weight.sum(axis=0))
+    gamma = np.broadcast_to(mean, crude.shape).copy()
+    for _ in range(_EXPECTATION_ROUNDS):
+        posterior = _posterior(gamma, sums.precision)
+        second = posterior + posterior @ sums.gram @ posterior
+        gamma = _correlation_matrix((coefficients * second + _SHELL_PRIOR * mean) / (coefficients + _SHELL_PRIOR))
+        weight = np.minimum(information(gamma), 1e4)
+        mean = _correlation_matrix((weight * gamma).sum(axis=0) / weight.sum(axis=0))
+    above = np.triu(np.ones((k, k), bool), 1)
+    told = information(gamma)
+    spread = np.maximum(1 - mean**2, 0.005) ** 2
+    occam = np.log1p(told * spread / _SHELL_PRIOR)[:, above].sum() + np.log1p(0.01 * told.sum(axis=0))[above].sum()
+    return gamma, float(occam)
+
+
+def _correlation_matrix(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Nearest positive definite matrix with unit diagonal, by clipping eigenvalues; over the last two axes."""
+    values, vectors = np.linalg.eigh((matrix + np.swapaxes(matrix, -1, -2)) / 2)
+    matrix = (vectors * np.maximum(values, 1e-4)[..., None, :]) @ np.swapaxes(vectors, -1, -2)
+    scale = np.sqrt(np.einsum("...kk->...k", matrix))
+    return np.asarray(matrix / scale[..., :, None] / scale[..., None, :])
 
 
 def _posterior(gamma: NDArray[np.float64], precision: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -273,7 +295,8 @@ def _split_and_unite(
     for a in range(k):
         for b in range(a + 1, k):
             united = _canonical(np.where(model.labels == b, a, model.labels))
-            cost = _total_cost(state, _structures(state, united, k - 1), united)
+            gamma, occam = _structures(state, united, k - 1)
+            cost = _total_cost(state, gamma, united) + occam
             unions.append((cost, united))
     unions.sort(key=lambda pair: pair[0])
     proposals = []
