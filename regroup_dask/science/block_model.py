@@ -1,7 +1,8 @@
 """Block model of distances: classes of one structure are at distance zero, two structures at one distance.
 
-A stochastic block model (Holland, Laskey and Leinhardt 1983) with normal edges of known variance. The likelihood weighs every
-distance with its own sigma, so a noisy map is placed by all it is compared with and disturbs no other.
+A stochastic block model (Holland, Laskey and Leinhardt 1983) with normal edges of known variance. The
+likelihood weighs every distance with its own sigma, so a noisy map is placed by all it is compared with and
+disturbs no other.
 """
 
 from typing import NamedTuple
@@ -55,9 +56,11 @@ class BlockModel(NamedTuple):
 
 
 def make_edges(
-    distance: NDArray[np.float64], distance_sigma: NDArray[np.float64], shared_sigma: NDArray[np.float64] | None
+    distance: NDArray[np.float64],
+    distance_sigma: NDArray[np.float64],
+    shared_sigma: NDArray[np.float64] | None,
 ) -> Edges:
-    """Split the variances of distances into what a pair has alone and what each class brings to all its pairs."""
+    """Split variances of distances into what a pair has alone and what each class brings to all its pairs."""
     shared = np.zeros(len(distance)) if shared_sigma is None else np.asarray(shared_sigma, np.float64) ** 2
     variance = distance_sigma**2 - shared[:, None] - shared[None, :]
     variance = np.maximum(variance, 0.02 * distance_sigma**2) + _MODEL_ERROR**2
@@ -101,7 +104,9 @@ def fit_block_model(edges: Edges, labels: NDArray[np.int64], *, sweeps: int = 30
     return BlockModel(labels, _total_cost(edges, offset, block, labels), block, offset, placements)
 
 
-def _block_distances(edges: Edges, offset: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+def _block_distances(
+    edges: Edges, offset: NDArray[np.float64], labels: NDArray[np.int64]
+) -> NDArray[np.float64]:
     """Weighted mean distance between superclasses, not below zero, float64[K, K]; zero within."""
     k = int(labels.max()) + 1
     member = (labels[:, None] == np.arange(k)[None]).astype(np.float64)
@@ -155,18 +160,45 @@ def _total_cost(
     return float(cost.sum() / 2 + (offset**2 / edges.shared_variance).sum())
 
 
-def agglomerate(edges: Edges, n_clusters: int, *, caution: float = 1.0) -> NDArray[np.int64]:
-    """Merge the two clusters whose weighted mean distance plus ``caution`` sigmas is least, until K are left.
+class Merges(NamedTuple):
+    """Agglomeration of N classes, from N superclasses to one.
 
-    Average linkage with each distance weighted by its inverse variance: pairs that are surely alike merge before pairs
-    that are perhaps alike.
+    Attributes
+    ----------
+    labels : int64[N, N]
+        Row K - 1 is the partition into K superclasses.
+    height : float64[N + 1]
+        Entry K: distance of the two superclasses whose union leaves K - 1; NaN for K below 2.
+    height_sigma : float64[N + 1]
+        Its standard deviation.
+    """
+
+    labels: NDArray[np.int64]
+    height: NDArray[np.float64]
+    height_sigma: NDArray[np.float64]
+
+
+def agglomerate(edges: Edges, n_clusters: int, *, caution: float = 0.0) -> NDArray[np.int64]:
+    """Partition into K by `agglomeration`."""
+    return agglomeration(edges, caution=caution).labels[n_clusters - 1]
+
+
+def agglomeration(edges: Edges, *, caution: float = 0.0) -> Merges:
+    """Unite the two superclasses of least weighted mean distance (plus ``caution`` sigmas), until one is left.
+
+    Average linkage with each distance weighted by its inverse variance: as distances are unbiased, their mean
+    is the squared difference of the two mean structures, whatever the noise of the members.
     """
     n = len(edges.distance)
     weight = 1 / (edges.variance + edges.shared_variance[:, None] + edges.shared_variance[None])
     summed = weight * edges.distance
+    own = edges.shared_variance.copy()
     labels = np.arange(n)
     alive = np.ones(n, bool)
-    for _ in range(n - n_clusters):
+    path = np.zeros((n, n), np.int64)
+    height, height_sigma = np.full(n + 1, np.nan), np.full(n + 1, np.nan)
+    path[n - 1] = labels
+    for k in range(n, 1, -1):
         with np.errstate(invalid="ignore", divide="ignore"):
             score = summed / weight + caution / np.sqrt(weight)
         score[~np.isfinite(score)] = 1e6
@@ -175,24 +207,29 @@ def agglomerate(edges: Edges, n_clusters: int, *, caution: float = 1.0) -> NDArr
         np.fill_diagonal(score, np.inf)
         a, b = (int(x) for x in np.unravel_index(int(score.argmin()), score.shape))
         a, b = min(a, b), max(a, b)
+        if weight[a, b] > 0:
+            height[k] = summed[a, b] / weight[a, b]
+            height_sigma[k] = np.sqrt(1 / weight[a, b] + own[a] + own[b])
+        own[a] = 1 / (1 / max(own[a], 1e-12) + 1 / max(own[b], 1e-12))
         for matrix in (weight, summed):
             matrix[a] += matrix[b]
             matrix[:, a] += matrix[:, b]
         alive[b] = False
         labels[labels == b] = a
-    return _renumbered(labels)
+        path[k - 2] = _renumbered(labels)
+    return Merges(path, height, height_sigma)
 
 
 def merge_path(edges: Edges, largest: int, smallest: int = 1) -> dict[int, BlockModel]:
     """Best block model found for each number of superclasses from ``largest`` down to ``smallest``.
 
-    From above, the two superclasses whose union costs least likelihood are united, and classes moved; from the side,
-    cautious average linkage starts afresh. The likelier one stays.
+    From above, the two superclasses whose union costs least likelihood are united, and classes moved; from
+    the side, cautious average linkage starts afresh. The likelier one stays.
     """
     models: dict[int, BlockModel] = {}
     above: BlockModel | None = None
     for k in range(largest, smallest - 1, -1):
-        starts = [agglomerate(edges, k, caution=caution) for caution in (0.0, 0.5, 1.0, 2.0)]
+        starts = [agglomerate(edges, k, caution=caution) for caution in (0.0, 0.5, 1.0)]
         if above is not None:
             starts += _merged(edges, above, 3)
         fitted = [fit_block_model(edges, start) for start in starts]

@@ -24,8 +24,8 @@ class Reliability(NamedTuple):
     scale_error : float64[N]
         Relative error of the noise power common to all shells of a map.
     decorrelation : float64[N, S]
-        Expected size of the loss of correlation that no noise estimate shows: poses, interpolation, and what a mask
-        leaks into shells that a low-pass filter emptied.
+        Expected size of the loss of correlation that no noise estimate shows: poses, interpolation, and what
+        a mask leaks into shells that a low-pass filter emptied.
     source : tuple of str
         Where each map's estimate came from.
     """
@@ -97,6 +97,8 @@ def estimate_reliability(
         _LEAKAGE / np.maximum(np.nan_to_num(passed, nan=1.0), 1e-6), 1.0
     )
     scale_error = np.array([_SCALE_ERROR[name] for name in source])
+    # A thin rim of solvent is a poor sample of the noise within the particle.
+    scale_error = np.minimum(scale_error + 0.02 * (1 / np.maximum(measured_on, 0.02) - 1), 0.6)
     return Reliability(q, noise_variance, scale_error, decorrelation, tuple(source))
 
 
@@ -122,3 +124,14 @@ def _passed(q: NDArray[np.float64], power: NDArray[np.float64]) -> NDArray[np.fl
     relative = np.divide(signal, low, out=np.zeros_like(signal), where=low > 0)
     strongest = relative.max(axis=0, initial=1e-300)
     return np.asarray(relative / np.maximum(strongest, 1e-300))
+
+
+def select_maps(reliability: Reliability, used: NDArray[np.integer]) -> Reliability:
+    """The same for some of the maps."""
+    return Reliability(
+        reliability.signal_fraction[used],
+        reliability.noise_variance[used],
+        reliability.scale_error[used],
+        reliability.decorrelation[used],
+        tuple(reliability.source[i] for i in used),
+    )

@@ -1,10 +1,10 @@
 """Gaussian model of shell correlations: every class map is one of K structures plus its own noise.
 
-In a shell, map i has coefficients ``r_i G_z(i) + sqrt(1 - r_i^2) noise`` (unit power), where the K structures G correlate by the
-matrix Gamma of the shell. The matrix of shell correlations between maps is then Wishart distributed about
-``R Z Gamma Z' R + 1 - R^2``, a factor analysis with the structures as factors. Its likelihood compares a map with what all
-other maps together say about a structure: a matched filter, far more sensitive than the sum of pairwise differences, in
-which the noise of both maps adds up.
+In a shell, map i has coefficients ``r_i G_z(i) + sqrt(1 - r_i^2) noise`` (unit power), where the K structures
+G correlate by the matrix Gamma of the shell. The matrix of shell correlations between maps is then Wishart
+distributed about ``R Z Gamma Z' R + 1 - R^2``, a factor analysis with the structures as factors. Its
+likelihood compares a map with what all other maps together say about a structure: a matched filter, far more
+sensitive than the sum of pairwise differences, in which the noise of both maps adds up.
 """
 
 from typing import NamedTuple
@@ -68,7 +68,7 @@ class _State(NamedTuple):
 def fit_shell_model(
     comparison: ShellComparison, labels: NDArray[np.int64], *, variability: float = 0.002, rounds: int = 6
 ) -> ShellModel:
-    """Improve a partition: estimate signal shares and structures from it, move maps to their likeliest structure, repeat.
+    """Improve a partition: estimate signal and structures from it, move maps to their likeliest, repeat.
 
     Parameters
     ----------
@@ -126,14 +126,13 @@ def _state(comparison: ShellComparison, labels: NDArray[np.int64], variability: 
     )
 
 
-def _structures(
-    state: _State, labels: NDArray[np.int64], k: int
-) -> tuple[NDArray[np.float64], float]:
+def _structures(state: _State, labels: NDArray[np.int64], k: int) -> tuple[NDArray[np.float64], float]:
     """Correlations of the structures per shell, float64[S, K, K], and what having chosen them costs.
 
-    Expectation-maximization, each shell with an inverse Wishart prior about the mean over shells (so correlations stay
-    positive definite, and vary the less between shells the nearer they are to one). The cost is the part of the Laplace
-    approximation of minus twice the log evidence that grows with what the maps tell of each correlation.
+    Expectation-maximization, each shell with an inverse Wishart prior about the mean over shells (so
+    correlations stay positive definite, and vary the less between shells the nearer they are to one). The
+    cost is the part of the Laplace approximation of minus twice the log evidence that grows with what the
+    maps tell of each correlation.
     """
     diagonal = np.arange(k)
     sums = _sums(state, labels, k)
@@ -152,18 +151,23 @@ def _structures(
     for _ in range(_EXPECTATION_ROUNDS):
         posterior = _posterior(gamma, sums.precision)
         second = posterior + posterior @ sums.gram @ posterior
-        gamma = _correlation_matrix((coefficients * second + _SHELL_PRIOR * mean) / (coefficients + _SHELL_PRIOR))
+        gamma = _correlation_matrix(
+            (coefficients * second + _SHELL_PRIOR * mean) / (coefficients + _SHELL_PRIOR)
+        )
         weight = np.minimum(information(gamma), 1e4)
         mean = _correlation_matrix((weight * gamma).sum(axis=0) / weight.sum(axis=0))
     above = np.triu(np.ones((k, k), bool), 1)
     told = information(gamma)
     spread = np.maximum(1 - mean**2, 0.005) ** 2
-    occam = np.log1p(told * spread / _SHELL_PRIOR)[:, above].sum() + np.log1p(0.01 * told.sum(axis=0))[above].sum()
+    occam = (
+        np.log1p(told * spread / _SHELL_PRIOR)[:, above].sum()
+        + np.log1p(0.01 * told.sum(axis=0))[above].sum()
+    )
     return gamma, float(occam)
 
 
 def _correlation_matrix(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Nearest positive definite matrix with unit diagonal, by clipping eigenvalues; over the last two axes."""
+    """Positive definite matrix with unit diagonal, by clipping eigenvalues; over the last two axes."""
     values, vectors = np.linalg.eigh((matrix + np.swapaxes(matrix, -1, -2)) / 2)
     matrix = (vectors * np.maximum(values, 1e-4)[..., None, :]) @ np.swapaxes(vectors, -1, -2)
     scale = np.sqrt(np.einsum("...kk->...k", matrix))
@@ -229,7 +233,7 @@ def _placement_costs(
 
 
 def _total_cost(state: _State, gamma: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
-    """Minus twice the log likelihood of all maps (Wishart), with the cost of the signal shares' corrections."""
+    """Minus twice the log likelihood of all maps (Wishart), with the cost of correcting signal shares."""
     k = gamma.shape[-1]
     sums = _sums(state, labels, k)
     posterior = _posterior(gamma, sums.precision)
@@ -247,7 +251,7 @@ def search_shell_model(
     variability: float = 0.002,
     attempts: int = 12,
 ) -> ShellModel:
-    """Likeliest partition found from several starts, by moving maps and by splitting one superclass and uniting two.
+    """Likeliest partition found from several starts, by moving maps, and splitting one while uniting two.
 
     Parameters
     ----------
@@ -313,7 +317,7 @@ def _split_and_unite(
 
 
 def _halves(state: _State, members: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """Ways to part a superclass: by the leading direction of its residual correlations, and its oddest map alone."""
+    """Ways to part a superclass: by the leading direction of its residuals, and its oddest map alone."""
     r = state.r[:, members]
     c = state.correlation[:, members][:, :, members]
     product = r[:, :, None] * r[:, None, :]
@@ -323,7 +327,7 @@ def _halves(state: _State, members: NDArray[np.int64]) -> list[NDArray[np.int64]
     score = (state.coefficients[:, None, None] * residual / (sd[:, :, None] * sd[:, None, :])).sum(axis=0)
     np.fill_diagonal(score, 0)
     score = score - score.mean(axis=0) - score.mean(axis=1)[:, None] + score.mean()
-    values, vectors = np.linalg.eigh((score + score.T) / 2)
+    vectors = np.linalg.eigh((score + score.T) / 2)[1]
     leading = vectors[:, -1]
     parts = [members[leading > 0], members[[int(np.abs(leading).argmax())]]]
     return [part for part in parts if 0 < len(part) < len(members)]

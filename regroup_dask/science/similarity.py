@@ -30,7 +30,8 @@ class Similarity(NamedTuple):
     distance_sigma : float64[N, N]
         Standard deviation of ``distance`` expected from the noise of the maps and of the noise estimates.
     shared_sigma : float64[N]
-        The part of ``distance_sigma`` that shifts all distances of a map alike: what is unsure about its noise.
+        The part of ``distance_sigma`` that shifts all distances of a map alike: what is unsure about its
+        noise.
     correlation : float64[N, N]
         Pearson correlation of the two maps (without the mean), the original job's measure; diagonal 1.
     signal_fraction : float64[N, S]
@@ -128,6 +129,9 @@ def estimate_similarity(
         correction, variance, _ = share_signal(fsc, reliability, effective, weights)
         q = np.clip(reliability.signal_fraction * np.clip(1 + correction, 0.3, 1.7) ** 2, 0.02, 1.0)
         distance, sigma, shared = shell_weighted_distance(fsc, q, variance, effective)
+    # A pair that was compared but shares no shell with signal tells nothing.
+    blind = np.isfinite(fsc[:, :, 1:]).any(axis=2) & ~np.isfinite(distance)
+    distance[blind], sigma[blind] = 1.0, 1.0
     np.fill_diagonal(distance, 0.0)
     np.fill_diagonal(sigma, 0.0)
     similarity = np.clip(1 - distance, 0.0, 1.0)
@@ -150,7 +154,7 @@ def shell_weighted_distance(
     variance: NDArray[np.float64],
     coefficients: NDArray[np.float64],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Average ``1 - c / (r_i r_j)`` over shells, its sigma, float64[N, N] each, and each map's part, float64[N]."""
+    """Mean of ``1 - c / (r_i r_j)`` over shells, its sigma, and each map's part in that."""
     n, n_shells = signal_fraction.shape
     total, weighted, squared, of_row = (np.zeros((n, n)) for _ in range(4))
     for s in range(1, n_shells):
@@ -168,7 +172,9 @@ def shell_weighted_distance(
     np.fill_diagonal(total, np.nan)
     with np.errstate(invalid="ignore", divide="ignore"):
         share = np.sqrt(of_row) / total
-        shared = np.array([np.median(row[np.isfinite(row)]) if np.isfinite(row).any() else 0.0 for row in share])
+        shared = np.array(
+            [np.median(row[np.isfinite(row)]) if np.isfinite(row).any() else 0.0 for row in share]
+        )
         return weighted / total, np.sqrt(squared) / total, shared
 
 
@@ -177,8 +183,8 @@ def even_transfer(
 ) -> NDArray[np.float64]:
     """Undo what is lost where a low-pass filter falls steeply within the width of a shell, float64[N, N, S].
 
-    Two maps of one structure whose transfer functions fall as ``exp(t_i s)`` and ``exp(t_j s)`` correlate across a shell of
-    unit width by ``exp(-(t_i - t_j)^2 / 24)``. The slopes come from their signal powers.
+    Two maps of one structure whose transfer functions fall as ``exp(t_i s)`` and ``exp(t_j s)`` correlate
+    across a shell of unit width by ``exp(-(t_i - t_j)^2 / 24)``. The slopes come from their signal powers.
     """
     with np.errstate(invalid="ignore", divide="ignore"):
         log_signal = 0.5 * np.log(np.where(signal_fraction > 0, signal_fraction * power, np.nan))

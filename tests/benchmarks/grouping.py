@@ -85,6 +85,7 @@ def run_methods(measured: Measured, n_structures: int) -> dict[str, NDArray[np.i
         "distance": similarity.distance,
         "distance_sigma": similarity.distance_sigma,
         "shared_sigma": similarity.shared_sigma,
+        "shells": similarity.shells,
         "information": similarity.information,
     }
     return {
@@ -155,7 +156,9 @@ def main() -> None:
     seconds = time.perf_counter() - started
     print(f"{n_problems} problems of series {arguments.seed} in {seconds:.0f} s")
     if arguments.json:
-        arguments.json.write_text(json.dumps({"table": table, "problems": rows, "seconds": seconds}, indent=1))
+        arguments.json.write_text(
+            json.dumps({"table": table, "problems": rows, "seconds": seconds}, indent=1)
+        )
 
 
 if __name__ == "__main__":
