@@ -7,10 +7,12 @@ import xarray as xr
 from scipy.spatial.transform import Rotation
 
 from regroup_dask.errors import InputError
-from regroup_dask.science import frames, grouping
+from regroup_dask.science import frames, grouping, sparse_grouping
 from regroup_dask.science.reliability import Reliability
 from regroup_dask.science.shell_model import ShellComparison
 
+# Above this the methods that look at all pairs together take too long; the graph of nearest maps says enough.
+MOST_DENSE_CLASSES = 300
 RELIABILITY_FIELDS = ("signal_fraction", "noise_variance", "scale_error", "decorrelation")
 
 
@@ -62,16 +64,7 @@ def group_pairs(
         raise InputError(f"n_particles has {len(sizes)} values for {n_classes} classes: give one per class.")
     measure = pairs["correlation" if similarity == "correlation" else "similarity"].values
     structural = similarity != "correlation" and "distance" in pairs
-    found = grouping.group_classes(
-        np.clip(measure, 0, 1),
-        n_superclasses,  # type: ignore[arg-type]
-        distance=pairs["distance"].values if structural else None,
-        distance_sigma=pairs["distance_sigma"].values if structural else None,
-        shared_sigma=pairs["shared_sigma"].values if structural and "shared_sigma" in pairs else None,
-        information=pairs["information"].values if structural and "information" in pairs else None,
-        shells=_shells(pairs) if structural else None,
-        seed=seed,
-    )
+    found = _group(pairs, measure, n_superclasses, structural=structural, seed=seed)
     order = superclass_order(found.labels, sizes)
     labels = order[found.labels]
     references = reference_classes(labels, sizes)
@@ -99,6 +92,44 @@ def group_pairs(
     if n_particles is not None:
         coords["n_particles"] = ("class_id", sizes)
     return xr.Dataset(data, coords=coords, attrs=_curves(found))
+
+
+def _group(
+    pairs: xr.Dataset, measure: np.ndarray, n_superclasses: int | str, *, structural: bool, seed: int
+) -> grouping.Grouping:
+    """Group densely when every pair was compared, else on the graph of those that were."""
+    n_classes = len(measure)
+    compared = np.isfinite(measure)
+    if compared.all() and n_classes <= MOST_DENSE_CLASSES:
+        return grouping.group_classes(
+            np.clip(measure, 0, 1),
+            n_superclasses,  # type: ignore[arg-type]
+            distance=pairs["distance"].values if structural else None,
+            distance_sigma=pairs["distance_sigma"].values if structural else None,
+            shared_sigma=pairs["shared_sigma"].values if structural and "shared_sigma" in pairs else None,
+            information=pairs["information"].values if structural and "information" in pairs else None,
+            shells=_shells(pairs) if structural else None,
+            seed=seed,
+        )
+    distance = pairs["distance"].values if structural else 1 - measure
+    sigma = pairs["distance_sigma"].values if structural else np.where(compared, 0.01, np.nan)
+    sparse = sparse_grouping.group_sparse(distance, sigma, n_superclasses)
+    candidates = np.arange(1, len(sparse.eigengap_curve) + 1)
+    unknown = np.full(len(candidates), np.nan)
+    return grouping.Grouping(
+        labels=sparse.labels,
+        n_superclasses=sparse.n_superclasses,
+        class_stability=sparse.class_stability,
+        superclass_stability=np.array(
+            [sparse.class_stability[sparse.labels == label].mean() for label in range(sparse.n_superclasses)]
+        ),
+        candidate_superclasses=candidates,
+        stability_curve=unknown,
+        eigengap_curve=sparse.eigengap_curve,
+        separation_curve=unknown,
+        junk=np.zeros(n_classes, bool),
+        reason=("",) * n_classes,
+    )
 
 
 def _shells(pairs: xr.Dataset) -> ShellComparison | None:
