@@ -80,6 +80,10 @@ class PairProblem(NamedTuple):
         float32 (c,).
     cube : numpy.ndarray
         float32, flat view of the moving spectrum.
+    energies : numpy.ndarray
+        float64 (3, finest + 1), sums over shells up to each of w P_fixed, w P_moving and w^2 P_fixed P_moving.
+    curvature : numpy.ndarray
+        float64 (finest + 1, 6, 6), weighted curvature summed over shells up to each.
     """
 
     fixed: PreparedMap
@@ -88,6 +92,8 @@ class PairProblem(NamedTuple):
     shell_weight: np.ndarray
     weight: np.ndarray
     cube: np.ndarray
+    energies: np.ndarray
+    curvature: np.ndarray
 
     def centre_term(self, rotation: np.ndarray, hand: float) -> np.ndarray:
         """Return what to add to a centred shift to get the shift between the maps."""
@@ -99,11 +105,8 @@ class PairProblem(NamedTuple):
 
     def chance(self, shell: int) -> float:
         """Return the standard deviation of the score of unrelated maps over shells up to one."""
-        ends = particle_coefficients(self.plan.finest_shell)[2]
-        count = np.diff(ends, prepend=0)[: shell + 1]
-        w, a, b = (x[: shell + 1] for x in (self.shell_weight, self.fixed.power, self.moving.power))
-        norm = math.sqrt(float((count * w * a).sum() * (count * w * b).sum()))
-        return math.sqrt(0.5 * float((count * w**2 * a * b).sum())) / max(norm, 1e-300)
+        fixed, moving, product = self.energies[:, min(shell, self.plan.finest_shell)]
+        return math.sqrt(0.5 * product) / max(math.sqrt(fixed * moving), 1e-300)
 
 
 def pair_problem(fixed: PreparedMap, moving: PreparedMap, plan: AlignmentPlan) -> PairProblem:
@@ -120,9 +123,24 @@ def pair_problem(fixed: PreparedMap, moving: PreparedMap, plan: AlignmentPlan) -
     if not weight.any():
         weight = np.where(power > 0, 1.0 / np.maximum(power, 1e-300), 0.0)
         weight[0] = 0.0
-    _, shells, _ = particle_coefficients(plan.finest_shell)
-    cube = moving.cube.reshape(-1).view(np.float32)
-    return PairProblem(fixed, moving, plan, weight, weight.astype(np.float32)[shells], cube)
+    return _weighted(fixed, moving, plan, weight)
+
+
+def _weighted(fixed: PreparedMap, moving: PreparedMap, plan: AlignmentPlan, weight: np.ndarray) -> PairProblem:
+    """Put a pair together with weights per shell and everything that follows from them."""
+    _, shells, ends = particle_coefficients(plan.finest_shell)
+    count = np.diff(ends, prepend=0)
+    terms = np.stack([weight * fixed.power, weight * moving.power, weight**2 * fixed.power * moving.power])
+    return PairProblem(
+        fixed,
+        moving,
+        plan,
+        weight,
+        weight.astype(np.float32)[shells],
+        moving.cube.reshape(-1).view(np.float32),
+        np.cumsum(count * terms, axis=1),
+        np.cumsum(weight[:, None, None] * fixed.curvature, axis=0),
+    )
 
 
 def refine_over(
@@ -130,9 +148,7 @@ def refine_over(
 ) -> CandidatePoses:
     frequency, _, ends = particle_coefficients(problem.plan.finest_shell)
     shell = min(shell, problem.plan.finest_shell)
-    count = np.diff(ends, prepend=0)[: shell + 1]
-    w = problem.shell_weight[: shell + 1]
-    hessian = np.tensordot(w, problem.fixed.curvature[: shell + 1], axes=1)
+    fixed_energy, moving_energy, _ = problem.energies[:, shell]
     rotation, shift = poses.rotation.copy(), poses.shift.copy()
     score = refine_poses(
         problem.cube,
@@ -143,9 +159,9 @@ def refine_over(
         problem.weight,
         int(ends[shell]),
         float(problem.plan.particle_box),
-        hessian,
-        float((w * count * problem.fixed.power[: shell + 1]).sum()),
-        float((w * count * problem.moving.power[: shell + 1]).sum()),
+        problem.curvature[shell],
+        float(fixed_energy),
+        float(moving_energy),
         rotation,
         shift,
         poses.hand,
@@ -161,7 +177,7 @@ def reweighed(problem: PairProblem, poses: CandidatePoses, index: int) -> PairPr
     What noise was estimated and what structure was taken to be shared gives way to what is found: the weights
     become those of the likelihood, whatever sets the two maps apart.
     """
-    frequency, shells, ends = particle_coefficients(problem.plan.finest_shell)
+    frequency, _, ends = particle_coefficients(problem.plan.finest_shell)
     cross, fixed, moving = shell_products(
         problem.cube,
         problem.moving.cube.shape[2] - 1,
@@ -184,7 +200,7 @@ def reweighed(problem: PairProblem, poses: CandidatePoses, index: int) -> PairPr
     weight[0] = 0.0
     if not weight.any():
         return problem
-    return problem._replace(shell_weight=weight, weight=weight.astype(np.float32)[shells])
+    return _weighted(problem.fixed, problem.moving, problem.plan, weight)
 
 
 def polish_best(problem: PairProblem, poses: CandidatePoses) -> CandidatePoses:
@@ -282,19 +298,22 @@ def _within_limit(problem: PairProblem, poses: CandidatePoses) -> np.ndarray:
 
 def _distinct(poses: CandidatePoses, degrees: float, count: int) -> CandidatePoses:
     """Keep the best-scored poses that differ from better ones by an angle or hand, at most `count` per hand."""
-    cosine = 1.0 + 2.0 * math.cos(math.radians(degrees))
+    order = np.argsort(-poses.score, kind="stable")
+    matrices = poses.rotation[order].reshape(-1, 9)
+    hand = poses.hand[order]
+    near = matrices @ matrices.T > 1.0 + 2.0 * math.cos(math.radians(degrees))
+    near &= hand[:, None] == hand[None, :]
     kept: list[int] = []
-    taken = {1.0: 0, -1.0: 0}
-    for i in np.argsort(-poses.score, kind="stable"):
-        hand = float(poses.hand[i])
-        if taken[hand] >= count:
-            continue
-        same = [k for k in kept if poses.hand[k] == hand]
-        if same and (np.einsum("kab,ab->k", poses.rotation[same], poses.rotation[i]) > cosine).any():
-            continue
-        kept.append(int(i))
-        taken[hand] += 1
-    return poses.take(np.array(kept, dtype=np.int64))
+    for side in (1.0, -1.0):
+        left = hand == side
+        for _ in range(count):
+            if not left.any():
+                break
+            first = int(np.argmax(left))
+            kept.append(first)
+            left &= ~near[first]
+            left[first] = False
+    return poses.take(order[np.sort(np.array(kept, dtype=np.int64))])
 
 
 def _promising(poses: CandidatePoses, deviation: float, most: int) -> CandidatePoses:
