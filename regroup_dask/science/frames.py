@@ -71,7 +71,7 @@ class PredictedPair(NamedTuple):
 def complete_pairs(
     rotation: np.ndarray, shift_angstrom: np.ndarray, mirrored: np.ndarray, weight: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Fill the lower triangle with the inverse poses of the upper one, symmetrically weighted, identity on the diagonal.
+    """Fill the lower triangle with the inverse poses of the upper one, and the diagonal with the identity.
 
     Only pairs (i, j) with i < j are read.
     """

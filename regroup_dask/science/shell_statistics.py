@@ -1,7 +1,7 @@
 """Power and cross power per Fourier shell of two maps at a pose, on the working box.
 
-The moving map is rotated in Fourier space: its zero-padded spectrum is read at R^T k, its shift is a phase. At
-a rotation that is exactly the identity no interpolation happens and the sums are exact.
+The moving map is rotated in Fourier space: its zero-padded spectrum is read at R^T k, its shift is a phase.
+At a rotation that is exactly the identity no interpolation happens and the sums are exact.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from numba import njit
 
 from regroup_dask.science.fourier import frequencies
 from regroup_dask.science.fourier_interpolation import interpolate_rotated, shift_values
-
 
 PADDING = 1.75
 """How many times its box a map is zero-padded to before its spectrum is read between the nodes."""
