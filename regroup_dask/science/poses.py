@@ -67,11 +67,14 @@ def promising_poses(poses: CandidatePoses, deviation: float, most: int) -> Candi
     or by a fifth of the best score where the map is what makes poses alike (pseudosymmetry).
     """
     kept: list[int] = []
+    highest = float(poses.score.max())
     for hand in (1.0, -1.0):
         here = np.flatnonzero(poses.hand == hand)
         here = here[np.argsort(-poses.score[here], kind="stable")][:most]
         if here.size:
             top = float(poses.score[here[0]])
+            if top < min(highest - 4.0 * deviation, 0.8 * highest):  # a hand that has lost: its best two will do
+                here = here[:2]
             good = poses.score[here] >= min(top - 4.0 * deviation, 0.8 * top)
             good[:2] = True
             kept.extend(here[good])
