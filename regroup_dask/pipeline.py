@@ -19,14 +19,14 @@ from distributed import Client
 
 from regroup_dask.errors import RegroupWarning
 from regroup_dask.formats import result_tables, volume_store
-from regroup_dask.formats.class_store import write_classes
+from regroup_dask.formats.class_store import read_classes, write_classes
 from regroup_dask.formats.consolidate import consolidate
 from regroup_dask.formats.pairs_store import read_pairs, write_pairs
 from regroup_dask.formats.run_folder import check_output, read_run, run_folder, write_run
 from regroup_dask.progress import Listener, StageClock, silent
 from regroup_dask.report.page import write_page
 from regroup_dask.settings import Settings
-from regroup_dask.steps import averaging, comparing, grouping, particles, tables
+from regroup_dask.steps import averaging, comparing, grouping, particles, polishing, tables
 from regroup_dask.steps.inputs import Inputs, check_classes, fingerprints
 from regroup_dask.steps.mask import write_mask
 from regroup_dask.steps.run_context import RunContext
@@ -124,6 +124,9 @@ def regroup_inputs(
             frame=settings.frame,
             seed=settings.seed,
         )
+        if settings.align and inputs.mask is None:
+            classes_store = folder / CLASSES
+            groups = polishing.polish_poses(groups, read_classes(classes_store), classes_store, settings, run)
         counts = None
         if inputs.source is not None:
             counts, groups = _count(inputs, groups, settings, run)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import cast
+import mmap
+from typing import Any, cast
 
 import numpy as np
 
@@ -27,6 +28,7 @@ __all__ = [
     "open_data",
     "read_checked",
     "read_header",
+    "release_pages",
     "slab_ranges",
     "write_mrc",
 ]
@@ -75,6 +77,7 @@ def read_checked(values: np.ndarray, path: str) -> np.ndarray:
     lowest, highest = math.inf, -math.inf
     for begin, end in slab_ranges(shape):
         density[begin:end] = values[begin:end]
+        release_pages(values)
         slab = density[begin:end]
         low, high = float(slab.min()), float(slab.max())
         if not (math.isfinite(low) and math.isfinite(high)):
@@ -87,3 +90,14 @@ def read_checked(values: np.ndarray, path: str) -> np.ndarray:
     if lowest == highest:
         raise InputError(f"{path} is constant: every voxel is {lowest:g}, so there is nothing to compare.")
     return density
+
+
+def release_pages(values: Any) -> None:
+    """Let go of the pages that reading from a memory map brought in; they are read again when needed.
+
+    They are the system's cache and cost nothing, but count as this process's memory, and Dask pauses a worker
+    for it.
+    """
+    mapping = getattr(values, "_mmap", None)
+    if mapping is not None and hasattr(mmap, "MADV_DONTNEED"):
+        mapping.madvise(mmap.MADV_DONTNEED)

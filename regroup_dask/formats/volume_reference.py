@@ -52,7 +52,7 @@ class VolumeSeries(NamedTuple):
 
 
 class LazyMap:
-    """One map [z, y, x] on disk that is read as far as it is indexed, as float32.
+    """One map [z, y, x] on disk; what is indexed of it is read, as a new float32 array.
 
     Parameters
     ----------
@@ -72,7 +72,9 @@ class LazyMap:
     def __getitem__(self, key: Any) -> np.ndarray:
         if self._index is not None:
             key = (self._index, *(key if isinstance(key, tuple) else (key,)))
-        return np.ascontiguousarray(self._values[key], dtype=np.float32)
+        read = np.array(self._values[key], dtype=np.float32, order="C")
+        mrc.release_pages(self._values)
+        return read
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.asarray(self[:], dtype=dtype)

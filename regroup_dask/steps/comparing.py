@@ -82,7 +82,13 @@ def compare_maps(
     store = run.work / "maps.zarr"
     box = prepare.working_box(references[0].box)
     statistics = _reduce(references, box, store, run)
-    plan = _plan(references[0], box, statistics, settings)
+    plan = plan_for_maps(
+        box=box,
+        voxel_size_angstrom=prepare.working_voxel_size(references[0].box, references[0].voxel_size_angstrom),
+        radii_angstrom=np.array([entry.particle_radius_angstrom for entry in statistics]),
+        resolutions_angstrom=np.array([entry.resolution_angstrom for entry in statistics]),
+        settings=settings,
+    )
     map_store.create_arrays(store, len(references), align.prepared_shapes(plan))
     has_mask = mask is not None
     if mask is not None:
@@ -125,16 +131,32 @@ def _reduce(
     return tuple(prepare.statistics_of(result) for result in results)
 
 
-def _plan(
-    reference: VolumeReference, box: int, statistics: tuple[noise.MapStatistics, ...], settings: Settings
+def plan_for_maps(
+    *,
+    box: int,
+    voxel_size_angstrom: float,
+    radii_angstrom: np.ndarray,
+    resolutions_angstrom: np.ndarray,
+    settings: Settings,
 ) -> align.AlignmentPlan:
-    radii = [entry.particle_radius_angstrom for entry in statistics if np.isfinite(entry.particle_radius_angstrom)]
-    resolutions = [entry.resolution_angstrom for entry in statistics if np.isfinite(entry.resolution_angstrom)]
+    """Choose how to align from what was measured of all maps: the median particle and resolution decide.
+
+    Parameters
+    ----------
+    box, voxel_size_angstrom
+        Of the working maps.
+    radii_angstrom, resolutions_angstrom
+        Particle radius and resolution of each map, NaN where not known.
+    settings
+        Parameters of the run.
+    """
+    radii = radii_angstrom[np.isfinite(radii_angstrom)]
+    resolutions = resolutions_angstrom[np.isfinite(resolutions_angstrom)]
     return align.plan_alignment(
         box=box,
-        voxel_size_angstrom=prepare.working_voxel_size(reference.box, reference.voxel_size_angstrom),
-        particle_radius_angstrom=float(np.median(radii)) if radii else None,
-        resolution_angstrom=float(np.median(resolutions)) if resolutions else None,
+        voxel_size_angstrom=voxel_size_angstrom,
+        particle_radius_angstrom=float(np.median(radii)) if len(radii) else None,
+        resolution_angstrom=float(np.median(resolutions)) if len(resolutions) else None,
         maximum_shift_angstrom=settings.maximum_shift_angstrom,
         hand="detect" if settings.hand == "detect" and settings.align else "off",
     )
