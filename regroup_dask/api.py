@@ -266,12 +266,20 @@ def regroup(
     target = Path(output)
     client = current_client() if client is None else client
     with tempfile.TemporaryDirectory(prefix="regroup_dask_") as folder:
-        series = _series(volumes, voxel_size_angstrom, Path(folder))
-        inputs = inputs_of_files(
-            series, particles, passthrough=passthrough, mask=mask, class_prefix=class_prefix, scratch=Path(folder)
-        )
+        with pipeline.heard_warnings(StageClock(listener)) as heard:
+            series = _series(volumes, voxel_size_angstrom, Path(folder))
+            inputs = inputs_of_files(
+                series, particles, passthrough=passthrough, mask=mask, class_prefix=class_prefix, scratch=Path(folder)
+            )
         return pipeline.regroup_inputs(
-            inputs, settings, target, client=client, listener=listener, resume=resume, overwrite=overwrite
+            inputs,
+            settings,
+            target,
+            client=client,
+            listener=listener,
+            resume=resume,
+            overwrite=overwrite,
+            heard_before=heard,
         )
 
 

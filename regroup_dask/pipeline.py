@@ -9,7 +9,7 @@ import platform
 import shutil
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -83,6 +83,7 @@ def regroup_inputs(
     overwrite: bool = False,
     command: str | None = None,
     earlier: Path | None = None,
+    heard_before: Sequence[str] = (),
 ) -> Regrouped:
     """Regroup the classes of one job.
 
@@ -104,6 +105,8 @@ def regroup_inputs(
         The command line, for the record.
     earlier
         Folder of an earlier run with the same inputs: its pairs are taken, nothing is aligned again.
+    heard_before
+        Warnings of finding the inputs, for the record.
     """
     check_output(output, resume=resume, overwrite=overwrite)
     identity = {"settings": settings.as_dict(), "inputs": fingerprints(inputs)}
@@ -112,6 +115,7 @@ def regroup_inputs(
         heard_warnings(clock) as heard,
         run_folder(output, resume=resume, overwrite=overwrite, identity=identity) as folder,
     ):
+        heard.extend(heard_before)
         run = RunContext(folder, client, clock)
         check_classes(inputs, settings.exclude_classes)
         selection = _select(inputs, settings, run)
@@ -168,12 +172,13 @@ def _select(inputs: Inputs, settings: Settings, run: RunContext) -> Selection:
         counts, silent_rows = particles.survey(inputs.source, run)
         if silent_rows:
             warnings.warn(
-                f"{silent_rows} particles have no class posterior (NaN or all zero) and go to remaining.",
+                f"Particles without a class (no posterior, NaN or all zero): {silent_rows}; they go to remaining.",
                 RegroupWarning,
                 stacklevel=2,
             )
         sizes = np.array([counts.get(reference.class_id, 0) for reference in inputs.series.references], np.int64)
-    return select_classes(inputs.series, sizes, settings)
+    without_map = () if inputs.source is None else inputs.source.class_ids
+    return select_classes(inputs.series, sizes, settings, without_map=without_map)
 
 
 def _compare(inputs: Inputs, selection: Selection, settings: Settings, run: RunContext) -> xr.Dataset:
@@ -251,7 +256,7 @@ def _version(package: str) -> str:
 
 @contextlib.contextmanager
 def heard_warnings(clock: StageClock) -> Iterator[list[str]]:
-    """Collect the warnings meant for a person, and pass each on as it comes."""
+    """Collect the warnings meant for a person, and pass each on as it comes: Python shows them if nobody listens."""
     heard: list[str] = []
     show = warnings.showwarning
 
@@ -260,6 +265,8 @@ def heard_warnings(clock: StageClock) -> Iterator[list[str]]:
             if str(message) not in heard:
                 heard.append(str(message))
                 clock.say(f"Note: {message}")
+                if clock.listener is silent:
+                    show(message, category, *rest, **more)
         else:
             show(message, category, *rest, **more)
 

@@ -103,7 +103,7 @@ def run_job(
     }
     with tempfile.TemporaryDirectory(prefix="regroup_dask_") as folder:
         scratch = Path(folder)
-        with listener_for(console, quiet=quiet) as listener, pipeline.heard_warnings(StageClock(listener)):
+        with listener_for(console, quiet=quiet) as listener, pipeline.heard_warnings(StageClock(listener)) as heard:
             if job_folder is not None:
                 inputs = inputs_of_job(job_folder, scratch=scratch, **found)
             else:
@@ -122,6 +122,7 @@ def run_job(
                 resume=resume,
                 overwrite=overwrite,
                 command=pipeline.command_line(),
+                heard_before=heard,
             )
     if not quiet:
         show_result(Console(), result)

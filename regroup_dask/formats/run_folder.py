@@ -53,6 +53,7 @@ def run_folder(output: Path, *, resume: bool, overwrite: bool, identity: dict[st
     resumed = partial.exists()
     if resumed:
         _check_identity(partial, identity)
+    above = [folder for folder in partial.parents if not folder.exists()]
     try:
         partial.mkdir(parents=True, exist_ok=True)
         write_run(partial, {"status": "incomplete", "identity": identity, "resume_with": "--resume"})
@@ -66,6 +67,9 @@ def run_folder(output: Path, *, resume: bool, overwrite: bool, identity: dict[st
         # Nothing of a run whose input was wrong is worth keeping.
         if not resumed:
             shutil.rmtree(partial, ignore_errors=True)
+            for made in above:
+                with contextlib.suppress(OSError):
+                    made.rmdir()
         raise
     shutil.rmtree(partial / WORK, ignore_errors=True)
     if output.exists():
@@ -77,6 +81,8 @@ def check_output(output: Path, *, resume: bool, overwrite: bool) -> None:
     """Refuse an output folder that exists, or an interrupted run, unless told what to do with it."""
     if resume and overwrite:
         raise InputError("Give --resume or --overwrite, not both.")
+    if not output.name:
+        raise InputError(f"The output folder {str(output)!r} has no name of its own: give the name of a folder to make.")
     partial = partial_folder(output)
     if output.exists() and not overwrite:
         if resume and not partial.exists():
@@ -88,6 +94,11 @@ def check_output(output: Path, *, resume: bool, overwrite: bool) -> None:
         raise OutputExistsError(
             f"The folder {output} was not made by regroup-dask (it has no {RUN_FILE}) and is not overwritten: give "
             "another name."
+        )
+    if partial.exists() and not _is_ours(partial):
+        raise OutputExistsError(
+            f"{partial}, where an unfinished run would lie, was not made by regroup-dask (it has no {RUN_FILE}): move it "
+            "away, or give another name."
         )
     if partial.exists() and not (resume or overwrite):
         raise OutputExistsError(
