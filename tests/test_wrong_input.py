@@ -175,7 +175,7 @@ def test_number_of_superclasses_out_of_range(refused, value):
 def test_number_of_superclasses_out_of_range_says_what_was_excluded(refused):
     sentence = refused("J10", "-k", 3, "--exclude-classes", "1", "-o", "OUT")
     assert "from 1 to 2" in sentence
-    assert "1 excluded" in sentence
+    assert "class 1 excluded" in sentence
 
 
 @pytest.mark.parametrize("value", ["two", "2.5", ""])

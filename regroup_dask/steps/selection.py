@@ -97,11 +97,11 @@ def _check_count(settings: Settings, class_ids: np.ndarray, status: list[str], n
     for word, reason in ((EXCLUDED, "excluded"), (TOO_SMALL, f"under {settings.minimum_class_size} particles")):
         ids = class_ids[np.array(status) == word]
         if len(ids):
-            left_out.append(f"{_ids(ids)} {reason}")
+            left_out.append(f"{'class' if len(ids) == 1 else 'classes'} {_ids(ids)} {reason}")
     explained = f"{len(class_ids)} classes" + (f", {'; '.join(left_out)}" if left_out else ", none left out")
     if n_kept < 2:
         raise InputError(
-            f"Only {n_kept} of the classes is left to group ({explained}): at least 2 are needed; exclude fewer or "
+            f"Too few classes are left to group: {n_kept} ({explained}), and at least 2 are needed; exclude fewer or "
             "lower --minimum-class-size."
         )
     count = settings.n_superclasses
