@@ -17,13 +17,13 @@ from distributed import Client
 from regroup_dask import pipeline
 from regroup_dask.errors import InputError
 from regroup_dask.formats.particles import ParticleSource
-from regroup_dask.formats.volumes import VolumeSeries, find_volumes, open_volumes, series_of
+from regroup_dask.formats.volumes import VolumeSeries, find_mask, find_volumes, open_volumes, series_of
 from regroup_dask.pipeline import Regrouped
 from regroup_dask.progress import Listener, StageClock, silent
 from regroup_dask.settings import Settings
 from regroup_dask.single_pair import Alignment, align_two
 from regroup_dask.steps import comparing, grouping
-from regroup_dask.steps.inputs import find_mask, inputs_of_files
+from regroup_dask.steps.inputs import inputs_of_files
 from regroup_dask.steps.run_context import RunContext
 from regroup_dask.steps.selection import select_classes
 from regroup_dask.tasks.connect import current_client
@@ -141,7 +141,7 @@ def compare(
         run = RunContext(Path(folder), client, StageClock(listener))
         with pipeline.heard_warnings(run.clock):
             found = comparing.compare_maps(
-                references, selection, settings, run, mask=find_mask(mask, series)
+                references, selection, settings, run, mask=None if mask is None else find_mask(mask, series=series)
             )
         return found.pairs
 

@@ -27,7 +27,7 @@ from regroup_dask.progress import Listener, StageClock, silent
 from regroup_dask.report.page import write_page
 from regroup_dask.settings import Settings
 from regroup_dask.steps import averaging, comparing, grouping, particles, polishing, tables
-from regroup_dask.steps.inputs import Inputs, check_classes, fingerprints
+from regroup_dask.steps.inputs import Inputs, check_inputs, fingerprints
 from regroup_dask.steps.mask import write_mask
 from regroup_dask.steps.run_context import RunContext
 from regroup_dask.steps.selection import Selection, select_classes
@@ -117,7 +117,7 @@ def regroup_inputs(
     ):
         heard.extend(heard_before)
         run = RunContext(folder, client, clock)
-        check_classes(inputs, settings.exclude_classes)
+        check_inputs(inputs, settings.exclude_classes)
         selection = _select(inputs, settings, run)
         pairs = _compare(inputs, selection, settings, run) if earlier is None else _copy_comparison(earlier, folder)
         groups = grouping.group_pairs(
@@ -143,6 +143,7 @@ def regroup_inputs(
                 paths,
                 inputs.series.box,
                 inputs.series.voxel_size_angstrom,
+                output=output,
                 series_zip=folder / "series.zip",
                 mask=mask,
             )

@@ -74,6 +74,7 @@ def measure_pair(
         moving.spectrum,
         moving.padded,
         moving.shell_power,
+        box=plan.box,
         rotation=rotation,
         shift_voxels=shift / plan.voxel_size_angstrom,
         mirrored=mirrored,

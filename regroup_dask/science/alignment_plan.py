@@ -156,7 +156,7 @@ def particle_coefficients(finest_shell: int) -> tuple[np.ndarray, np.ndarray, np
     Returns
     -------
     frequency : numpy.ndarray
-        int16 (3, c), rows kx, ky, kz; one of k and -k.
+        float32 (3, c), rows kx, ky, kz; one of k and -k, kx >= 0.
     shell : numpy.ndarray
         int16 (c,), round(|k|).
     ends : numpy.ndarray
@@ -169,7 +169,7 @@ def particle_coefficients(finest_shell: int) -> tuple[np.ndarray, np.ndarray, np
     half = (kx > 0) | ((kx == 0) & ((ky > 0) | ((ky == 0) & (kz > 0))))
     keep = np.flatnonzero(half & (shell <= finest_shell))
     keep = keep[np.argsort(shell[keep], kind="stable")]
-    frequency = np.stack([kx[keep], ky[keep], kz[keep]]).astype(np.int16)
+    frequency = np.stack([kx[keep], ky[keep], kz[keep]]).astype(np.float32)
     shells = shell[keep].astype(np.int16)
     ends = np.searchsorted(shells, np.arange(finest_shell + 1), side="right").astype(np.int64)
     for array in (frequency, shells, ends):

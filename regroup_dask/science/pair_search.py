@@ -28,6 +28,10 @@ from regroup_dask.science.translation import best_shifts
 SHARED_STRUCTURE = 0.9
 """Correlation that two noise-free class maps are taken to have; it keeps strong shells from drowning the others."""
 
+CLEAR_DEVIATIONS = 6.0
+CLEAR_RATIO = 0.6
+"""A best pose this far above the next, in standard deviations of chance and as a ratio, ends the search."""
+
 DIFFERENT_DEGREES = 10.0
 """Poses further apart than this are different poses."""
 
@@ -69,7 +73,7 @@ class PairProblem(NamedTuple):
     weight : numpy.ndarray
         float32 (c,).
     cube : numpy.ndarray
-        float32 view of the moving spectrum.
+        float32, flat view of the moving spectrum.
     """
 
     fixed: PreparedMap
@@ -111,7 +115,7 @@ def pair_problem(fixed: PreparedMap, moving: PreparedMap, plan: AlignmentPlan) -
         weight = np.where(power > 0, 1.0 / np.maximum(power, 1e-300), 0.0)
         weight[0] = 0.0
     _, shells, _ = particle_coefficients(plan.finest_shell)
-    cube = moving.cube.view(np.float32).reshape(*moving.cube.shape, 2)
+    cube = moving.cube.reshape(-1).view(np.float32)
     return PairProblem(fixed, moving, plan, weight, weight.astype(np.float32)[shells], cube)
 
 
@@ -126,6 +130,7 @@ def _refine(
     rotation, shift = poses.rotation.copy(), poses.shift.copy()
     score = refine_poses(
         problem.cube,
+        problem.moving.cube.shape[2] - 1,
         float(OVERSAMPLING),
         frequency,
         problem.fixed.coefficients,
@@ -171,7 +176,7 @@ def coarse_poses(problem: PairProblem, count: int) -> CandidatePoses:
         best = np.empty(flat.shape[0], dtype=np.float32)
         which = np.empty(flat.shape[0], dtype=np.int64)
         _best_over_bank(flat, best, which)
-        peaks = separated_peaks(best, grid.quaternions, count, math.cos(math.radians(9.0)))
+        peaks = separated_peaks(best.reshape(values.shape[1:4]), grid.quaternions, count, 18.0)
         rotation = quaternion_to_matrix(grid.quaternions[peaks])
         parts.append(
             CandidatePoses(
@@ -192,7 +197,7 @@ def amplitude_poses(problem: PairProblem, count: int) -> CandidatePoses:
     weight = np.interp(radius, np.arange(plan.finest_shell + 1), problem.shell_weight) * radius**2
     moving = problem.moving.amplitudes * weight.astype(np.float32)
     values = correlate_rotations(problem.fixed.amplitudes[:, :, None], moving, grid, first_degree=2)
-    peaks = separated_peaks(values[0, ..., 0].ravel(), grid.quaternions, count, math.cos(math.radians(6.0)))
+    peaks = separated_peaks(np.ascontiguousarray(values[0, ..., 0]), grid.quaternions, count, 12.0)
     rotation = quaternion_to_matrix(grid.quaternions[peaks])
     hand = np.ones(len(peaks))
     if plan.hand == "detect":
@@ -201,6 +206,7 @@ def amplitude_poses(problem: PairProblem, count: int) -> CandidatePoses:
     terms = problem.fixed.centre_voxels - hand[:, None] * (rotation @ problem.moving.centre_voxels)
     shift, _ = best_shifts(
         problem.cube,
+        problem.moving.cube.shape[2] - 1,
         float(OVERSAMPLING),
         frequency,
         problem.fixed.coefficients,
@@ -244,8 +250,49 @@ def _distinct(poses: CandidatePoses, degrees: float, count: int) -> CandidatePos
     return poses.take(np.array(kept, dtype=np.int64))
 
 
+def _promising(poses: CandidatePoses, deviation: float, most: int) -> CandidatePoses:
+    """Keep the poses, best first, whose score could still turn out to be the best, at most `most` per hand.
+
+    Scores over more shells and after more steps can rise: by a few standard deviations of chance agreement, or by
+    a fifth of the best score where the map is what makes poses alike (pseudosymmetry).
+    """
+    kept: list[int] = []
+    for hand in (1.0, -1.0):
+        here = np.flatnonzero(poses.hand == hand)
+        if not here.size:
+            continue
+        here = here[np.argsort(-poses.score[here], kind="stable")][:most]
+        top = float(poses.score[here[0]])
+        kept.extend(here[poses.score[here] >= min(top - 4.0 * deviation, 0.8 * top)])
+    order = np.array(kept, dtype=np.int64)
+    return poses.take(order[np.argsort(-poses.score[order], kind="stable")])
+
+
+def _funnel(problem: PairProblem, poses: CandidatePoses) -> CandidatePoses:
+    """Refine many poses a little and few of them more, up to the middle shells."""
+    poses = _refine(problem, poses, 4, 4, 0.5)
+    inside = _within_limit(problem, poses)
+    if inside.any():
+        poses = poses.take(np.flatnonzero(inside))
+    poses = _promising(_distinct(poses, 8.0, 12), 2.0 * problem.chance(4), 12)
+    poses = _refine(problem, poses, 6, 5, 0.2)
+    poses = _promising(_distinct(poses, DIFFERENT_DEGREES, 8), problem.chance(6), 6)
+    poses = _refine(problem, poses, 9, 5, 0.05)
+    return _distinct(poses, DIFFERENT_DEGREES, 4)
+
+
+def _is_clear(problem: PairProblem, poses: CandidatePoses) -> bool:
+    """Tell whether the best pose stands so far above the rest that no other search can find a better one."""
+    second = float(poses.score[1]) if len(poses.score) > 1 else 0.0
+    chance = problem.chance(9)
+    return bool(poses.score[0] - second > CLEAR_DEVIATIONS * chance and second < CLEAR_RATIO * poses.score[0])
+
+
 def search_pair(problem: PairProblem) -> tuple[CandidatePoses, int, int | None, float]:
     """Search all rotations, shifts within the limit and, if planned, both hands.
+
+    The complex coefficients of the coarse shells come first. Only when their best pose does not stand clear of the
+    next does the rotation function of amplitudes add its candidates, each with its best shift.
 
     Returns
     -------
@@ -257,21 +304,15 @@ def search_pair(problem: PairProblem) -> tuple[CandidatePoses, int, int | None, 
     confidence : float
     """
     plan = problem.plan
-    poses = _join(
-        [coarse_poses(problem, plan.coarse_candidates), amplitude_poses(problem, plan.amplitude_candidates)]
-    )
-    poses = _refine(problem, poses, 5, 8, 0.3)
-    inside = _within_limit(problem, poses)
-    if inside.any():
-        poses = poses.take(np.flatnonzero(inside))
-    poses = _distinct(poses, DIFFERENT_DEGREES, 6)
-    poses = _refine(problem, poses, 9, 6, 0.05)
+    poses = _funnel(problem, coarse_poses(problem, plan.coarse_candidates))
+    if not _is_clear(problem, poses):
+        more = _funnel(problem, amplitude_poses(problem, plan.amplitude_candidates))
+        poses = _distinct(_join([poses, more]), DIFFERENT_DEGREES, 4)
+    poses = _promising(poses, problem.chance(9), 3)
+    poses = _refine(problem, poses, plan.finest_shell, 5, 0.003)
     poses = _distinct(poses, DIFFERENT_DEGREES, 3)
-    poses = _refine(problem, poses, plan.finest_shell, 8, 0.002)
-    poses = _distinct(poses, DIFFERENT_DEGREES, 3)
-    best = 0
     same = [i for i in range(1, len(poses.score)) if poses.hand[i] == poses.hand[0]]
     second = poses.score[same[0]] if same else 0.0
     confidence = float((poses.score[0] - second) / max(problem.chance(plan.finest_shell), 1e-12))
     other = [i for i in range(len(poses.score)) if poses.hand[i] != poses.hand[0]]
-    return poses, best, (other[0] if other else None), confidence
+    return poses, 0, (other[0] if other else None), confidence

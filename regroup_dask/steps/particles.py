@@ -142,13 +142,24 @@ def regroup_plan(source: ParticleSource, groups: xr.Dataset, settings: Settings)
 
 
 def superclass_maps(
-    paths: tuple[Path, ...], box: int, voxel_size_angstrom: float, *, series_zip: Path, mask: Path | None
+    paths: tuple[Path, ...],
+    box: int,
+    voxel_size_angstrom: float,
+    *,
+    output: Path,
+    series_zip: Path,
+    mask: Path | None,
 ) -> SuperclassMaps:
-    """Name the superclass maps for the sides that refer to them."""
+    """Name the superclass maps for the sides that refer to them.
+
+    RELION looks for maps from its project folder, which it runs in, so its model gets paths that do not depend on
+    where it is read: those that the maps will have when `output` is complete.
+    """
     return SuperclassMaps(
         paths=tuple(str(path) for path in paths),
         box=box,
         voxel_size_angstrom=voxel_size_angstrom,
         series_zip=str(series_zip),
         mask=None if mask is None else str(mask),
+        paths_for_relion=tuple(str(output.absolute() / "volumes" / path.name) for path in paths),
     )

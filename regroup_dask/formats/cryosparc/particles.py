@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -129,16 +129,18 @@ def open_cryosparc_particles(
     folder = _scratch_folder(scratch)
     primary = stack_files([open_dataset_file(path, scratch=folder) for path in paths])
     beside_files = [open_dataset_file(path, scratch=folder) for path in passthrough]
-    uid_index = build_uid_index(
-        (values["uid"] for _, values in primary.chunks(["uid"])), n_rows=primary.n_rows, scratch=folder
-    )
+    binary: set[str] = set()
+    uid_index = build_uid_index(_scan(primary, binary), n_rows=primary.n_rows, scratch=folder)
     refuse_duplicates(uid_index, primary.sizes)
     beside = join_passthrough(beside_files, primary, uid_index, scratch=folder)
     shutil.rmtree(uid_index.folder)
+    for part in beside:
+        for _ in _scan(part.stack, binary):
+            pass
 
     dtype = _joined_dtype(primary, beside)
     hard = () if present_prefixes(dtype.names or ()) else _hard_classes(primary, beside)
-    binary = _binary_columns(primary) | {name for part in beside for name in _binary_columns(part.stack)}
+    binary.intersection_update(dtype.names or ())
     schema = arrow_schema(dtype, binary=binary)
     table = JoinedTable(primary, beside, schema)
     has_rows = primary.n_rows > 0
@@ -214,12 +216,11 @@ def _joined_dtype(primary: StackedFiles, beside: Sequence[Passthrough]) -> np.dt
     return np.dtype([(name, dtype[name]) for dtype, names in dtypes for name in names])
 
 
-def _binary_columns(stack: StackedFiles) -> set[str]:
-    """Find text that is not UTF-8; each file is read once, piece by piece."""
+def _scan(stack: StackedFiles, binary: set[str]) -> Iterator[np.ndarray]:
+    """Read every row once, piece by piece: yield the uids, and note which columns hold text that is not UTF-8."""
     names = [name for name in stack.dtype.names or () if stack.dtype[name].kind == "S"]
-    found: set[str] = set()
-    for _, values in stack.chunks(names) if names else ():
-        for name in set(names) - found:
+    for _, values in stack.chunks(["uid", *names]):
+        for name in set(names) - binary:
             text = np.ascontiguousarray(values[name])
             if (text.view(np.uint8) < 128).all():
                 continue
@@ -227,8 +228,8 @@ def _binary_columns(stack: StackedFiles) -> set[str]:
                 for item in np.unique(text).tolist():
                     item.decode("utf-8")
             except UnicodeDecodeError:
-                found.add(name)
-    return found
+                binary.add(name)
+        yield values["uid"]
 
 
 def _hard_classes(primary: StackedFiles, beside: Sequence[Passthrough]) -> tuple[int, ...]:
