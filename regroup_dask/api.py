@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import dask
 import numpy as np
 import xarray as xr
 from distributed import Client
@@ -17,6 +18,7 @@ from distributed import Client
 from regroup_dask import pipeline
 from regroup_dask.errors import InputError
 from regroup_dask.formats.particles import ParticleSource
+from regroup_dask.formats.scratch_folder import scratch_folder
 from regroup_dask.formats.volumes import VolumeSeries, find_mask, find_volumes, open_volumes, series_of
 from regroup_dask.pipeline import Regrouped
 from regroup_dask.progress import Listener, StageClock, silent
@@ -127,7 +129,9 @@ def compare(
         minimum_class_size=minimum_class_size,
     )
     client = current_client() if client is None else client
-    with tempfile.TemporaryDirectory(prefix="regroup_dask_") as folder:
+    # Workers on other machines need a folder that they see: Dask's own setting says which.
+    beside = dask.config.get("temporary-directory", None)
+    with tempfile.TemporaryDirectory(prefix="regroup_dask_", dir=beside) as folder:
         series = _series(volumes, voxel_size_angstrom, Path(folder))
         sizes = None
         if n_particles is not None:
@@ -212,7 +216,7 @@ def regroup(
     frame: Literal["superclass", "common"] = "superclass",
     similarity: Literal["structure", "correlation"] = "structure",
     seed: int = 0,
-    passthrough: Sequence[str | Path] = (),
+    passthrough: str | Path | Sequence[str | Path] = (),
     voxel_size_angstrom: float | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -265,11 +269,11 @@ def regroup(
     )
     target = Path(output)
     client = current_client() if client is None else client
-    with tempfile.TemporaryDirectory(prefix="regroup_dask_") as folder:
+    with scratch_folder(target) as folder:
         with pipeline.heard_warnings(StageClock(listener)) as heard:
-            series = _series(volumes, voxel_size_angstrom, Path(folder))
+            series = _series(volumes, voxel_size_angstrom, folder)
             inputs = inputs_of_files(
-                series, particles, passthrough=passthrough, mask=mask, class_prefix=class_prefix, scratch=Path(folder)
+                series, particles, passthrough=passthrough, mask=mask, class_prefix=class_prefix, scratch=folder
             )
         return pipeline.regroup_inputs(
             inputs,

@@ -47,7 +47,8 @@ def run_folder(output: Path, *, resume: bool, overwrite: bool, identity: dict[st
         `resume` was asked for and settings or inputs have changed, or the folder cannot be made.
     """
     check_output(output, resume=resume, overwrite=overwrite)
-    partial = partial_folder(output)
+    # Workers have working directories of their own.
+    partial = Path(os.path.abspath(partial_folder(output)))
     if partial.exists() and not resume:
         shutil.rmtree(partial)
     resumed = partial.exists()
