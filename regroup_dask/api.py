@@ -15,7 +15,7 @@ import numpy as np
 import xarray as xr
 from distributed import Client
 
-from regroup_dask import pipeline
+from regroup_dask import grouping, pipeline
 from regroup_dask.errors import InputError
 from regroup_dask.formats.particles import ParticleSource
 from regroup_dask.formats.scratch_folder import scratch_folder
@@ -24,7 +24,7 @@ from regroup_dask.pipeline import Regrouped
 from regroup_dask.progress import Listener, StageClock, silent
 from regroup_dask.settings import Settings
 from regroup_dask.single_pair import Alignment, align_two
-from regroup_dask.steps import comparing, grouping
+from regroup_dask.steps import comparing
 from regroup_dask.steps.inputs import inputs_of_files
 from regroup_dask.steps.run_context import RunContext
 from regroup_dask.steps.selection import select_classes
@@ -84,6 +84,7 @@ def compare(
     hand: Literal["off", "detect"] = "detect",
     exclude_classes: Sequence[int] = (),
     minimum_class_size: int = 0,
+    pairs: str = "all",
     voxel_size_angstrom: float | None = None,
     client: Client | None = None,
     listener: Listener = silent,
@@ -98,7 +99,7 @@ def compare(
         Superpose each pair over all rotations and shifts first.
     n_particles
         Particles of each class, where sizes matter: the mask lies in the frame of the largest class.
-    maximum_shift_angstrom, mask, mask_inner_radius, hand, exclude_classes, minimum_class_size
+    maximum_shift_angstrom, mask, mask_inner_radius, hand, exclude_classes, minimum_class_size, pairs
         As on the command line; see `Settings`.
     voxel_size_angstrom
         Where the maps do not say it.
@@ -127,6 +128,7 @@ def compare(
         hand=hand,
         exclude_classes=tuple(int(class_id) for class_id in exclude_classes),
         minimum_class_size=minimum_class_size,
+        pairs=pairs,
     )
     client = current_client() if client is None else client
     # Workers on other machines need a folder that they see: Dask's own setting says which.
@@ -215,6 +217,7 @@ def regroup(
     hand: Literal["off", "detect"] = "detect",
     frame: Literal["superclass", "common"] = "superclass",
     similarity: Literal["structure", "correlation"] = "structure",
+    pairs: str = "all",
     seed: int = 0,
     passthrough: str | Path | Sequence[str | Path] = (),
     voxel_size_angstrom: float | None = None,
@@ -265,6 +268,7 @@ def regroup(
         hand=hand,
         frame=frame,
         similarity=similarity,
+        pairs=pairs,
         seed=seed,
     )
     target = Path(output)

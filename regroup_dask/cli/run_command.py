@@ -41,6 +41,8 @@ Examples:
               help="[Legacy] Class alignment3D prefix: alignments_class3D_, alignments_class_ or alignments3D_multi.")
 @click.option("--hand", type=click.Choice(["off", "detect"]), default="detect", show_default=True,
               help="Look for classes of the opposite hand.")
+@click.option("--pairs", default="all", show_default=True, metavar="all|nearest[:M]",
+              help="Compare all pairs of classes, or, for thousands of them, each with its M nearest.")
 @click.option("--voxel-size", "voxel_size_angstrom", type=float, metavar="A",
               help="Voxel size of the maps, where their headers do not say it.")
 @cluster_options

@@ -90,7 +90,9 @@ def alignment_confidence(pairs: xr.Dataset | None, groups: xr.Dataset, class_id:
         return None
     labels = dict(zip(groups["class_id"].values.tolist(), groups["superclass"].values.tolist(), strict=True))
     others = [
-        other for other in pairs["class_j"].values.tolist() if other != class_id and labels.get(other) == labels.get(class_id)
+        other
+        for other in pairs["class_j"].values.tolist()
+        if other != class_id and labels.get(other) == labels.get(class_id)
     ]
     if not others or class_id not in pairs["class_i"].values:
         return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -91,9 +91,7 @@ def _scaled(image: NDArray[np.float32], limits: tuple[float, float]) -> NDArray[
     return np.clip((image - low) / (high - low), 0, 1).astype(np.float32)
 
 
-def _differences(
-    deviation: NDArray[np.float32], limit: float, base: NDArray[np.float32]
-) -> NDArray[np.float32]:
+def _differences(deviation: NDArray[np.float32], limit: float, base: NDArray[np.float32]) -> NDArray[np.float32]:
     """Strongest deviation along each line of sight, coloured where it is significant, on the average in grey."""
     extremes = []
     for direction in DIRECTIONS:
@@ -108,7 +106,9 @@ def _differences(
     return (grey * (1 - strength) + colour * strength).astype(np.float32)
 
 
-def fsc_of_members(pairs: xr.Dataset | None, members: AlignedMembers) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def fsc_of_members(
+    pairs: xr.Dataset | None, members: AlignedMembers
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """FSC between the members: what the comparison of pairs kept, else that of the moved maps.
 
     Returns
@@ -120,9 +120,8 @@ def fsc_of_members(pairs: xr.Dataset | None, members: AlignedMembers) -> tuple[N
     chosen = members.class_ids[:LARGEST_FSC_GROUP]
     if pairs is not None and "fsc" in pairs:
         fsc = pairs["fsc"].sel(class_i=chosen, class_j=chosen).values.astype(float)
-        extent = float(pairs.attrs.get("working_box", box)) * float(
-            pairs.attrs.get("working_voxel_size_angstrom", members.voxel_size_angstrom)
-        )
+        known: dict[Any, Any] = pairs.attrs
+        extent = known.get("working_box", box) * known.get("working_voxel_size_angstrom", members.voxel_size_angstrom)
     else:
         fsc = member_fsc(members._replace(maps=members.maps[:LARGEST_FSC_GROUP]))
         extent = box * members.voxel_size_angstrom
@@ -165,7 +164,7 @@ def plot_fsc(
         axes.plot(at, np.nanmedian(curves, axis=0), color=colour, linewidth=2.2)
     axes.set(ylim=(-0.08, 1.02), xlim=(0, at[-1]), xlabel="resolution (Å)", ylabel="FSC")
     ticks = [value for value in (50, 30, 20, 15, 12, 10, 8, 7, 6, 5, 4, 3) if 1 / value <= at[-1]]
-    spaced = []
+    spaced: list[int] = []
     for tick in ticks:
         if not spaced or 1 / tick - 1 / spaced[-1] > 0.13 * at[-1]:
             spaced.append(tick)

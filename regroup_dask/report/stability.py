@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from regroup_dask.errors import InputError
-from regroup_dask.steps.grouping import group_pairs
+from regroup_dask.grouping import group_pairs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,7 +26,9 @@ CURVE_NAMES = {
 CANDIDATES = ("candidate_superclasses", "candidates", "n_superclasses_tried")
 
 
-def count_curves(pairs: xr.Dataset | None, recorded: dict[str, Any], *, measure: str = "similarity") -> xr.Dataset | None:
+def count_curves(
+    pairs: xr.Dataset | None, recorded: dict[str, Any], *, measure: str = "similarity"
+) -> xr.Dataset | None:
     """What is known of every number of superclasses.
 
     Parameters
@@ -124,7 +126,9 @@ def describe_change(groups: xr.Dataset, other: xr.Dataset) -> list[str]:
     sentences = []
     for superclass, parts in sorted(pieces.items()):
         if len(parts) > 1:
-            words = " | ".join(_listed(members) for members in sorted(parts.values(), key=lambda part: (-len(part), part)))
+            words = " | ".join(
+                _listed(members) for members in sorted(parts.values(), key=lambda part: (-len(part), part))
+            )
             sentences.append(f"superclass {superclass} is split: classes {words}")
     for sources in sorted(targets.values(), key=sorted):
         if len(sources) > 1 and all(len(pieces[source]) == 1 for source in sources):
@@ -173,7 +177,9 @@ def plot_stability(curves: xr.Dataset, chosen: int, *, ink: str = "black", accen
         if chosen in counts:
             axes.plot([chosen], [float(line.sel(n_superclasses=chosen))], "o", color=accent, markersize=9)
         _set_height(axes, name, line.values)
-        axes.set_title(titles[name] + (", log scale" if axes.get_yscale() == "log" else ""), fontsize=10, color=ink, loc="left")
+        axes.set_title(
+            titles[name] + (", log scale" if axes.get_yscale() == "log" else ""), fontsize=10, color=ink, loc="left"
+        )
         axes.set_xlabel(f"superclasses K (chosen: {chosen})")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.spines[["top", "right"]].set_visible(False)

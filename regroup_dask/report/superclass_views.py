@@ -181,7 +181,12 @@ def draw_superclasses(maps: xr.DataArray, *, pixels: int = 320) -> DrawnSupercla
             threshold,
             {
                 direction: surface_view(
-                    volume, threshold=threshold, direction=direction, half_width=half_width, pixels=pixels, centre=tuple(centre)
+                    volume,
+                    threshold=threshold,
+                    direction=direction,
+                    half_width=half_width,
+                    pixels=pixels,
+                    centre=tuple(centre),
                 )
                 for direction in DIRECTIONS
             },

@@ -148,7 +148,7 @@ def _shade(stack: NDArray[np.float32], threshold: float, scale: float, half_widt
     """Shade the first crossing of the threshold along axis 0 of ``[depth, row, column]``; `scale` voxels a pixel."""
     depth_count, height, width = stack.shape
     above = stack > threshold
-    hit = above.any(axis=0)
+    hit: NDArray[np.bool_] = np.asarray(above.any(axis=0))
     first = np.argmax(above, axis=0)
     row, column = np.nonzero(hit)
     at = first[row, column]
@@ -203,6 +203,6 @@ def _coverage(stack: NDArray[np.float32], hit: NDArray[np.bool_], threshold: flo
     largest = stack.max(axis=0)
     slope = np.hypot(*np.gradient(largest))
     inside = np.clip(0.5 + (largest - threshold) / np.maximum(slope, 1e-12), 0, 1)
-    return np.where(ndimage.binary_erosion(hit, iterations=2), 1.0, np.where(hit, np.maximum(inside, 0.34), 0.0)).astype(
-        np.float32
-    )
+    return np.where(
+        ndimage.binary_erosion(hit, iterations=2), 1.0, np.where(hit, np.maximum(inside, 0.34), 0.0)
+    ).astype(np.float32)

@@ -22,7 +22,7 @@ from regroup_dask.science.fourier import (
     shell_sums,
 )
 from regroup_dask.science.masks import estimate_extent, soft_edge, squared_radius
-from regroup_dask.science.shell_statistics import shell_coefficients
+from regroup_dask.science.shell_statistics import PADDING, shell_coefficients
 from regroup_dask.science.spherical_harmonics import analysis_matrix, sphere_grid
 
 
@@ -34,7 +34,7 @@ class PreparedMap(NamedTuple):
     spectrum : numpy.ndarray
         complex64 (c,), of the whole working map about the origin voxel, at `shell_coefficients`.
     padded : numpy.ndarray
-        complex64 (4 h + 3, 4 h + 3, 2 h + 2) with h = n // 2, its twofold oversampled spectrum.
+        complex64 (2 r + 1, 2 r + 1, r + 1), its spectrum on a grid finer by `PADDING`.
     shell_power : numpy.ndarray
         float64 (n // 2 + 1,), sum of ``|F|^2`` per shell.
     centre_voxels : numpy.ndarray
@@ -73,7 +73,7 @@ def _cube_reach(plan: AlignmentPlan) -> int:
 
 
 def _padded_reach(plan: AlignmentPlan) -> int:
-    return 2 * (plan.box // 2) + 1
+    return int(np.floor(PADDING * (plan.box // 2 + 0.5))) + 1
 
 
 def prepared_shapes(plan: AlignmentPlan) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
@@ -242,7 +242,7 @@ def prepare_map(
     whole = centred_spectrum(volume.astype(np.float64))
     kx, ky, kz = shell_coefficients(box)[0].astype(np.int64)
     spectrum = whole[kz % box, ky % box, kx].astype(np.complex64)
-    padded = sampled_spectrum(volume, spacing=0.5 / box, reach=_padded_reach(plan))
+    padded = sampled_spectrum(volume, spacing=1.0 / (PADDING * box), reach=_padded_reach(plan))
     whole_power = shell_sums(whole.real**2 + whole.imag**2, box)
 
     limit = 0.5 * box - 0.35 * plan.particle_radius_voxels

@@ -1,6 +1,6 @@
 """Power and cross power per Fourier shell of two maps at a pose, on the working box.
 
-The moving map is rotated in Fourier space: its twofold zero-padded spectrum is read at R^T k, its shift is a phase. At
+The moving map is rotated in Fourier space: its zero-padded spectrum is read at R^T k, its shift is a phase. At
 a rotation that is exactly the identity no interpolation happens and the sums are exact.
 """
 
@@ -13,6 +13,9 @@ from numba import njit
 
 from regroup_dask.science.fourier import frequencies
 from regroup_dask.science.fourier_interpolation import interpolate_rotated, shift_values
+
+PADDING = 1.75
+"""How many times its box a map is zero-padded to before its spectrum is read between the nodes."""
 
 
 @lru_cache(maxsize=4)
@@ -62,7 +65,7 @@ def _moved_sums(
 ) -> None:
     """Sum Re conj(F) M and |M|^2 over shells; fixed float32 (2 c,), padded float32, flat."""
     values = np.empty((2, frequency.shape[1]), dtype=np.float32)
-    interpolate_rotated(padded, reach, frequency, 0, frequency.shape[1], rotation, 2.0, hand, values)
+    interpolate_rotated(padded, reach, frequency, 0, frequency.shape[1], rotation, PADDING, hand, values)
     shift_values(values, frequency, 0, frequency.shape[1], shift, float(box))
     start = 0
     for shell in range(ends.shape[0]):
@@ -96,7 +99,7 @@ def cross_power_at(
     spectrum, moving_spectrum : numpy.ndarray
         complex64 (c,) at `shell_coefficients`.
     moving_padded : numpy.ndarray
-        complex64 cube of `fourier.sampled_spectrum` at spacing 1 / (2 n).
+        complex64 cube of `fourier.sampled_spectrum` at spacing 1 / (PADDING n).
     moving_power : numpy.ndarray
         float64 (n // 2 + 1,) of the unmoved map.
     box : int

@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 from regroup_dask.formats.class_store import class_dataset
 from regroup_dask.formats.pairs_store import pairs_dataset
 from regroup_dask.formats.volumes import VolumeReference, read_map
-from regroup_dask.science import align, fourier, noise, similarity
+from regroup_dask.science import align, fourier, invariants, noise, similarity
 from regroup_dask.science.rotations import Pose
 from regroup_dask.settings import Settings
 from regroup_dask.steps.consistency import agree_on_poses
@@ -44,12 +44,24 @@ class Comparison(NamedTuple):
     warnings: tuple[str, ...]
 
 
-class NoiseOfMaps(NamedTuple):
-    """Noise of N masked maps: power (N, shells), where it was measured (N,), and under how much mask (N,)."""
+class PreparedMaps(NamedTuple):
+    """What preparing said of N masked maps.
+
+    Attributes
+    ----------
+    power
+        Noise, (N, shells).
+    solvent_fraction, mask_volume_fraction
+        Where it was measured and under how much mask, (N,).
+    invariants, reliability
+        (N, degrees, shells) and (N, shells), for choosing pairs.
+    """
 
     power: np.ndarray
     solvent_fraction: np.ndarray
     mask_volume_fraction: np.ndarray
+    invariants: np.ndarray
+    reliability: np.ndarray
 
 
 def compare_maps(
@@ -96,9 +108,9 @@ def compare_maps(
     poses: list[Pose] | None = None
     if has_mask and settings.align:
         poses = _poses_to_mask(selection, plan, statistics, settings, store, run)
-    noise_of_maps = _prepare(statistics, plan, settings, store, run, stage="prepare", has_mask=has_mask, poses=poses)
+    prepared_maps = _prepare(statistics, plan, settings, store, run, stage="prepare", has_mask=has_mask, poses=poses)
     token = f"{'masked' if has_mask else 'plain'}-{uuid.uuid4().hex}"
-    table = _tiles(len(references), plan, settings, store, run, token=token)
+    table = _tiles(prepared_maps, plan, settings, store, run, token=token)
     notes: tuple[str, ...] = ()
     if settings.align:
         table = agree_on_poses(table, selection, plan, store, run, token=token)
@@ -108,9 +120,9 @@ def compare_maps(
         table.cross_power,
         table.power_fixed,
         table.power_moving,
-        solvent_power=noise_of_maps.power,
-        solvent_fraction=noise_of_maps.solvent_fraction,
-        mask_volume_fraction=noise_of_maps.mask_volume_fraction,
+        solvent_power=prepared_maps.power,
+        solvent_fraction=prepared_maps.solvent_fraction,
+        mask_volume_fraction=prepared_maps.mask_volume_fraction,
         half_map_fsc=_half_map_fsc(statistics),
         ssnr=None if ssnr is None else ssnr[:, : table.cross_power.shape[-1]],
         coefficients=noise.shell_coefficients(box),
@@ -178,7 +190,7 @@ def _prepare(
     stage: str,
     has_mask: bool,
     poses: list[Pose] | None,
-) -> NoiseOfMaps:
+) -> PreparedMaps:
     units = [
         prepare.PrepareUnit(
             f"map_{index:05d}",
@@ -193,7 +205,7 @@ def _prepare(
         for index, entry in enumerate(statistics)
     ]
     results = run.run(stage, "Preparing maps", prepare.prepare_map, units)
-    return NoiseOfMaps(*(np.array([result[name] for result in results]) for name in NoiseOfMaps._fields))
+    return PreparedMaps(*(np.array([result[name] for result in results]) for name in PreparedMaps._fields))
 
 
 def _poses_to_mask(
@@ -220,11 +232,17 @@ def _poses_to_mask(
 
 
 def _tiles(
-    n_maps: int, plan: align.AlignmentPlan, settings: Settings, store: Path, run: RunContext, *, token: str
+    maps: PreparedMaps, plan: align.AlignmentPlan, settings: Settings, store: Path, run: RunContext, *, token: str
 ) -> PairTable:
+    n_maps = len(maps.power)
+    n_nearest = settings.n_nearest
+    if n_nearest is None or n_nearest >= n_maps - 1:
+        tiles = pairs.tile_pairs(n_maps)
+    else:
+        tiles = pairs.pair_runs(invariants.nearest_pairs(maps.invariants, maps.reliability, n_nearest))
     units = [
         pairs.TileUnit(f"tile_{number:06d}", tile, store, token, plan, settings.align)
-        for number, tile in enumerate(pairs.tile_pairs(n_maps))
+        for number, tile in enumerate(tiles)
     ]
     label = "Aligning pairs" if settings.align else "Comparing pairs"
     return collect_pairs(n_maps, run.run("pairs", label, pairs.compare_tile, units))

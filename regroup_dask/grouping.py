@@ -8,7 +8,6 @@ from scipy.spatial.transform import Rotation
 
 from regroup_dask.errors import InputError
 from regroup_dask.science import frames, grouping
-from regroup_dask.steps.consistency import pair_weights
 
 
 def group_pairs(
@@ -160,13 +159,21 @@ def superclass_poses(
     return quaternion, shift, mirrored
 
 
+def pair_weights(correlation: np.ndarray) -> np.ndarray:
+    """Weight of each pair in agreeing on poses: the square of what the two maps have in common; 0 if not compared."""
+    weight = np.where(np.isfinite(correlation), np.clip(correlation, 1e-6, 1) ** 2, 0.0)
+    np.fill_diagonal(weight, 0.0)
+    return weight
+
+
 def similarity_to_superclass(measure: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Mean similarity of a class to the other classes of its superclass; 1 for a class on its own."""
     result = np.ones(len(labels))
     for position, label in enumerate(labels):
         others = (labels == label) & (np.arange(len(labels)) != position)
         if others.any():
-            result[position] = measure[position, others].mean()
+            known = measure[position, others]
+            result[position] = np.nanmean(known) if np.isfinite(known).any() else np.nan
     return result
 
 
