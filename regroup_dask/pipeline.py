@@ -156,10 +156,23 @@ def regroup_inputs(
         record = _record(inputs, settings, selection, groups, counts, clock, tuple(heard), identity, command)
         write_run(folder, record)
         with clock.stage("Writing the report", 1):
-            write_page(folder)
-        write_run(folder, {**record, "seconds": clock.seconds})
+            _report(folder)
+        write_run(folder, {**record, "warnings": list(heard), "seconds": clock.seconds})
     n_remaining = 0 if counts is None else counts.remaining
     return Regrouped(output, pairs, groups, classes, superclasses, n_remaining, tuple(heard), clock.seconds)
+
+
+def _report(folder: Path) -> None:
+    """Write the page; particles and maps are not lost because a figure could not be drawn."""
+    try:
+        write_page(folder)
+    except Exception:
+        logger.exception("the report could not be made")
+        warnings.warn(
+            "The report could not be made; everything else is there. `regroup-dask --verbose report OUT` shows why.",
+            RegroupWarning,
+            stacklevel=2,
+        )
 
 
 def settings_of_run(earlier: Path) -> tuple[dict[str, Any], Settings]:

@@ -241,11 +241,13 @@ def test_parquet_particles_project_right(run):
 
 def test_run_record_says_what_was_done(run):
     job, _, result = run
-    record = json.loads((result.output / "run.json").read_text())
+    record = json.loads((result.output / "run.json").read_text(), parse_constant=pytest.fail)
     assert record["status"] == "complete"
     assert record["n_particles"] == len(job.posteriors)
     assert record["settings"]["align"] is True
     assert len(record["fingerprints"]) >= 7
+    assert record["warnings"] == []
+    assert (result.output / "report.html").stat().st_size > 10_000
     assert not (result.output / "work").exists()
     assert not result.output.with_name(result.output.name + ".partial").exists()
     assert pq.read_table(result.output / "classes.parquet").equals(result.classes)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
+import numbers
 import os
 import shutil
 from collections.abc import Iterator
@@ -130,8 +132,23 @@ def _check_identity(partial: Path, identity: dict[str, Any]) -> None:
 def write_run(folder: Path, record: dict[str, Any]) -> None:
     """Write run.json in one step."""
     partial = folder / f".{RUN_FILE}.partial"
-    partial.write_text(json.dumps(record, indent=1, sort_keys=False, default=str) + "\n")
+    partial.write_text(json.dumps(_plain(record), indent=1, allow_nan=False) + "\n")
     os.replace(partial, folder / RUN_FILE)
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON knows it: NaN and infinity, which it does not know, become null."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, bool | str):
+        return value
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real):
+        return float(value) if math.isfinite(value) else None
+    return str(value)
 
 
 def read_run(folder: Path) -> dict[str, Any]:
