@@ -19,6 +19,7 @@ from distributed import Client
 from regroup_dask import grouping, pipeline
 from regroup_dask.errors import InputError
 from regroup_dask.formats.particles import ParticleSource
+from regroup_dask.formats.scratch_folder import scratch_folder
 from regroup_dask.formats.volumes import VolumeSeries, find_mask, find_volumes, open_volumes, series_of
 from regroup_dask.pipeline import Regrouped
 from regroup_dask.progress import Listener, StageClock, silent
@@ -131,7 +132,9 @@ def compare(
         pairs=pairs,
     )
     client = current_client() if client is None else client
-    with tempfile.TemporaryDirectory(prefix="regroup_dask_") as folder:
+    # Workers on other machines need a folder that they see: Dask's own setting says which.
+    beside = dask.config.get("temporary-directory", None)
+    with tempfile.TemporaryDirectory(prefix="regroup_dask_", dir=beside) as folder:
         series = _series(volumes, voxel_size_angstrom, Path(folder))
         sizes = None
         if n_particles is not None:
@@ -217,7 +220,7 @@ def regroup(
     similarity: Literal["structure", "correlation"] = "structure",
     pairs: str = "all",
     seed: int = 0,
-    passthrough: Sequence[str | Path] = (),
+    passthrough: str | Path | Sequence[str | Path] = (),
     voxel_size_angstrom: float | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -271,13 +274,21 @@ def regroup(
     )
     target = Path(output)
     client = current_client() if client is None else client
-    with tempfile.TemporaryDirectory(prefix="regroup_dask_") as folder:
-        series = _series(volumes, voxel_size_angstrom, Path(folder))
-        inputs = inputs_of_files(
-            series, particles, passthrough=passthrough, mask=mask, class_prefix=class_prefix, scratch=Path(folder)
-        )
+    with scratch_folder(target) as folder:
+        with pipeline.heard_warnings(StageClock(listener)) as heard:
+            series = _series(volumes, voxel_size_angstrom, folder)
+            inputs = inputs_of_files(
+                series, particles, passthrough=passthrough, mask=mask, class_prefix=class_prefix, scratch=folder
+            )
         return pipeline.regroup_inputs(
-            inputs, settings, target, client=client, listener=listener, resume=resume, overwrite=overwrite
+            inputs,
+            settings,
+            target,
+            client=client,
+            listener=listener,
+            resume=resume,
+            overwrite=overwrite,
+            heard_before=heard,
         )
 
 
