@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from regroup_dask.errors import InputError
-from regroup_dask.steps.grouping import group_pairs
+from regroup_dask.science.grouping import group_classes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,12 +22,11 @@ CURVE_NAMES = {
     "eigengap": ("eigengap_curve", "eigengap"),
     "separation": ("separation_curve", "separation"),
 }
+SAME = "the grouping stays as it is"
 CANDIDATES = ("candidate_superclasses", "candidates", "n_superclasses_tried")
 
 
-def count_curves(
-    pairs: xr.Dataset | None, recorded: dict[str, Any], *, measure: str = "similarity"
-) -> xr.Dataset | None:
+def count_curves(pairs: xr.Dataset | None, recorded: dict[str, Any], *, measure: str = "similarity") -> xr.Dataset | None:
     """What is known of every number of superclasses.
 
     Parameters
@@ -89,26 +87,34 @@ def neighbour_groupings(pairs: xr.Dataset, groups: xr.Dataset, settings: dict[st
     Returns
     -------
     list of dict
-        ``n_superclasses`` and ``sentences``.
+        ``n_superclasses`` and ``sentences``. Nothing when the pairs do not give the grouping of the run itself again,
+        as after a person moved classes: then other numbers from the same pairs would say nothing of it.
     """
     chosen = int(groups.sizes["superclass_id"])
-    found = []
-    for count in (chosen - 1, chosen + 1):
-        if not 1 <= count <= pairs.sizes["class_i"] - 1:
-            continue
-        try:
-            other = group_pairs(
-                pairs,
-                count,
-                similarity=settings.get("similarity", "structure"),
-                frame=settings.get("frame", "superclass"),
-                seed=settings.get("seed", 0),
-            )
-        except InputError as error:
-            logger.warning("no grouping into %d superclasses for the report: %s", count, error)
-            continue
-        found.append({"n_superclasses": count, "sentences": describe_change(groups, other)})
-    return found
+    known = [value for value in groups["class_id"].values if value in pairs["class_i"].values]
+    if len(known) < 2 or len(known) != pairs.sizes["class_i"] or chosen > len(known) - 1:
+        return []
+    again = _group(pairs, chosen, settings)
+    if describe_change(groups, again) != [SAME]:
+        logger.info("the pairs do not give this grouping again: one superclass more or less is not shown")
+        return []
+    counts = [count for count in (chosen - 1, chosen + 1) if 1 <= count <= len(known) - 1]
+    return [{"n_superclasses": count, "sentences": describe_change(groups, _group(pairs, count, settings))} for count in counts]
+
+
+def _group(pairs: xr.Dataset, count: int, settings: dict[str, Any]) -> xr.Dataset:
+    structural = settings.get("similarity") != "correlation" and "similarity" in pairs
+    measure = pairs["similarity" if structural else "correlation"].values
+    structural = structural and "distance" in pairs and "distance_sigma" in pairs
+    found = group_classes(
+        np.clip(measure, 0, 1),
+        count,
+        distance=pairs["distance"].values if structural else None,
+        distance_sigma=pairs["distance_sigma"].values if structural else None,
+        n_resamplings=1,
+        seed=settings.get("seed", 0),
+    )
+    return xr.Dataset({"superclass": ("class_id", found.labels)}, coords={"class_id": pairs["class_i"].values})
 
 
 def describe_change(groups: xr.Dataset, other: xr.Dataset) -> list[str]:
@@ -126,16 +132,14 @@ def describe_change(groups: xr.Dataset, other: xr.Dataset) -> list[str]:
     sentences = []
     for superclass, parts in sorted(pieces.items()):
         if len(parts) > 1:
-            words = " | ".join(
-                _listed(members) for members in sorted(parts.values(), key=lambda part: (-len(part), part))
-            )
+            words = " | ".join(_listed(members) for members in sorted(parts.values(), key=lambda part: (-len(part), part)))
             sentences.append(f"superclass {superclass} is split: classes {words}")
     for sources in sorted(targets.values(), key=sorted):
         if len(sources) > 1 and all(len(pieces[source]) == 1 for source in sources):
             sentences.append("superclasses " + _listed(sorted(sources), last=" and ") + " become one")
         elif len(sources) > 1:
             sentences.append("parts of superclasses " + _listed(sorted(sources), last=" and ") + " come together")
-    return sentences or ["the grouping stays as it is"]
+    return sentences or [SAME]
 
 
 def _listed(values: list[int], last: str = ", ") -> str:
@@ -177,9 +181,7 @@ def plot_stability(curves: xr.Dataset, chosen: int, *, ink: str = "black", accen
         if chosen in counts:
             axes.plot([chosen], [float(line.sel(n_superclasses=chosen))], "o", color=accent, markersize=9)
         _set_height(axes, name, line.values)
-        axes.set_title(
-            titles[name] + (", log scale" if axes.get_yscale() == "log" else ""), fontsize=10, color=ink, loc="left"
-        )
+        axes.set_title(titles[name] + (", log scale" if axes.get_yscale() == "log" else ""), fontsize=10, color=ink, loc="left")
         axes.set_xlabel(f"superclasses K (chosen: {chosen})")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.spines[["top", "right"]].set_visible(False)
