@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 from distributed import Client
 
-from regroup_dask import pipeline
+from regroup_dask import grouping, pipeline
 from regroup_dask.errors import InputError
 from regroup_dask.formats.particles import ParticleSource
 from regroup_dask.formats.volumes import VolumeSeries, find_mask, find_volumes, open_volumes, series_of
@@ -22,7 +22,7 @@ from regroup_dask.pipeline import Regrouped
 from regroup_dask.progress import Listener, StageClock, silent
 from regroup_dask.settings import Settings
 from regroup_dask.single_pair import Alignment, align_two
-from regroup_dask.steps import comparing, grouping
+from regroup_dask.steps import comparing
 from regroup_dask.steps.inputs import inputs_of_files
 from regroup_dask.steps.run_context import RunContext
 from regroup_dask.steps.selection import select_classes

@@ -17,6 +17,7 @@ import numpy as np
 import xarray as xr
 from distributed import Client
 
+from regroup_dask import grouping
 from regroup_dask.errors import RegroupWarning
 from regroup_dask.formats import result_tables, volume_store
 from regroup_dask.formats.class_store import read_classes, write_classes
@@ -26,7 +27,7 @@ from regroup_dask.formats.run_folder import check_output, read_run, run_folder, 
 from regroup_dask.progress import Listener, StageClock, silent
 from regroup_dask.report.page import write_page
 from regroup_dask.settings import Settings
-from regroup_dask.steps import averaging, comparing, grouping, particles, polishing, tables
+from regroup_dask.steps import averaging, comparing, particles, polishing, tables
 from regroup_dask.steps.inputs import Inputs, check_inputs, fingerprints
 from regroup_dask.steps.mask import write_mask
 from regroup_dask.steps.run_context import RunContext

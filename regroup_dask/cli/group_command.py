@@ -73,7 +73,7 @@ def _show_groups(console: Any, earlier: Path, settings: Any) -> None:
     from rich.table import Table
 
     from regroup_dask.formats.pairs_store import read_pairs
-    from regroup_dask.steps.grouping import group_pairs
+    from regroup_dask.grouping import group_pairs
 
     groups = group_pairs(
         read_pairs(earlier / "pairs.zarr"),

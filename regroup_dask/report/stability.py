@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from regroup_dask.science.grouping import group_classes
+from regroup_dask.errors import InputError
+from regroup_dask.grouping import group_pairs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -87,34 +88,26 @@ def neighbour_groupings(pairs: xr.Dataset, groups: xr.Dataset, settings: dict[st
     Returns
     -------
     list of dict
-        ``n_superclasses`` and ``sentences``. Nothing when the pairs do not give the grouping of the run itself again,
-        as after a person moved classes: then other numbers from the same pairs would say nothing of it.
+        ``n_superclasses`` and ``sentences``.
     """
     chosen = int(groups.sizes["superclass_id"])
-    known = [value for value in groups["class_id"].values if value in pairs["class_i"].values]
-    if len(known) < 2 or len(known) != pairs.sizes["class_i"] or chosen > len(known) - 1:
-        return []
-    again = _group(pairs, chosen, settings)
-    if describe_change(groups, again) != [SAME]:
-        logger.info("the pairs do not give this grouping again: one superclass more or less is not shown")
-        return []
-    counts = [count for count in (chosen - 1, chosen + 1) if 1 <= count <= len(known) - 1]
-    return [{"n_superclasses": count, "sentences": describe_change(groups, _group(pairs, count, settings))} for count in counts]
-
-
-def _group(pairs: xr.Dataset, count: int, settings: dict[str, Any]) -> xr.Dataset:
-    structural = settings.get("similarity") != "correlation" and "similarity" in pairs
-    measure = pairs["similarity" if structural else "correlation"].values
-    structural = structural and "distance" in pairs and "distance_sigma" in pairs
-    found = group_classes(
-        np.clip(measure, 0, 1),
-        count,
-        distance=pairs["distance"].values if structural else None,
-        distance_sigma=pairs["distance_sigma"].values if structural else None,
-        n_resamplings=1,
-        seed=settings.get("seed", 0),
-    )
-    return xr.Dataset({"superclass": ("class_id", found.labels)}, coords={"class_id": pairs["class_i"].values})
+    found = []
+    for count in (chosen - 1, chosen + 1):
+        if not 1 <= count <= pairs.sizes["class_i"] - 1:
+            continue
+        try:
+            other = group_pairs(
+                pairs,
+                count,
+                similarity=settings.get("similarity", "structure"),
+                frame=settings.get("frame", "superclass"),
+                seed=settings.get("seed", 0),
+            )
+        except InputError as error:
+            logger.warning("no grouping into %d superclasses for the report: %s", count, error)
+            continue
+        found.append({"n_superclasses": count, "sentences": describe_change(groups, other)})
+    return found
 
 
 def describe_change(groups: xr.Dataset, other: xr.Dataset) -> list[str]:

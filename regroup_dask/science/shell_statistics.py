@@ -14,7 +14,6 @@ from numba import njit
 from regroup_dask.science.fourier import frequencies
 from regroup_dask.science.fourier_interpolation import interpolate_rotated, shift_values
 
-
 PADDING = 1.75
 """How many times its box a map is zero-padded to before its spectrum is read between the nodes."""
 

@@ -13,6 +13,7 @@ from scipy.spatial.transform import Rotation
 from regroup_dask.formats.class_store import class_dataset
 from regroup_dask.formats.pairs_store import pairs_dataset
 from regroup_dask.formats.volumes import VolumeReference, read_map
+from regroup_dask.grouping import RELIABILITY_FIELDS
 from regroup_dask.science import align, fourier, invariants, noise, similarity
 from regroup_dask.science.rotations import Pose
 from regroup_dask.settings import Settings
@@ -298,13 +299,18 @@ def _label(
         "confidence": table.confidence,
     }
     if len(references) <= MOST_MAPS_WITH_FSC:
-        variables["fsc"] = _shell_correlation(table).astype(np.float32)
+        variables["fsc"] = found.shells.fsc.astype(np.float32)
     return pairs_dataset(
         selection.class_ids[selection.kept],
         names=[reference.name for reference in references],
         n_particles=None if selection.n_particles is None else selection.kept_sizes,
         variables=variables,
-        information=found.information,
+        per_class={
+            "information": found.information,
+            "shared_sigma": found.shared_sigma,
+            **{name: getattr(found.shells.reliability, name) for name in RELIABILITY_FIELDS},
+        },
+        shell_coefficients=found.shells.coefficients,
         attributes={
             "align": int(settings.align),
             "maximum_shift_angstrom": float(settings.maximum_shift_angstrom),
@@ -314,11 +320,6 @@ def _label(
             "working_voxel_size_angstrom": float(plan.voxel_size_angstrom),
         },
     )
-
-
-def _shell_correlation(table: PairTable) -> np.ndarray:
-    power = np.sqrt(table.power_fixed * table.power_moving)
-    return np.divide(table.cross_power, power, out=np.zeros_like(power), where=power > 0)
 
 
 def _label_classes(
