@@ -167,7 +167,7 @@ def plot_stability(curves: xr.Dataset, chosen: int, *, ink: str = "black", accen
     names = [name for name in titles if name in curves and np.isfinite(curves[name]).sum() > 1]
     figure = Figure(figsize=(3.6 * max(len(names), 1), 2.6), layout="constrained")
     for axes, name in zip(np.ravel(figure.subplots(1, max(len(names), 1))), names, strict=False):
-        line = curves[name].dropna("n_superclasses")
+        line = curves[name].where(np.isfinite(curves[name])).dropna("n_superclasses")
         counts = line["n_superclasses"].values
         axes.axvline(chosen, color=ink, linewidth=0.8, linestyle=(0, (4, 3)), alpha=0.7)
         axes.plot(counts, line.values, color=accent, linewidth=1.6, marker="o", markersize=4)

@@ -93,8 +93,8 @@ def estimate_similarity(
     half_map_fsc : float[N, S], optional
         Half-map FSC per map, NaN where unknown. Comes before ``ssnr``, and that before ``solvent_power``.
     ssnr : float[N, S], optional
-        Signal-to-noise power ratio of the map per shell (for RELION: rlnSsnrMap divided by the tau2 fudge
-        factor).
+        Signal-to-noise power ratio of the whole, unmasked map per shell (for RELION: rlnSsnrMap divided by the tau2
+        fudge factor).
     mask_volume_fraction : float or float[N]
         Mean over the box of the squared mask that the maps were multiplied with: noise under a mask has that
         many fewer independent coefficients.
@@ -110,7 +110,8 @@ def estimate_similarity(
     n = cross_power.shape[0]
     power = _own_power(power_fixed, power_moving)
     fsc = _shell_correlation(cross_power, power_fixed, power_moving)
-    effective = np.maximum(np.asarray(coefficients, np.float64) * float(np.mean(mask_volume_fraction)), 1e-9)
+    mean_mask = max(float(np.mean(mask_volume_fraction)), 1e-6)
+    effective = np.maximum(np.asarray(coefficients, np.float64) * mean_mask, 1e-9)
     reliability = estimate_reliability(
         fsc,
         power,
@@ -118,7 +119,8 @@ def estimate_similarity(
         solvent_power=solvent_power,
         solvent_fraction=solvent_fraction,
         half_map_fsc=half_map_fsc,
-        ssnr=ssnr,
+        # Signal is within the mask, noise was everywhere: a mask raises the ratio by what it takes of the noise.
+        ssnr=None if ssnr is None else ssnr / mean_mask,
     )
     fsc = even_transfer(fsc, power, reliability.signal_fraction)
     q = reliability.signal_fraction
