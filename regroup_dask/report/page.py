@@ -101,7 +101,11 @@ def page_contents(contents: OutputContents) -> dict[str, Any]:
     flow = read_flow(contents.folder, contents.classes, count)
     pictured = _pictured(contents.groups)
     moved = None if contents.class_maps is None else move_classes(contents.class_maps, pictured)
-    paragraph, references = methods_paragraph(contents.record, {} if contents.pairs is None else dict(contents.pairs.attrs))
+    paragraph, references = methods_paragraph(
+        contents.record,
+        {} if contents.pairs is None else dict(contents.pairs.attrs),
+        () if contents.pairs is None else [str(name) for name in contents.pairs.data_vars],
+    )
     return {
         "headline": answer.headline(contents),
         "cards": answer.superclass_cards(contents, flow),

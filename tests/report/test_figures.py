@@ -158,6 +158,12 @@ def test_methods_say_only_what_was_done(contents: OutputContents) -> None:
     assert "aligned" not in still
     assert "summed class posterior" in still
     assert not any(name in " ".join(fewer) for name in ("Crowther", "Rosenthal", "Singer"))
+    assert "spectral clustering" in still
+    modelled, more = methods_paragraph(record, {}, ("distance", "fsc", "signal_fraction"))
+    assert "spectral clustering" not in modelled
+    assert any("Holland" in reference for reference in more)
+    auto = {**record, "settings": {**record["settings"], "n_superclasses": "auto"}}
+    assert "number was chosen" in methods_paragraph(auto, {}, ("distance",))[0]
 
 
 def test_reads_from_a_path(tmp_path: Path) -> None:
