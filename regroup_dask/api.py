@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -313,8 +314,11 @@ def _series(volumes: Any, voxel_size_angstrom: float | None, folder: Path) -> Vo
     if series is not None:
         return series
     store = folder / "given_maps.zarr"
-    dataset = array.drop_vars(["volume", "volume_index"], errors="ignore").to_dataset(name="density")
-    dataset.chunk(class_id=1, z=-1, y=-1, x=-1).to_zarr(store, mode="w", consolidated=False)
+    dataset = array.drop_vars(["name", "volume", "volume_index"], errors="ignore").to_dataset(name="density")
+    # Arrays of this process do not travel to a cluster only to be written to disk.
+    here = isinstance(volumes, np.ndarray | list | tuple) or not dask.is_dask_collection(getattr(volumes, "data", None))
+    with dask.config.set(scheduler="threads") if here else contextlib.nullcontext():
+        dataset.chunk(class_id=1, z=-1, y=-1, x=-1).to_zarr(store, mode="w", consolidated=False)
     return find_volumes(
         store,
         voxel_size_angstrom=float(array.attrs["voxel_size_angstrom"]),
