@@ -110,9 +110,7 @@ def remaining_lines(contents: OutputContents, flow: xr.Dataset | None) -> list[s
     silent = int(left.sel(class_id=-1)) if -1 in left["class_id"].values else 0
     if silent:
         lines.append(f"{silent:,} particles have no class posterior.")
-    doubtful = sum(
-        int(left.sel(class_id=value)) for value in left["class_id"].values if value >= 0 and value not in known
-    )
+    doubtful = sum(int(left.sel(class_id=value)) for value in left["class_id"].values if value >= 0 and value not in known)
     if doubtful:
         limit = settings.get("minimum_posterior")
         why = "for another reason" if limit is None else f"because their superclass posterior is below {limit:g}"

@@ -23,15 +23,15 @@ from typing import NamedTuple
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
-import numpy as np  # noqa: E402
-import scipy.fft  # noqa: E402
-from scipy.spatial.transform import Rotation  # noqa: E402
+import numpy as np
+import scipy.fft
+from scipy.spatial.transform import Rotation
 
-from regroup_dask.science import align, pair_problem  # noqa: E402
-from regroup_dask.science.fourier import fourier_crop  # noqa: E402
-from regroup_dask.science.masks import estimate_extent, soft_sphere  # noqa: E402
-from regroup_dask.science.rotations import rotation_angle_degrees  # noqa: E402
-from tests.science.particles import blobs, random_rotation, random_shift, render  # noqa: E402
+from regroup_dask.science import align, pair_problem
+from regroup_dask.science.fourier import fourier_crop
+from regroup_dask.science.masks import estimate_extent, soft_sphere
+from regroup_dask.science.rotations import rotation_angle_degrees
+from tests.science.particles import blobs, random_rotation, random_shift, render
 
 VOXEL_ANGSTROM = 4.0
 
