@@ -181,7 +181,7 @@ def search_pair(problem: PairProblem) -> tuple[CandidatePoses, int | None, float
     _, first_of_hand = np.unique(poses.hand, return_index=True)
     close = poses.score >= min(poses.score[0] - 3.0 * problem.chance(MIDDLE_SHELL), 0.85 * poses.score[0])
     close[first_of_hand] = True
-    poses = refine_over(problem, poses.take(np.flatnonzero(close)), problem.plan.finest_shell, 4, 0.01)
+    poses = refine_over(problem, poses.take(np.flatnonzero(close)), problem.plan.finest_shell, 3, 0.01)
     poses = polish_best(problem, distinct_poses(poses, DIFFERENT_DEGREES, 4))
     if np.count_nonzero(poses.hand == poses.hand[0]) > 1:
         confidence = _lead(problem, poses, problem.plan.finest_shell)
