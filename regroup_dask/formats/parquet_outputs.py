@@ -31,6 +31,7 @@ import pyarrow.parquet as pq
 
 from regroup_dask.errors import RegroupWarning
 from regroup_dask.formats.regroup_plan import Assignment, RegroupPlan, SuperclassMaps, assigned_order
+from regroup_dask.formats.rotations import quaternions_of_matrices
 
 ROW_GROUP_ROWS = 2**18
 COMPRESSION = "lz4"
@@ -154,13 +155,8 @@ def add_columns(
 
 
 def _quaternions(rotation: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Quaternions x, y, z, w with w >= 0, f64[n, 4]; of w = 0 the first non-zero of x, y, z is positive."""
-    from scipy.spatial.transform import Rotation
-
-    quaternion = np.zeros((len(rotation), 4))
-    if known.any():
-        quaternion[known] = Rotation.from_matrix(rotation[known]).as_quat(canonical=True)
-    return quaternion
+    """Quaternions of rows, f64[n, 4], zero where the pose is not known."""
+    return np.where(known[:, None], quaternions_of_matrices(rotation), 0)
 
 
 def _vectors(values: np.ndarray, known: np.ndarray | None) -> pa.FixedSizeListArray:

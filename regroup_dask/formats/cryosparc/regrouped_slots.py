@@ -19,12 +19,12 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from regroup_dask.errors import InputError
 from regroup_dask.formats.cryosparc.posteriors import COMMON, MULTI, PosteriorSlots
 from regroup_dask.formats.cryosparc.slot_poses import pose_is_common
 from regroup_dask.formats.regroup_plan import Assignment, RegroupPlan
+from regroup_dask.formats.rotations import matrices_of_vectors, vectors_of_matrices
 
 VECTOR_FIELDS = {"shift": 1, "pose": 1}
 """fields with an axis of their own beside that of the classes"""
@@ -250,10 +250,10 @@ def _move(values: dict[str, np.ndarray], class_index: np.ndarray, plan: RegroupP
             f"{pixel[wrong][0]}, so that their shift cannot be moved; run with --keep-poses"
         )
     rotation, moved_shift = plan.move_poses(
-        Rotation.from_rotvec(pose[place].astype(np.float64)).as_matrix(),
+        matrices_of_vectors(pose[place]),
         shift[place].astype(np.float64) * pixel[:, None],
         *plan.class_pose_arrays(class_index[place]),
     )
     values["pose"], values["shift"] = pose.copy(), shift.copy()
-    values["pose"][place] = Rotation.from_matrix(rotation).as_rotvec()
+    values["pose"][place] = vectors_of_matrices(rotation)
     values["shift"][place] = moved_shift / pixel[:, None]

@@ -80,7 +80,7 @@ def write_fragment(
     groups = assigned_order(assignment.superclass, plan.n_superclasses)
     sections = [np.flatnonzero(assignment.superclass >= 0), *groups]
     changes = new_values(source, table, assignment, plan)
-    texts: list[list[pa.Buffer | bytes]] = [[] for _ in sections]
+    texts: list[list[np.ndarray]] = [[] for _ in sections]
     first_row = 0
     leftover = b""  # comment lines between the last row of a chunk and the first of the next
     for chunk in read_lines(fragment.path, fragment.start, fragment.stop, first_line=fragment.first_line):

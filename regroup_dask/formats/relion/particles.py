@@ -26,6 +26,7 @@ from regroup_dask.formats.relion.star_columns import TYPES, rows_to_table
 from regroup_dask.formats.relion.star_text import read_lines, split_rows
 from regroup_dask.formats.relion.survey import (
     CLASS_COLUMN,
+    RunPieces,
     StarPart,
     StarSurvey,
     optics_groups,
@@ -45,6 +46,8 @@ class StarFragment:
     start: int
     stop: int
     first_line: int
+    class_counts: tuple[tuple[int, int], ...]
+    """classes (zero-based; negative: none) and how many rows have each"""
     columns: tuple[str, ...] = field(repr=False)
     types: tuple[int, ...] = field(repr=False)
 
@@ -58,7 +61,7 @@ class StarFragment:
             tokens = split_rows(chunk.text, len(self.columns), path=self.path, first_line=chunk.first_line)
             try:
                 tables.append(rows_to_table(tokens, self.columns, self.types, wanted=columns))
-            except pa.ArrowInvalid as error:
+            except ValueError as error:
                 raise InputError(
                     f"{self.path} changed since it was opened, near line {chunk.first_line}: {error}"
                 ) from None
@@ -122,7 +125,11 @@ def class_ids_of_rows(table: pa.Table) -> np.ndarray:
 
 
 def open_relion_particles(
-    paths: Sequence[str], *, fragment_rows: int | None = None, scratch: str | None = None
+    paths: Sequence[str],
+    *,
+    fragment_rows: int | None = None,
+    scratch: str | None = None,
+    run: RunPieces = map,
 ) -> RelionParticles:
     """Open RELION star files (3.0 to 5, subtomograms too) as particles.
 
@@ -134,13 +141,15 @@ def open_relion_particles(
         Rows of a fragment; by default as many as take about 64 MB of text.
     scratch
         Not needed: fragments read the files themselves.
+    run : callable
+        Maps a function over pieces of the files, in this process or on a cluster.
 
     Raises
     ------
     InputError
         There is no block of particles, no class column, no row, or a row with a wrong number of values.
     """
-    surveys = [survey_file(path, fragment_rows=fragment_rows) for path in paths]
+    surveys = [survey_file(path, fragment_rows=fragment_rows, run=run) for path in paths]
     first = surveys[0]
     for survey in surveys[1:]:
         same_columns = survey.block.columns == first.block.columns
@@ -154,12 +163,14 @@ def open_relion_particles(
     fragments: list[StarFragment] = []
     row = 0
     for survey in surveys:
-        for start, stop, line, n_rows in survey.ranges:
+        for found in survey.ranges:
+            place = (found.start, found.stop, found.first_line)
+            counts = tuple((int(number) - 1, n) for number, n in found.class_counts)
             fragments.append(
-                StarFragment(len(fragments), row, n_rows, survey.path, start, stop, line, columns, types)
+                StarFragment(len(fragments), row, found.n_rows, survey.path, *place, counts, columns, types)
             )
-            row += n_rows
-    numbers = np.unique(np.concatenate([survey.class_numbers for survey in surveys]))
+            row += found.n_rows
+    numbers = np.array(sorted({class_id + 1 for fragment in fragments for class_id, _ in fragment.class_counts}))
     if numbers[-1] < 1:
         raise InputError(f"{first.path}: no particle has a class: all values of _{CLASS_COLUMN} are below 1")
     poses = find_pose_columns(first.part.path, columns, types)
