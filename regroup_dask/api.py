@@ -5,24 +5,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import dask
 import numpy as np
 import xarray as xr
 from distributed import Client
 
-from regroup_dask import pipeline
+from regroup_dask import grouping, pipeline
 from regroup_dask.errors import InputError
 from regroup_dask.formats.particles import ParticleSource
+from regroup_dask.formats.scratch_folder import scratch_folder
 from regroup_dask.formats.volumes import VolumeSeries, find_mask, find_volumes, open_volumes, series_of
 from regroup_dask.pipeline import Regrouped
 from regroup_dask.progress import Listener, StageClock, silent
 from regroup_dask.settings import Settings
 from regroup_dask.single_pair import Alignment, align_two
-from regroup_dask.steps import comparing, grouping
+from regroup_dask.steps import comparing
 from regroup_dask.steps.inputs import inputs_of_files
 from regroup_dask.steps.run_context import RunContext
 from regroup_dask.steps.selection import select_classes
@@ -82,6 +85,7 @@ def compare(
     hand: Literal["off", "detect"] = "detect",
     exclude_classes: Sequence[int] = (),
     minimum_class_size: int = 0,
+    pairs: str = "all",
     voxel_size_angstrom: float | None = None,
     client: Client | None = None,
     listener: Listener = silent,
@@ -96,7 +100,7 @@ def compare(
         Superpose each pair over all rotations and shifts first.
     n_particles
         Particles of each class, where sizes matter: the mask lies in the frame of the largest class.
-    maximum_shift_angstrom, mask, mask_inner_radius, hand, exclude_classes, minimum_class_size
+    maximum_shift_angstrom, mask, mask_inner_radius, hand, exclude_classes, minimum_class_size, pairs
         As on the command line; see `Settings`.
     voxel_size_angstrom
         Where the maps do not say it.
@@ -125,9 +129,12 @@ def compare(
         hand=hand,
         exclude_classes=tuple(int(class_id) for class_id in exclude_classes),
         minimum_class_size=minimum_class_size,
+        pairs=pairs,
     )
     client = current_client() if client is None else client
-    with tempfile.TemporaryDirectory(prefix="regroup_dask_") as folder:
+    # Workers on other machines need a folder that they see: Dask's own setting says which.
+    beside = dask.config.get("temporary-directory", None)
+    with tempfile.TemporaryDirectory(prefix="regroup_dask_", dir=beside) as folder:
         series = _series(volumes, voxel_size_angstrom, Path(folder))
         sizes = None
         if n_particles is not None:
@@ -211,8 +218,9 @@ def regroup(
     hand: Literal["off", "detect"] = "detect",
     frame: Literal["superclass", "common"] = "superclass",
     similarity: Literal["structure", "correlation"] = "structure",
+    pairs: str = "all",
     seed: int = 0,
-    passthrough: Sequence[str | Path] = (),
+    passthrough: str | Path | Sequence[str | Path] = (),
     voxel_size_angstrom: float | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -261,17 +269,26 @@ def regroup(
         hand=hand,
         frame=frame,
         similarity=similarity,
+        pairs=pairs,
         seed=seed,
     )
     target = Path(output)
     client = current_client() if client is None else client
-    with tempfile.TemporaryDirectory(prefix="regroup_dask_") as folder:
-        series = _series(volumes, voxel_size_angstrom, Path(folder))
-        inputs = inputs_of_files(
-            series, particles, passthrough=passthrough, mask=mask, class_prefix=class_prefix, scratch=Path(folder)
-        )
+    with scratch_folder(target) as folder:
+        with pipeline.heard_warnings(StageClock(listener)) as heard:
+            series = _series(volumes, voxel_size_angstrom, folder)
+            inputs = inputs_of_files(
+                series, particles, passthrough=passthrough, mask=mask, class_prefix=class_prefix, scratch=folder
+            )
         return pipeline.regroup_inputs(
-            inputs, settings, target, client=client, listener=listener, resume=resume, overwrite=overwrite
+            inputs,
+            settings,
+            target,
+            client=client,
+            listener=listener,
+            resume=resume,
+            overwrite=overwrite,
+            heard_before=heard,
         )
 
 
@@ -288,8 +305,11 @@ def _series(volumes: Any, voxel_size_angstrom: float | None, folder: Path) -> Vo
     if series is not None:
         return series
     store = folder / "given_maps.zarr"
-    dataset = array.drop_vars(["volume", "volume_index"], errors="ignore").to_dataset(name="density")
-    dataset.chunk(class_id=1, z=-1, y=-1, x=-1).to_zarr(store, mode="w", consolidated=False)
+    dataset = array.drop_vars(["name", "volume", "volume_index"], errors="ignore").to_dataset(name="density")
+    # Arrays of this process do not travel to a cluster only to be written to disk.
+    here = isinstance(volumes, np.ndarray | list | tuple) or not dask.is_dask_collection(getattr(volumes, "data", None))
+    with dask.config.set(scheduler="threads") if here else contextlib.nullcontext():
+        dataset.chunk(class_id=1, z=-1, y=-1, x=-1).to_zarr(store, mode="w", consolidated=False)
     return find_volumes(
         store,
         voxel_size_angstrom=float(array.attrs["voxel_size_angstrom"]),

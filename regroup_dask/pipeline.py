@@ -9,7 +9,7 @@ import platform
 import shutil
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ import numpy as np
 import xarray as xr
 from distributed import Client
 
+from regroup_dask import grouping
 from regroup_dask.errors import RegroupWarning
 from regroup_dask.formats import result_tables, volume_store
 from regroup_dask.formats.class_store import read_classes, write_classes
@@ -26,7 +27,7 @@ from regroup_dask.formats.run_folder import check_output, read_run, run_folder, 
 from regroup_dask.progress import Listener, StageClock, silent
 from regroup_dask.report.page import write_page
 from regroup_dask.settings import Settings
-from regroup_dask.steps import averaging, comparing, grouping, particles, polishing, tables
+from regroup_dask.steps import averaging, comparing, particles, polishing, tables
 from regroup_dask.steps.inputs import Inputs, check_inputs, fingerprints
 from regroup_dask.steps.mask import write_mask
 from regroup_dask.steps.run_context import RunContext
@@ -83,6 +84,7 @@ def regroup_inputs(
     overwrite: bool = False,
     command: str | None = None,
     earlier: Path | None = None,
+    heard_before: Sequence[str] = (),
 ) -> Regrouped:
     """Regroup the classes of one job.
 
@@ -104,6 +106,8 @@ def regroup_inputs(
         The command line, for the record.
     earlier
         Folder of an earlier run with the same inputs: its pairs are taken, nothing is aligned again.
+    heard_before
+        Warnings of finding the inputs, for the record.
     """
     check_output(output, resume=resume, overwrite=overwrite)
     identity = {"settings": settings.as_dict(), "inputs": fingerprints(inputs)}
@@ -112,6 +116,7 @@ def regroup_inputs(
         heard_warnings(clock) as heard,
         run_folder(output, resume=resume, overwrite=overwrite, identity=identity) as folder,
     ):
+        heard.extend(heard_before)
         run = RunContext(folder, client, clock)
         check_inputs(inputs, settings.exclude_classes)
         selection = _select(inputs, settings, run)
@@ -151,10 +156,23 @@ def regroup_inputs(
         record = _record(inputs, settings, selection, groups, counts, clock, tuple(heard), identity, command)
         write_run(folder, record)
         with clock.stage("Writing the report", 1):
-            write_page(folder)
-        write_run(folder, {**record, "seconds": clock.seconds})
+            _report(folder)
+        write_run(folder, {**record, "warnings": list(heard), "seconds": clock.seconds})
     n_remaining = 0 if counts is None else counts.remaining
     return Regrouped(output, pairs, groups, classes, superclasses, n_remaining, tuple(heard), clock.seconds)
+
+
+def _report(folder: Path) -> None:
+    """Write the page; particles and maps are not lost because a figure could not be drawn."""
+    try:
+        write_page(folder)
+    except Exception:
+        logger.exception("the report could not be made")
+        warnings.warn(
+            "The report could not be made; everything else is there. `regroup-dask --verbose report OUT` shows why.",
+            RegroupWarning,
+            stacklevel=2,
+        )
 
 
 def settings_of_run(earlier: Path) -> tuple[dict[str, Any], Settings]:
@@ -169,12 +187,13 @@ def _select(inputs: Inputs, settings: Settings, run: RunContext) -> Selection:
         counts, silent_rows = particles.survey(inputs.source, run)
         if silent_rows:
             warnings.warn(
-                f"{silent_rows} particles have no class posterior (NaN or all zero) and go to remaining.",
+                f"Particles without a class (no posterior, NaN or all zero): {silent_rows}; they go to remaining.",
                 RegroupWarning,
                 stacklevel=2,
             )
         sizes = np.array([counts.get(reference.class_id, 0) for reference in inputs.series.references], np.int64)
-    return select_classes(inputs.series, sizes, settings)
+    without_map = () if inputs.source is None else inputs.source.class_ids
+    return select_classes(inputs.series, sizes, settings, without_map=without_map)
 
 
 def _compare(inputs: Inputs, selection: Selection, settings: Settings, run: RunContext) -> xr.Dataset:
@@ -252,7 +271,7 @@ def _version(package: str) -> str:
 
 @contextlib.contextmanager
 def heard_warnings(clock: StageClock) -> Iterator[list[str]]:
-    """Collect the warnings meant for a person, and pass each on as it comes."""
+    """Collect the warnings meant for a person, and pass each on as it comes: Python shows them if nobody listens."""
     heard: list[str] = []
     show = warnings.showwarning
 
@@ -261,6 +280,8 @@ def heard_warnings(clock: StageClock) -> Iterator[list[str]]:
             if str(message) not in heard:
                 heard.append(str(message))
                 clock.say(f"Note: {message}")
+                if clock.listener is silent:
+                    show(message, category, *rest, **more)
         else:
             show(message, category, *rest, **more)
 

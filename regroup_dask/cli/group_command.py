@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,7 @@ def command(context: click.Context, earlier: str, output: str | None, **options:
     from regroup_dask import pipeline
     from regroup_dask.cli.summary import show_result
     from regroup_dask.formats.run_folder import check_output
+    from regroup_dask.formats.scratch_folder import scratch_folder
     from regroup_dask.progress import listener_for
     from regroup_dask.steps.inputs import inputs_of_record
     from regroup_dask.tasks.connect import Where, connected
@@ -48,8 +48,8 @@ def command(context: click.Context, earlier: str, output: str | None, **options:
     target = Path(output)
     check_output(target, resume=options["resume"], overwrite=options["overwrite"])
     where = Where(options["scheduler"], options["scheduler_file"], options["cluster_file"], options["workers"])
-    with tempfile.TemporaryDirectory(prefix="regroup_dask_") as folder:
-        inputs = inputs_of_record(record, settings.class_prefix, Path(folder))
+    with scratch_folder(target) as scratch:
+        inputs = inputs_of_record(record, settings.class_prefix, scratch)
         with (
             connected(where) as client,
             listener_for(Console(stderr=True), quiet=options["quiet"]) as listener,
@@ -73,7 +73,7 @@ def _show_groups(console: Any, earlier: Path, settings: Any) -> None:
     from rich.table import Table
 
     from regroup_dask.formats.pairs_store import read_pairs
-    from regroup_dask.steps.grouping import group_pairs
+    from regroup_dask.grouping import group_pairs
 
     groups = group_pairs(
         read_pairs(earlier / "pairs.zarr"),

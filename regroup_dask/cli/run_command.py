@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +41,8 @@ Examples:
               help="[Legacy] Class alignment3D prefix: alignments_class3D_, alignments_class_ or alignments3D_multi.")
 @click.option("--hand", type=click.Choice(["off", "detect"]), default="detect", show_default=True,
               help="Look for classes of the opposite hand.")
+@click.option("--pairs", default="all", show_default=True, metavar="all|nearest[:M]",
+              help="Compare all pairs of classes, or, for thousands of them, each with its M nearest.")
 @click.option("--voxel-size", "voxel_size_angstrom", type=float, metavar="A",
               help="Voxel size of the maps, where their headers do not say it.")
 @cluster_options
@@ -86,6 +87,7 @@ def run_job(
     from regroup_dask import pipeline
     from regroup_dask.cli.summary import show_found, show_result
     from regroup_dask.formats.run_folder import check_output
+    from regroup_dask.formats.scratch_folder import scratch_folder
     from regroup_dask.progress import StageClock, listener_for
     from regroup_dask.settings import Settings
     from regroup_dask.steps.inputs import inputs_of_files, inputs_of_job
@@ -101,9 +103,8 @@ def run_job(
         "class_prefix": settings.class_prefix,
         "voxel_size_angstrom": voxel_size_angstrom,
     }
-    with tempfile.TemporaryDirectory(prefix="regroup_dask_") as folder:
-        scratch = Path(folder)
-        with listener_for(console, quiet=quiet) as listener, pipeline.heard_warnings(StageClock(listener)):
+    with scratch_folder(target) as scratch:
+        with listener_for(console, quiet=quiet) as listener, pipeline.heard_warnings(StageClock(listener)) as heard:
             if job_folder is not None:
                 inputs = inputs_of_job(job_folder, scratch=scratch, **found)
             else:
@@ -122,6 +123,7 @@ def run_job(
                 resume=resume,
                 overwrite=overwrite,
                 command=pipeline.command_line(),
+                heard_before=heard,
             )
     if not quiet:
         show_result(Console(), result)

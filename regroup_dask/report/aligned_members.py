@@ -9,14 +9,10 @@ import scipy.fft
 import xarray as xr
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
-from scipy.stats import norm
 
+from regroup_dask.report.member_differences import radii, signal_power, significant_difference
 from regroup_dask.science.average import move_map
-from regroup_dask.science.fourier import half_spectrum_shells
-
-FALSE_ALARM = 0.05
-FEWEST_SOLVENT_VOXELS = 300
-LOWEST_FSC = 0.5
+from regroup_dask.science.fourier import shell_sums
 
 
 class AlignedMembers(NamedTuple):
@@ -55,7 +51,7 @@ class AlignedMembers(NamedTuple):
     @property
     def significant_share(self) -> NDArray[np.float64]:
         """Share of the particle's volume where each member differs significantly, (M,); NaN where not known."""
-        inside = _radii(self.average.shape[0]) <= self.radius_voxel
+        inside = radii(self.average.shape[0]) <= self.radius_voxel
         shares = []
         for deviation, limit in zip(self.deviation, self.limit, strict=True):
             values = deviation[inside]
@@ -133,16 +129,6 @@ def align_members(
     Returns
     -------
     AlignedMembers
-
-    Notes
-    -----
-    Of every map the average of the others is subtracted, scaled in each shell to what the map has of it (least
-    squares), so that neither gain nor resolution counts as a difference. What is left is cut at the coarser of the
-    two resolutions, or where the FSC of the two falls below a half. Its noise is the largest of its standard
-    deviation outside the particle, its median absolute deviation inside (scaled as for a Gaussian: noise is often
-    stronger where density is, and what half of the particle shows is no local difference), and what the solvent
-    power predicts. A deviation is significant beyond the value that noise exceeds anywhere in the particle with a
-    probability of 5 %, counting resolution elements as independent.
     """
     members = groups["class_id"].values[groups["superclass"].values == superclass]
     members = np.array([member for member in members if member in moved["class_id"].values], np.int64)
@@ -155,17 +141,25 @@ def align_members(
     known = _known(statistics, members)
     radius = known["particle_radius_angstrom"] / voxel_size
     radius_voxel = float(np.nanmedian(radius)) if np.isfinite(radius).any() else 0.4 * box
-    maps = maps / _gains(maps)[:, None, None, None]
+    gains = _gains(maps)
+    maps = (maps / gains[:, None, None, None]).astype(np.float32)
     deviation = np.full_like(maps, np.nan)
     limit = np.full(len(members), np.nan)
     if len(members) > 1:
         spectra = [scipy.fft.rfftn(volume) for volume in maps]
         total = np.sum(spectra, axis=0)
+        own_power = np.array([shell_sums(np.abs(spectrum) ** 2, box) for spectrum in spectra])
         for index, spectrum in enumerate(spectra):
             others = (total - spectrum) / (len(members) - 1)
+            signal = signal_power(others, np.delete(own_power, index, axis=0))
             finest = _coarser_resolution(known["resolution_angstrom"], index, box * voxel_size / (box // 2))
-            deviation[index], limit[index] = _deviation(
-                spectrum, others, box, box * voxel_size / finest, radius_voxel, known["noise_power"][index]
+            deviation[index], limit[index] = significant_difference(
+                spectrum,
+                others,
+                signal,
+                cut_shell=box * voxel_size / finest,
+                radius_voxel=radius_voxel,
+                noise_power=known["noise_power"][index] / gains[index] ** 2,
             )
     return AlignedMembers(superclass, members, maps, maps.mean(axis=0), deviation, limit, radius_voxel, voxel_size)
 
@@ -202,47 +196,6 @@ def _coarser_resolution(resolution: NDArray[np.float64], index: int, finest: flo
     return float(np.nanmax(candidates))
 
 
-def _deviation(
-    spectrum: NDArray[np.complexfloating],
-    others: NDArray[np.complexfloating],
-    box: int,
-    cut_shell: float,
-    radius_voxel: float,
-    noise_power: NDArray[np.float64],
-) -> tuple[NDArray[np.float32], float]:
-    shell, multiplicity = half_spectrum_shells(box)
-    weight = np.broadcast_to(multiplicity, shell.shape).ravel()
-    count = box // 2 + 2
-
-    def sums(values: NDArray[np.floating]) -> NDArray[np.float64]:
-        return np.bincount(shell.ravel(), weight * values.ravel(), count)
-
-    cross = sums((spectrum * others.conj()).real)
-    power = sums(np.abs(others) ** 2)
-    transfer = np.clip(np.divide(cross, power, out=np.zeros(count), where=power > 0), 0, None)
-    shells = np.arange(count)
-    own = sums(np.abs(spectrum) ** 2)
-    fsc = np.divide(cross, np.sqrt(own * power), out=np.zeros(count), where=own * power > 0)
-    disagree = np.flatnonzero(fsc[1 : box // 2 + 1] < LOWEST_FSC)
-    cut_shell = max(min(cut_shell, float(disagree[0] + 1) if len(disagree) else np.inf), 3.0)
-    low_pass = 0.5 * (1 + np.cos(np.pi * np.clip((shells - cut_shell + 1.5) / 3, 0, 1)))
-    low_pass[shells > box // 2] = 0
-    low_pass[0] = 0
-    difference = scipy.fft.irfftn((spectrum - transfer[shell] * others) * low_pass[shell], s=(box,) * 3)
-    radii = _radii(box)
-    outside = (radii > radius_voxel * 1.05 + 1) & (radii < box / 2 - 1)
-    sigma = float(difference[outside].std()) if outside.sum() >= FEWEST_SOLVENT_VOXELS else 0.0
-    inside = difference[radii <= radius_voxel]
-    sigma = max(sigma, 1.4826 * float(np.median(np.abs(inside - np.median(inside)))))
-    if len(noise_power) >= box // 2 + 1 and np.isfinite(noise_power[1:]).any():
-        usable = np.nan_to_num(noise_power[: box // 2 + 1]) * low_pass[: box // 2 + 1] ** 2
-        sigma = max(sigma, float(np.sqrt(usable[1:].sum() / float(box) ** 6)))
-    if sigma <= 1e-6 * float(np.abs(difference).max() + 1e-30):
-        return np.full(difference.shape, np.nan, np.float32), np.nan
-    elements = max(4 / 3 * np.pi * radius_voxel**3 / (box / (2 * max(cut_shell, 1.0))) ** 3, 2.0)
-    return (difference / sigma).astype(np.float32), float(norm.isf(FALSE_ALARM / 2 / elements))
-
-
 def member_fsc(members: AlignedMembers) -> NDArray[np.float64]:
     """FSC between the moved maps of a superclass, inside a soft sphere about the particle.
 
@@ -252,25 +205,15 @@ def member_fsc(members: AlignedMembers) -> NDArray[np.float64]:
         float64 (M, M, n // 2 + 1).
     """
     box = members.average.shape[0]
-    shell, multiplicity = half_spectrum_shells(box)
-    weight = np.broadcast_to(multiplicity, shell.shape).ravel()
     edge = 3.0
     inner = min(members.radius_voxel, box / 2 - edge - 1)
-    soft = 0.5 * (1 + np.cos(np.pi * np.clip((_radii(box) - inner) / edge, 0, 1)))
-    spectra = np.stack([scipy.fft.rfftn(volume * soft).astype(np.complex64) for volume in members.maps])
-    count, shells = len(spectra), box // 2 + 2
-    fsc = np.ones((count, count, box // 2 + 1))
-    power = [np.bincount(shell.ravel(), weight * (np.abs(part) ** 2).ravel(), shells) for part in spectra]
-    for first in range(count):
-        for second in range(first + 1, count):
-            cross = np.bincount(
-                shell.ravel(), weight * (spectra[first] * spectra[second].conj()).real.ravel(), shells
-            )
+    soft = 0.5 * (1 + np.cos(np.pi * np.clip((radii(box) - inner) / edge, 0, 1)))
+    spectra = [scipy.fft.rfftn(volume * soft).astype(np.complex64) for volume in members.maps]
+    power = [shell_sums(np.abs(spectrum) ** 2, box) for spectrum in spectra]
+    fsc = np.ones((len(spectra), len(spectra), box // 2 + 1))
+    for first in range(len(spectra)):
+        for second in range(first + 1, len(spectra)):
+            cross = shell_sums((spectra[first] * spectra[second].conj()).real, box)
             value = cross / np.sqrt(np.maximum(power[first] * power[second], 1e-300))
-            fsc[first, second] = fsc[second, first] = value[: box // 2 + 1]
+            fsc[first, second] = fsc[second, first] = value
     return fsc
-
-
-def _radii(box: int) -> NDArray[np.float64]:
-    axis = np.arange(box) - box // 2
-    return np.sqrt(axis[:, None, None] ** 2 + axis[None, :, None] ** 2 + axis[None, None, :] ** 2)

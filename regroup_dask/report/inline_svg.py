@@ -39,6 +39,7 @@ def inline_svg(figure: Figure, *, label: str, salt: str) -> str:
     text = re.sub(r'(url\(#|xlink:href="#)([^)"]+)', lambda found: f"{found.group(1)}{salt}-{found.group(2)}", text)
     text = text.replace(INK, "currentColor").replace("'DejaVu Sans', 'Bitstream Vera Sans'", "")
     text = re.sub(r"font: (?:\w+ )?([\d.]+px) [^;\"]*", r"font-size: \1", text)
+    text = re.sub(r"font-family: [^;\"]*;? ?", "", text)
     head = re.search(r"<svg[^>]*>", text)
     assert head is not None
     box = re.search(r'viewBox="[^"]*"', head.group())

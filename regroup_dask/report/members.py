@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -50,9 +50,7 @@ def member_images(members: AlignedMembers) -> tuple[MemberImages, ...]:
         if index and np.isfinite(members.limit[index - 1]):
             differences = _differences(members.deviation[index - 1][crop], members.limit[index - 1], base)
         images.append(
-            MemberImages(
-                _scaled(_slices(volume), slice_range), _scaled(_project(volume), projection_range), differences
-            )
+            MemberImages(_scaled(_slices(volume), slice_range), _scaled(_project(volume), projection_range), differences)
         )
     return tuple(images)
 
@@ -91,9 +89,7 @@ def _scaled(image: NDArray[np.float32], limits: tuple[float, float]) -> NDArray[
     return np.clip((image - low) / (high - low), 0, 1).astype(np.float32)
 
 
-def _differences(
-    deviation: NDArray[np.float32], limit: float, base: NDArray[np.float32]
-) -> NDArray[np.float32]:
+def _differences(deviation: NDArray[np.float32], limit: float, base: NDArray[np.float32]) -> NDArray[np.float32]:
     """Strongest deviation along each line of sight, coloured where it is significant, on the average in grey."""
     extremes = []
     for direction in DIRECTIONS:
@@ -120,18 +116,15 @@ def fsc_of_members(pairs: xr.Dataset | None, members: AlignedMembers) -> tuple[N
     chosen = members.class_ids[:LARGEST_FSC_GROUP]
     if pairs is not None and "fsc" in pairs:
         fsc = pairs["fsc"].sel(class_i=chosen, class_j=chosen).values.astype(float)
-        extent = float(pairs.attrs.get("working_box", box)) * float(
-            pairs.attrs.get("working_voxel_size_angstrom", members.voxel_size_angstrom)
-        )
+        known: dict[Any, Any] = pairs.attrs
+        extent = known.get("working_box", box) * known.get("working_voxel_size_angstrom", members.voxel_size_angstrom)
     else:
         fsc = member_fsc(members._replace(maps=members.maps[:LARGEST_FSC_GROUP]))
         extent = box * members.voxel_size_angstrom
     return np.arange(fsc.shape[-1]) / extent, fsc
 
 
-def plot_fsc(
-    frequency: NDArray[np.float64], fsc: NDArray[np.float64], *, superclass: int = 0, ink: str = "black"
-) -> Figure:
+def plot_fsc(frequency: NDArray[np.float64], fsc: NDArray[np.float64], *, superclass: int = 0, ink: str = "black") -> Figure:
     """Plot the FSC of every pair of members of a superclass, and their median.
 
     Parameters
@@ -165,7 +158,7 @@ def plot_fsc(
         axes.plot(at, np.nanmedian(curves, axis=0), color=colour, linewidth=2.2)
     axes.set(ylim=(-0.08, 1.02), xlim=(0, at[-1]), xlabel="resolution (Å)", ylabel="FSC")
     ticks = [value for value in (50, 30, 20, 15, 12, 10, 8, 7, 6, 5, 4, 3) if 1 / value <= at[-1]]
-    spaced = []
+    spaced: list[int] = []
     for tick in ticks:
         if not spaced or 1 / tick - 1 / spaced[-1] > 0.13 * at[-1]:
             spaced.append(tick)

@@ -5,20 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 REFERENCES = {
-    "crowther": "Crowther, R. A. (1972). The fast rotation function. In: The Molecular Replacement Method (ed. Rossmann, "
-    "M. G.), 173–178. Gordon and Breach.",
+    "crowther": "Crowther, R. A. (1972). The fast rotation function. In: The Molecular Replacement Method (ed. "
+    "Rossmann, M. G.), 173–178. Gordon and Breach.",
     "kovacs": "Kovacs, J. A. & Wriggers, W. (2002). Fast rotational matching. Acta Crystallogr. D 58, 1282–1286.",
     "luxburg": "von Luxburg, U. (2007). A tutorial on spectral clustering. Stat. Comput. 17, 395–416.",
-    "ng": "Ng, A. Y., Jordan, M. I. & Weiss, Y. (2002). On spectral clustering: analysis and an algorithm. Adv. Neural Inf. "
-    "Process. Syst. 14, 849–856.",
+    "ng": "Ng, A. Y., Jordan, M. I. & Weiss, Y. (2002). On spectral clustering: analysis and an algorithm. Adv. Neural "
+    "Inf. Process. Syst. 14, 849–856.",
     "punjani": "Punjani, A., Rubinstein, J. L., Fleet, D. J. & Brubaker, M. A. (2017). cryoSPARC: algorithms for rapid "
     "unsupervised cryo-EM structure determination. Nat. Methods 14, 290–296.",
-    "rosenthal": "Rosenthal, P. B. & Henderson, R. (2003). Optimal determination of particle orientation, absolute hand, and "
-    "contrast loss in single-particle electron cryomicroscopy. J. Mol. Biol. 333, 721–745.",
-    "scheres": "Scheres, S. H. W. (2012). RELION: implementation of a Bayesian approach to cryo-EM structure determination. "
-    "J. Struct. Biol. 180, 519–530.",
-    "singer": "Singer, A. & Shkolnisky, Y. (2011). Three-dimensional structure determination from common lines in cryo-EM by "
-    "eigenvectors and semidefinite programming. SIAM J. Imaging Sci. 4, 543–572.",
+    "rosenthal": "Rosenthal, P. B. & Henderson, R. (2003). Optimal determination of particle orientation, absolute "
+    "hand, and contrast loss in single-particle electron cryomicroscopy. J. Mol. Biol. 333, 721–745.",
+    "scheres": "Scheres, S. H. W. (2012). RELION: implementation of a Bayesian approach to cryo-EM structure "
+    "determination. J. Struct. Biol. 180, 519–530.",
+    "singer": "Singer, A. & Shkolnisky, Y. (2011). Three-dimensional structure determination from common lines in "
+    "cryo-EM by eigenvectors and semidefinite programming. SIAM J. Imaging Sci. 4, 543–572.",
 }
 
 
@@ -57,9 +57,11 @@ def _input_sentence(record: dict[str, Any], pair_attributes: dict[str, Any], cit
     origin = ""
     kind = _kind_of_job(record)
     if kind == "cryosparc":
-        origin, _ = " of a CryoSPARC job (Punjani et al., 2017)", cited.add("punjani")
+        origin = " of a CryoSPARC job (Punjani et al., 2017)"
+        cited.add("punjani")
     elif kind == "relion":
-        origin, _ = " of a RELION job (Scheres, 2012)", cited.add("scheres")
+        origin = " of a RELION job (Scheres, 2012)"
+        cited.add("scheres")
     what = f"The {n_classes} class maps{origin}"
     box, voxel = pair_attributes.get("box"), pair_attributes.get("voxel_size_angstrom")
     if box and voxel:
@@ -126,15 +128,13 @@ def _grouping_sentences(record: dict[str, Any], settings: dict[str, Any], cited:
     count = record.get("n_superclasses")
     chosen = "; their number was chosen by the program" if settings.get("n_superclasses") == "auto" else ""
     return [
-        f"Classes were grouped into {count} superclasses by spectral clustering of the similarities (Ng et al., 2002; von "
-        f"Luxburg, 2007){chosen}."
+        f"Classes were grouped into {count} superclasses by spectral clustering of the similarities (Ng et al., 2002; "
+        f"von Luxburg, 2007){chosen}."
     ]
 
 
 def _output_sentences(record: dict[str, Any], settings: dict[str, Any]) -> list[str]:
-    frame = (
-        "the largest class of all" if settings.get("frame") == "common" else "the largest class of each superclass"
-    )
+    frame = "the largest class of all" if settings.get("frame") == "common" else "the largest class of each superclass"
     moved = f", moved into the frame of {frame} by cubic spline interpolation," if settings.get("align") else ""
     sentences = [f"The map of a superclass is the mean of its class maps{moved} in real space."]
     if record.get("n_particles") is not None:

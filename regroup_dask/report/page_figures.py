@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -41,11 +42,7 @@ def matrix_figure(pairs: xr.Dataset, groups: xr.Dataset) -> dict[str, Any]:
     cell = _cell_size(n_classes)
     side = n_classes * cell
     left, top = LABELS + STRIP + 4, TREE_HEIGHT + STRIP + 6
-    measures = [
-        _measure(pairs, order.positions, name)
-        for name in ("similarity", "correlation")
-        if name in pairs
-    ]
+    measures = [_measure(pairs, order.positions, name) for name in ("similarity", "correlation") if name in pairs]
     return {
         "n_classes": n_classes,
         "cell": cell,
@@ -112,7 +109,7 @@ def _blocks(superclass: np.ndarray, cell: float) -> list[dict[str, Any]]:
             "colour": superclass_colour(int(superclass[begin])),
             "ink": ink_on(superclass_colour(int(superclass[begin]))),
         }
-        for begin, end in zip(edges[:-1], edges[1:], strict=True)
+        for begin, end in itertools.pairwise(edges)
         if end > begin
     ]
 
@@ -127,10 +124,7 @@ def _tree_paths(brackets: tuple[Any, ...], cell: float) -> list[dict[str, str]]:
     paths = []
     for bracket in brackets:
         left, right = (bracket.left + 0.5) * cell, (bracket.right + 0.5) * cell
-        path = (
-            f"M{left:.1f} {up(bracket.left_height):.1f}V{up(bracket.height):.1f}"
-            f"H{right:.1f}V{up(bracket.right_height):.1f}"
-        )
+        path = f"M{left:.1f} {up(bracket.left_height):.1f}V{up(bracket.height):.1f}H{right:.1f}V{up(bracket.right_height):.1f}"
         colour = "currentColor" if bracket.superclass < 0 else superclass_colour(bracket.superclass)
         paths.append({"path": path, "colour": colour})
     return paths
@@ -198,9 +192,7 @@ def _flow_ribbon(ribbon: flow_figure.Ribbon, height: float, total: float) -> dic
     (top, bottom), (far_top, far_bottom) = (
         tuple(round(value * height, 2) for value in side) for side in (ribbon.left, ribbon.right)
     )
-    path = (
-        f"M120 {top}C225 {top} 225 {far_top} 330 {far_top}V{far_bottom}C225 {far_bottom} 225 {bottom} 120 {bottom}Z"
-    )
+    path = f"M120 {top}C225 {top} 225 {far_top} 330 {far_top}V{far_bottom}C225 {far_bottom} 225 {bottom} 120 {bottom}Z"
     return {
         "path": path,
         "colour": superclass_colour(ribbon.destination),

@@ -83,9 +83,7 @@ def pair_values(pairs: xr.Dataset, positions: NDArray[np.int64]) -> dict[str, li
 
 
 def _rounded(values: NDArray[np.floating], decimals: int) -> list[list[Any]]:
-    return [
-        [None if not math.isfinite(value) else round(float(value), decimals) for value in row] for row in values
-    ]
+    return [[None if not math.isfinite(value) else round(float(value), decimals) for value in row] for row in values]
 
 
 def telling_pairs(pairs: xr.Dataset, groups: xr.Dataset) -> list[str]:

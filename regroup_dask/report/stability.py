@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from regroup_dask.errors import InputError
-from regroup_dask.steps.grouping import group_pairs
+from regroup_dask.grouping import group_pairs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,6 +23,7 @@ CURVE_NAMES = {
     "eigengap": ("eigengap_curve", "eigengap"),
     "separation": ("separation_curve", "separation"),
 }
+SAME = "the grouping stays as it is"
 CANDIDATES = ("candidate_superclasses", "candidates", "n_superclasses_tried")
 
 
@@ -131,7 +132,7 @@ def describe_change(groups: xr.Dataset, other: xr.Dataset) -> list[str]:
             sentences.append("superclasses " + _listed(sorted(sources), last=" and ") + " become one")
         elif len(sources) > 1:
             sentences.append("parts of superclasses " + _listed(sorted(sources), last=" and ") + " come together")
-    return sentences or ["the grouping stays as it is"]
+    return sentences or [SAME]
 
 
 def _listed(values: list[int], last: str = ", ") -> str:
@@ -166,7 +167,7 @@ def plot_stability(curves: xr.Dataset, chosen: int, *, ink: str = "black", accen
     names = [name for name in titles if name in curves and np.isfinite(curves[name]).sum() > 1]
     figure = Figure(figsize=(3.6 * max(len(names), 1), 2.6), layout="constrained")
     for axes, name in zip(np.ravel(figure.subplots(1, max(len(names), 1))), names, strict=False):
-        line = curves[name].dropna("n_superclasses")
+        line = curves[name].where(np.isfinite(curves[name])).dropna("n_superclasses")
         counts = line["n_superclasses"].values
         axes.axvline(chosen, color=ink, linewidth=0.8, linestyle=(0, (4, 3)), alpha=0.7)
         axes.plot(counts, line.values, color=accent, linewidth=1.6, marker="o", markersize=4)

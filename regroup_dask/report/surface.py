@@ -148,7 +148,7 @@ def _shade(stack: NDArray[np.float32], threshold: float, scale: float, half_widt
     """Shade the first crossing of the threshold along axis 0 of ``[depth, row, column]``; `scale` voxels a pixel."""
     depth_count, height, width = stack.shape
     above = stack > threshold
-    hit = above.any(axis=0)
+    hit: NDArray[np.bool_] = np.asarray(above.any(axis=0))
     first = np.argmax(above, axis=0)
     row, column = np.nonzero(hit)
     at = first[row, column]
@@ -184,9 +184,7 @@ def _shade(stack: NDArray[np.float32], threshold: float, scale: float, half_widt
     return View(np.clip(shade, 0, 1), _coverage(stack, hit, threshold))
 
 
-def _hollows(
-    depth: NDArray[np.float32], hit: NDArray[np.bool_], scale: float, half_width: float
-) -> NDArray[np.float32]:
+def _hollows(depth: NDArray[np.float32], hit: NDArray[np.bool_], scale: float, half_width: float) -> NDArray[np.float32]:
     """Darken what lies behind its surroundings, and what is far away: 0..1."""
     nearest, furthest = depth[hit].min(), depth[hit].max()
     filled = np.where(hit, depth, furthest)

@@ -16,7 +16,7 @@ from regroup_dask.errors import InputError
 
 Hand = Literal["off", "detect"]
 
-OVERSAMPLING = 3
+OVERSAMPLING = 2
 """Nodes of the stored spectrum per cycle per particle box."""
 
 
@@ -120,7 +120,7 @@ def plan_alignment(
     radius = (
         0.42 * box if particle_radius_angstrom is None else particle_radius_angstrom / voxel_size_angstrom
     )
-    radius = float(np.clip(radius * 1.06 + 1.0, 5.0, 0.47 * box))
+    radius = float(np.clip(1.05 * radius + 2.0, 5.0, 0.47 * box))
     particle_box = int(np.clip(2 * np.ceil(1.06 * radius + 0.5), 12, 2 * (box // 2)))
     nyquist = 0.5 * particle_box
     finest = 0.62 * nyquist
@@ -141,7 +141,7 @@ def plan_alignment(
         coarse_degree=9,
         coarse_shells=coarse_shells,
         amplitude_degree=18,
-        amplitude_shells=int(round((amplitude_last - 1.5) / 0.5)) + 1,
+        amplitude_shells=round((amplitude_last - 1.5) / 0.5) + 1,
         bank_spacing=0.15 * particle_box,
         bank_radius=0.2 * particle_box,
         coarse_candidates=20,

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from typing import NamedTuple
-
 import numpy as np
 
 from regroup_dask.science.alignment_plan import (
@@ -13,11 +10,18 @@ from regroup_dask.science.alignment_plan import (
     particle_coefficients,
     shift_bank,
 )
-from regroup_dask.science.prepared_map import PreparedMap
-from regroup_dask.science.refinement import refine_poses
+from regroup_dask.science.pair_problem import PairProblem, polish_best, refine_over, within_limit
+from regroup_dask.science.poses import (
+    CandidatePoses,
+    distinct_poses,
+    join_poses,
+    neighbour_poses,
+    promising_poses,
+    same_best,
+)
 from regroup_dask.science.rotation_function import (
     RotationGrid,
-    _best_over_bank,
+    best_over_bank,
     correlate_rotations,
     rotation_grid,
     separated_peaks,
@@ -25,134 +29,15 @@ from regroup_dask.science.rotation_function import (
 from regroup_dask.science.rotations import quaternion_to_matrix
 from regroup_dask.science.translation import best_shifts
 
-SHARED_STRUCTURE = 0.9
-"""Correlation that two noise-free class maps are taken to have; it keeps strong shells from drowning the others."""
-
 CLEAR_DEVIATIONS = 6.0
 CLEAR_RATIO = 0.6
 """A best pose this far above the next, in standard deviations of chance and as a ratio, ends the search."""
 
+MIDDLE_SHELL = 9
+"""Poses are ranked over shells up to this one, in cycles per particle box, before all shells decide."""
+
 DIFFERENT_DEGREES = 10.0
 """Poses further apart than this are different poses."""
-
-
-class CandidatePoses(NamedTuple):
-    """Poses of the centred maps.
-
-    Attributes
-    ----------
-    rotation : numpy.ndarray
-        float64 (p, 3, 3).
-    shift : numpy.ndarray
-        float64 (p, 3) in voxels, between the particle boxes.
-    hand : numpy.ndarray
-        float64 (p,), -1 for mirrored.
-    score : numpy.ndarray
-        float64 (p,), weighted correlation coefficient.
-    """
-
-    rotation: np.ndarray
-    shift: np.ndarray
-    hand: np.ndarray
-    score: np.ndarray
-
-    def take(self, index: np.ndarray) -> CandidatePoses:
-        """Return the poses at some indices."""
-        return CandidatePoses(*(field[index] for field in self))
-
-
-class PairProblem(NamedTuple):
-    """Two prepared maps with the weights that fit them both.
-
-    Attributes
-    ----------
-    fixed, moving : PreparedMap
-    plan : AlignmentPlan
-    shell_weight : numpy.ndarray
-        float64 (finest + 1,) per coefficient.
-    weight : numpy.ndarray
-        float32 (c,).
-    cube : numpy.ndarray
-        float32, flat view of the moving spectrum.
-    """
-
-    fixed: PreparedMap
-    moving: PreparedMap
-    plan: AlignmentPlan
-    shell_weight: np.ndarray
-    weight: np.ndarray
-    cube: np.ndarray
-
-    def centre_term(self, rotation: np.ndarray, hand: float) -> np.ndarray:
-        """Return what to add to a centred shift to get the shift between the maps."""
-        return self.fixed.centre_voxels - hand * (rotation @ self.moving.centre_voxels)
-
-    def map_shift(self, rotation: np.ndarray, shift: np.ndarray, hand: float) -> np.ndarray:
-        """Return the shift between the maps, in voxels."""
-        return shift + self.centre_term(rotation, hand)
-
-    def chance(self, shell: int) -> float:
-        """Return the standard deviation of the score of unrelated maps over shells up to one."""
-        ends = particle_coefficients(self.plan.finest_shell)[2]
-        count = np.diff(ends, prepend=0)[: shell + 1]
-        w, a, b = (x[: shell + 1] for x in (self.shell_weight, self.fixed.power, self.moving.power))
-        norm = math.sqrt(float((count * w * a).sum() * (count * w * b).sum()))
-        return math.sqrt(0.5 * float((count * w**2 * a * b).sum())) / max(norm, 1e-300)
-
-
-def pair_problem(fixed: PreparedMap, moving: PreparedMap, plan: AlignmentPlan) -> PairProblem:
-    """Weigh the shells of a pair by the signal that both maps have there.
-
-    For two Gaussian variables of correlation rho the likelihood ratio against independence weighs their
-    product by rho / (1 - rho^2) after scaling both to unit power; rho is the geometric mean of the
-    reliabilities.
-    """
-    rho = SHARED_STRUCTURE * np.sqrt(fixed.reliability * moving.reliability)
-    power = np.sqrt(fixed.power * moving.power)
-    weight = np.where(power > 0, rho / (1.0 - rho**2) / np.maximum(power, 1e-300), 0.0)
-    weight[0] = 0.0
-    if not weight.any():
-        weight = np.where(power > 0, 1.0 / np.maximum(power, 1e-300), 0.0)
-        weight[0] = 0.0
-    _, shells, _ = particle_coefficients(plan.finest_shell)
-    cube = moving.cube.reshape(-1).view(np.float32)
-    return PairProblem(fixed, moving, plan, weight, weight.astype(np.float32)[shells], cube)
-
-
-def _refine(
-    problem: PairProblem, poses: CandidatePoses, shell: int, iterations: int, tolerance: float
-) -> CandidatePoses:
-    frequency, _, ends = particle_coefficients(problem.plan.finest_shell)
-    shell = min(shell, problem.plan.finest_shell)
-    count = np.diff(ends, prepend=0)[: shell + 1]
-    w = problem.shell_weight[: shell + 1]
-    hessian = np.tensordot(w, problem.fixed.curvature[: shell + 1], axes=1)
-    rotation, shift = poses.rotation.copy(), poses.shift.copy()
-    score = refine_poses(
-        problem.cube,
-        problem.moving.cube.shape[2] - 1,
-        float(OVERSAMPLING),
-        frequency,
-        problem.fixed.coefficients,
-        problem.weight,
-        int(ends[shell]),
-        float(problem.plan.particle_box),
-        hessian,
-        float((w * count * problem.fixed.power[: shell + 1]).sum()),
-        float((w * count * problem.moving.power[: shell + 1]).sum()),
-        rotation,
-        shift,
-        poses.hand,
-        iterations,
-        tolerance,
-    )
-    return CandidatePoses(rotation, shift, poses.hand, score)
-
-
-def refine_candidates(problem: PairProblem, poses: CandidatePoses) -> CandidatePoses:
-    """Refine poses over middle and then all shells."""
-    poses = _refine(problem, poses, 8, 6, 0.02)
-    return _refine(problem, poses, problem.plan.finest_shell, 8, 0.002)
 
 
 def _grid(plan: AlignmentPlan, *, amplitudes: bool) -> RotationGrid:
@@ -175,7 +60,7 @@ def coarse_poses(problem: PairProblem, count: int) -> CandidatePoses:
         flat = values[side].reshape(-1, values.shape[-1])
         best = np.empty(flat.shape[0], dtype=np.float32)
         which = np.empty(flat.shape[0], dtype=np.int64)
-        _best_over_bank(flat, best, which)
+        best_over_bank(flat, best, which)
         peaks = separated_peaks(best.reshape(values.shape[1:4]), grid.quaternions, count, 18.0)
         rotation = quaternion_to_matrix(grid.quaternions[peaks])
         parts.append(
@@ -186,7 +71,7 @@ def coarse_poses(problem: PairProblem, count: int) -> CandidatePoses:
                 np.zeros(len(peaks)),
             )
         )
-    return _join(parts)
+    return join_poses(parts)
 
 
 def amplitude_poses(problem: PairProblem, count: int) -> CandidatePoses:
@@ -221,98 +106,91 @@ def amplitude_poses(problem: PairProblem, count: int) -> CandidatePoses:
     return CandidatePoses(rotation, shift, hand, np.zeros(len(hand)))
 
 
-def _join(parts: list[CandidatePoses]) -> CandidatePoses:
-    return CandidatePoses(*(np.concatenate(fields) for fields in zip(*parts, strict=True)))
-
-
-def _within_limit(problem: PairProblem, poses: CandidatePoses) -> np.ndarray:
-    terms = problem.fixed.centre_voxels - poses.hand[:, None] * (
-        poses.rotation @ problem.moving.centre_voxels
-    )
-    length = np.sqrt(((poses.shift + terms) ** 2).sum(axis=1))
-    return length <= problem.plan.maximum_shift_voxels + 1.0
-
-
-def _distinct(poses: CandidatePoses, degrees: float, count: int) -> CandidatePoses:
-    """Keep the best-scored poses that differ from better ones by an angle or hand, at most `count` per hand."""
-    cosine = 1.0 + 2.0 * math.cos(math.radians(degrees))
-    kept: list[int] = []
-    taken = {1.0: 0, -1.0: 0}
-    for i in np.argsort(-poses.score, kind="stable"):
-        hand = float(poses.hand[i])
-        if taken[hand] >= count:
-            continue
-        same = [k for k in kept if poses.hand[k] == hand]
-        if same and (np.einsum("kab,ab->k", poses.rotation[same], poses.rotation[i]) > cosine).any():
-            continue
-        kept.append(int(i))
-        taken[hand] += 1
-    return poses.take(np.array(kept, dtype=np.int64))
-
-
-def _promising(poses: CandidatePoses, deviation: float, most: int) -> CandidatePoses:
-    """Keep the poses, best first, whose score could still turn out to be the best, at most `most` per hand.
-
-    Scores over more shells and after more steps can rise: by a few standard deviations of chance agreement, or by
-    a fifth of the best score where the map is what makes poses alike (pseudosymmetry).
-    """
-    kept: list[int] = []
-    for hand in (1.0, -1.0):
-        here = np.flatnonzero(poses.hand == hand)
-        if not here.size:
-            continue
-        here = here[np.argsort(-poses.score[here], kind="stable")][:most]
-        top = float(poses.score[here[0]])
-        kept.extend(here[poses.score[here] >= min(top - 4.0 * deviation, 0.8 * top)])
-    order = np.array(kept, dtype=np.int64)
-    return poses.take(order[np.argsort(-poses.score[order], kind="stable")])
-
-
-def _funnel(problem: PairProblem, poses: CandidatePoses) -> CandidatePoses:
-    """Refine many poses a little and few of them more, up to the middle shells."""
-    poses = _refine(problem, poses, 4, 4, 0.5)
-    inside = _within_limit(problem, poses)
+def _funnel(problem: PairProblem, poses: CandidatePoses, *, width: int) -> CandidatePoses:
+    """Refine many poses a little and few of them more, up to the middle shells; `width` scales how many."""
+    poses = refine_over(problem, poses, 4, 4, 0.5)
+    inside = within_limit(problem, poses)
     if inside.any():
         poses = poses.take(np.flatnonzero(inside))
-    poses = _promising(_distinct(poses, 8.0, 12), 2.0 * problem.chance(4), 12)
-    poses = _refine(problem, poses, 6, 5, 0.2)
-    poses = _promising(_distinct(poses, DIFFERENT_DEGREES, 8), problem.chance(6), 6)
-    poses = _refine(problem, poses, 9, 5, 0.05)
-    return _distinct(poses, DIFFERENT_DEGREES, 4)
+    poses = promising_poses(distinct_poses(poses, 8.0, 2 * width), 2.0 * problem.chance(4), 2 * width)
+    poses = refine_over(problem, poses, 6, 5, 0.2)
+    poses = promising_poses(distinct_poses(poses, DIFFERENT_DEGREES, width), problem.chance(6), width)
+    poses = refine_over(problem, poses, MIDDLE_SHELL, 5, 0.05)
+    return distinct_poses(poses, DIFFERENT_DEGREES, width)
 
 
 def _is_clear(problem: PairProblem, poses: CandidatePoses) -> bool:
     """Tell whether the best pose stands so far above the rest that no other search can find a better one."""
     second = float(poses.score[1]) if len(poses.score) > 1 else 0.0
-    chance = problem.chance(9)
-    return bool(poses.score[0] - second > CLEAR_DEVIATIONS * chance and second < CLEAR_RATIO * poses.score[0])
+    ahead = poses.score[0] - second
+    return bool(
+        ahead > CLEAR_DEVIATIONS * problem.chance(MIDDLE_SHELL) and second < CLEAR_RATIO * poses.score[0]
+    )
 
 
-def search_pair(problem: PairProblem) -> tuple[CandidatePoses, int, int | None, float]:
-    """Search all rotations, shifts within the limit and, if planned, both hands.
+def find_poses(problem: PairProblem) -> CandidatePoses:
+    """Search all rotations, shifts within the limit and, if planned, both hands; best pose first.
 
-    The complex coefficients of the coarse shells come first. Only when their best pose does not stand clear of the
-    next does the rotation function of amplitudes add its candidates, each with its best shift.
+    The complex coefficients of the coarse shells come first. When their best pose does not stand clear of the
+    next, the rotation function of amplitudes adds its candidates, each with its best shift; and when those
+    two independent searches disagree, both follow up more peaks.
+    """
+    plan = problem.plan
+    poses = _funnel(problem, coarse_poses(problem, plan.coarse_candidates), width=6)
+    if _is_clear(problem, poses):
+        return poses
+    others = _funnel(problem, amplitude_poses(problem, plan.amplitude_candidates), width=6)
+    both = distinct_poses(join_poses([poses, others]), DIFFERENT_DEGREES, 8)
+    chance = problem.chance(MIDDLE_SHELL)
+    sure = _lead(problem, both, MIDDLE_SHELL) > 3.0 or both.score[0] > 20.0 * chance
+    if _is_clear(problem, both) or (sure and same_best(poses, others)):
+        return both
+    wide = join_poses(
+        [
+            coarse_poses(problem, 3 * plan.coarse_candidates),
+            amplitude_poses(problem, 3 * plan.amplitude_candidates),
+        ]
+    )
+    both = distinct_poses(join_poses([both, _funnel(problem, wide, width=16)]), DIFFERENT_DEGREES, 8)
+    around = refine_over(
+        problem, neighbour_poses(both.take(np.arange(min(2, len(both.score)))), 14.0), 6, 5, 0.2
+    )
+    around = refine_over(problem, distinct_poses(around, 6.0, 6), MIDDLE_SHELL, 5, 0.05)
+    both = join_poses([both, around])
+    both = distinct_poses(both, 4.0, 8)
+    return distinct_poses(
+        refine_over(problem, both, problem.plan.finest_shell, 4, 0.01), DIFFERENT_DEGREES, 8
+    )
+
+
+def search_pair(problem: PairProblem) -> tuple[CandidatePoses, int | None, float]:
+    """Find the pose of a pair, and what came next.
 
     Returns
     -------
     poses : CandidatePoses
         refined over all shells, best first.
-    best : int
     other_hand : int or None
-        the best of the other hand.
+        index of the best pose of the other hand.
     confidence : float
+        lead of the best pose over the next of its hand, in standard deviations of chance agreement.
     """
-    plan = problem.plan
-    poses = _funnel(problem, coarse_poses(problem, plan.coarse_candidates))
-    if not _is_clear(problem, poses):
-        more = _funnel(problem, amplitude_poses(problem, plan.amplitude_candidates))
-        poses = _distinct(_join([poses, more]), DIFFERENT_DEGREES, 4)
-    poses = _promising(poses, problem.chance(9), 3)
-    poses = _refine(problem, poses, plan.finest_shell, 5, 0.003)
-    poses = _distinct(poses, DIFFERENT_DEGREES, 3)
-    same = [i for i in range(1, len(poses.score)) if poses.hand[i] == poses.hand[0]]
-    second = poses.score[same[0]] if same else 0.0
-    confidence = float((poses.score[0] - second) / max(problem.chance(plan.finest_shell), 1e-12))
-    other = [i for i in range(len(poses.score)) if poses.hand[i] != poses.hand[0]]
-    return poses, 0, (other[0] if other else None), confidence
+    poses = find_poses(problem)
+    confidence = _lead(problem, poses, MIDDLE_SHELL)
+    poses = promising_poses(poses, problem.chance(MIDDLE_SHELL), 4)
+    _, first_of_hand = np.unique(poses.hand, return_index=True)
+    close = poses.score >= min(poses.score[0] - 3.0 * problem.chance(MIDDLE_SHELL), 0.85 * poses.score[0])
+    close[first_of_hand] = True
+    poses = refine_over(problem, poses.take(np.flatnonzero(close)), problem.plan.finest_shell, 4, 0.01)
+    poses = polish_best(problem, distinct_poses(poses, DIFFERENT_DEGREES, 4))
+    if np.count_nonzero(poses.hand == poses.hand[0]) > 1:
+        confidence = _lead(problem, poses, problem.plan.finest_shell)
+    other = np.flatnonzero(poses.hand != poses.hand[0])
+    return poses, (int(other[0]) if other.size else None), confidence
+
+
+def _lead(problem: PairProblem, poses: CandidatePoses, shell: int) -> float:
+    """Return how far the best pose stands above the next of its hand, both scored over shells up to one."""
+    same = np.flatnonzero(poses.hand == poses.hand[0])
+    second = float(poses.score[same[1]]) if same.size > 1 else 0.0
+    return float((poses.score[0] - second) / max(problem.chance(shell), 1e-12))

@@ -22,7 +22,7 @@ from regroup_dask.science.fourier import (
     shell_sums,
 )
 from regroup_dask.science.masks import estimate_extent, soft_edge, squared_radius
-from regroup_dask.science.shell_statistics import shell_coefficients
+from regroup_dask.science.shell_statistics import PADDING, shell_coefficients
 from regroup_dask.science.spherical_harmonics import analysis_matrix, sphere_grid
 
 
@@ -34,7 +34,7 @@ class PreparedMap(NamedTuple):
     spectrum : numpy.ndarray
         complex64 (c,), of the whole working map about the origin voxel, at `shell_coefficients`.
     padded : numpy.ndarray
-        complex64 (4 h + 3, 4 h + 3, 2 h + 2) with h = n // 2, its twofold oversampled spectrum.
+        complex64 (2 r + 1, 2 r + 1, r + 1), its spectrum on a grid finer by `PADDING`.
     shell_power : numpy.ndarray
         float64 (n // 2 + 1,), sum of ``|F|^2`` per shell.
     centre_voxels : numpy.ndarray
@@ -73,7 +73,7 @@ def _cube_reach(plan: AlignmentPlan) -> int:
 
 
 def _padded_reach(plan: AlignmentPlan) -> int:
-    return 2 * (plan.box // 2) + 1
+    return int(np.floor(PADDING * (plan.box // 2 + 0.5))) + 1
 
 
 def prepared_shapes(plan: AlignmentPlan) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
@@ -127,7 +127,8 @@ def cut_particle(
 def _solvent(values: np.ndarray, centre: np.ndarray, plan: AlignmentPlan) -> np.ndarray:
     """Return where, outside the particle, the map shows its noise: not where a mask has faded it out.
 
-    A mask about the origin leaves noise of one variance up to some radius; only radii near that variance count.
+    A mask about the origin leaves noise of one variance up to some radius; only radii near that variance
+    count.
     """
     box = plan.box
     outside = squared_radius(box, centre) > (1.05 * plan.particle_radius_voxels + 2.0) ** 2
@@ -175,7 +176,8 @@ def _noise_per_coefficient(
         given = np.asarray(noise_power, dtype=np.float64)
         if given.shape != (plan.n_shells,):
             raise InputError(
-                f"noise_power has the shape {given.shape}, but the plan has {plan.n_shells} shells; give one value a shell"
+                f"noise_power has the shape {given.shape}, but the plan has {plan.n_shells} shells; "
+                "give one value a shell"
             )
         scaled = given / counts * (mask_energy / max(float((values != values[0, 0, 0]).sum()), 1.0))
         estimate = np.where(np.isfinite(scaled) & (scaled >= 0), scaled, estimate)
@@ -242,14 +244,14 @@ def prepare_map(
     whole = centred_spectrum(volume.astype(np.float64))
     kx, ky, kz = shell_coefficients(box)[0].astype(np.int64)
     spectrum = whole[kz % box, ky % box, kx].astype(np.complex64)
-    padded = sampled_spectrum(volume, spacing=0.5 / box, reach=_padded_reach(plan))
+    padded = sampled_spectrum(volume, spacing=1.0 / (PADDING * box), reach=_padded_reach(plan))
     whole_power = shell_sums(whole.real**2 + whole.imag**2, box)
 
     limit = 0.5 * box - 0.35 * plan.particle_radius_voxels
     centre = np.rint(np.clip(estimate_extent(volume).centre_voxels, -limit, limit))
     particle, mask = cut_particle(volume, centre, plan)
     cube = sampled_spectrum(particle, spacing=1.0 / (OVERSAMPLING * size), reach=_cube_reach(plan))
-    coefficients, curvature, power = _derivatives(particle, plan)
+    coefficients, curvature, power = particle_derivatives(particle, plan)
     noise = _noise_per_coefficient(volume, mask, centre, plan, noise_power)
     noise_here = np.interp(np.arange(finest + 1) * (box / size), np.arange(plan.n_shells), noise)
     reliability = _reliability(power, noise_here)
@@ -282,8 +284,12 @@ def prepare_map(
     )
 
 
-def _derivatives(particle: np.ndarray, plan: AlignmentPlan) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return coefficients with rotational derivatives, curvature per shell and power per shell."""
+def particle_derivatives(particle: np.ndarray, plan: AlignmentPlan) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return coefficients with rotational derivatives, curvature per shell and power per shell.
+
+    The arrays are those of `PreparedMap`; the gradient in frequency is the transform of the map times -2 pi i
+    x.
+    """
     size = plan.particle_box
     frequency, shells, _ = particle_coefficients(plan.finest_shell)
     kx, ky, kz = frequency.astype(np.int64)

@@ -92,6 +92,35 @@ def correlate_at(
     return float(total)
 
 
+@njit(cache=True, fastmath=True, nogil=True)
+def shell_products(
+    cube: np.ndarray,
+    reach: int,
+    oversampling: float,
+    frequency: np.ndarray,
+    coefficients: np.ndarray,
+    ends: np.ndarray,
+    box: float,
+    rotation: np.ndarray,
+    shift: np.ndarray,
+    hand: float,
+) -> np.ndarray:
+    """Return per shell the sums of Re conj(f) m, ``|f|^2`` and ``|m|^2`` at a pose, float64 (3, shells)."""
+    count = ends[-1]
+    values = np.empty((2, count), dtype=np.float32)
+    interpolate_rotated(cube, reach, frequency, 0, count, rotation, oversampling, hand, values)
+    shift_values(values, frequency, 0, count, shift, box)
+    sums = np.zeros((3, ends.shape[0]))
+    start = 0
+    for shell in range(ends.shape[0]):
+        for i in range(start, ends[shell]):
+            sums[0, shell] += coefficients[0, i] * values[0, i] + coefficients[1, i] * values[1, i]
+            sums[1, shell] += coefficients[0, i] ** 2 + coefficients[1, i] ** 2
+            sums[2, shell] += values[0, i] ** 2 + values[1, i] ** 2
+        start = ends[shell]
+    return sums
+
+
 @njit(cache=True, nogil=True)
 def solve_positive(matrix: np.ndarray, vector: np.ndarray, damping: float) -> np.ndarray:
     """Solve a symmetric positive system by Cholesky's method, its diagonal enlarged by a factor 1 + damping."""

@@ -1,7 +1,7 @@
 """Power and cross power per Fourier shell of two maps at a pose, on the working box.
 
-The moving map is rotated in Fourier space: its twofold zero-padded spectrum is read at R^T k, its shift is a phase. At
-a rotation that is exactly the identity no interpolation happens and the sums are exact.
+The moving map is rotated in Fourier space: its zero-padded spectrum is read at R^T k, its shift is a phase.
+At a rotation that is exactly the identity no interpolation happens and the sums are exact.
 """
 
 from __future__ import annotations
@@ -14,6 +14,11 @@ from numba import njit
 from regroup_dask.science.fourier import frequencies
 from regroup_dask.science.fourier_interpolation import interpolate_rotated, shift_values
 
+PADDING = 1.75
+"""How many times its box a map is zero-padded to before its spectrum is read between the nodes."""
+
+CHUNK = 1024
+
 
 @lru_cache(maxsize=4)
 def shell_coefficients(box: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -22,9 +27,9 @@ def shell_coefficients(box: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     Returns
     -------
     frequency : numpy.ndarray
-        float32 (3, c), kx >= 0, ky, kz.
+        int16 (3, c), kx >= 0, ky, kz.
     multiplicity : numpy.ndarray
-        float32 (c,), 2, or 1 where -k is k itself.
+        int8 (c,), 2, or 1 where -k is k itself.
     ends : numpy.ndarray
         int64 (box // 2 + 1,), how many coefficients have a shell up to s.
     """
@@ -37,8 +42,8 @@ def shell_coefficients(box: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     plane = (kx == 0) | (2 * kx == box)
     keep = np.flatnonzero((shell <= box // 2) & (~plane | (own <= partner)))
     keep = keep[np.argsort(shell[keep], kind="stable")]
-    frequency = np.stack([kx[keep], ky[keep], kz[keep]]).astype(np.float32)
-    multiplicity = np.where(plane[keep] & (own[keep] == partner[keep]), 1.0, 2.0).astype(np.float32)
+    frequency = np.stack([kx[keep], ky[keep], kz[keep]]).astype(np.int16)
+    multiplicity = np.where(plane[keep] & (own[keep] == partner[keep]), 1, 2).astype(np.int8)
     ends = np.searchsorted(shell[keep], np.arange(box // 2 + 1), side="right").astype(np.int64)
     for array in (frequency, multiplicity, ends):
         array.setflags(write=False)
@@ -61,20 +66,29 @@ def _moved_sums(
     power: np.ndarray,
 ) -> None:
     """Sum Re conj(F) M and |M|^2 over shells; fixed float32 (2 c,), padded float32, flat."""
-    values = np.empty((2, frequency.shape[1]), dtype=np.float32)
-    interpolate_rotated(padded, reach, frequency, 0, frequency.shape[1], rotation, 2.0, hand, values)
-    shift_values(values, frequency, 0, frequency.shape[1], shift, float(box))
+    values = np.empty((2, CHUNK), dtype=np.float32)  # small: stays in the nearest cache
+    chunk = np.empty((3, CHUNK), dtype=np.float32)
     start = 0
     for shell in range(ends.shape[0]):
-        c = np.float32(0.0)
-        p = np.float32(0.0)
-        for i in range(start, ends[shell]):
-            real = multiplicity[i] * values[0, i]
-            imag = multiplicity[i] * values[1, i]
-            c += fixed[2 * i] * real + fixed[2 * i + 1] * imag
-            p += values[0, i] * real + values[1, i] * imag
-        cross[shell] = c
-        power[shell] = p
+        cross[shell] = 0.0
+        power[shell] = 0.0
+        for first in range(start, ends[shell], CHUNK):
+            count = min(CHUNK, ends[shell] - first)
+            for axis in range(3):
+                for i in range(count):
+                    chunk[axis, i] = np.float32(frequency[axis, first + i])
+            interpolate_rotated(padded, reach, chunk, 0, count, rotation, PADDING, hand, values)
+            shift_values(values, chunk, 0, count, shift, float(box))
+            c = np.float32(0.0)
+            p = np.float32(0.0)
+            for i in range(count):
+                multiple = np.float32(multiplicity[first + i])
+                real = multiple * values[0, i]
+                imag = multiple * values[1, i]
+                c += fixed[2 * (first + i)] * real + fixed[2 * (first + i) + 1] * imag
+                p += values[0, i] * real + values[1, i] * imag
+            cross[shell] += c
+            power[shell] += p
         start = ends[shell]
 
 
@@ -96,7 +110,7 @@ def cross_power_at(
     spectrum, moving_spectrum : numpy.ndarray
         complex64 (c,) at `shell_coefficients`.
     moving_padded : numpy.ndarray
-        complex64 cube of `fourier.sampled_spectrum` at spacing 1 / (2 n).
+        complex64 cube of `fourier.sampled_spectrum` at spacing 1 / (PADDING n).
     moving_power : numpy.ndarray
         float64 (n // 2 + 1,) of the unmoved map.
     box : int

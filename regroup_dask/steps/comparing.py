@@ -13,7 +13,8 @@ from scipy.spatial.transform import Rotation
 from regroup_dask.formats.class_store import class_dataset
 from regroup_dask.formats.pairs_store import pairs_dataset
 from regroup_dask.formats.volumes import VolumeReference, read_map
-from regroup_dask.science import align, fourier, noise, similarity
+from regroup_dask.grouping import RELIABILITY_FIELDS
+from regroup_dask.science import align, fourier, invariants, noise, similarity
 from regroup_dask.science.rotations import Pose
 from regroup_dask.settings import Settings
 from regroup_dask.steps.consistency import agree_on_poses
@@ -44,12 +45,24 @@ class Comparison(NamedTuple):
     warnings: tuple[str, ...]
 
 
-class NoiseOfMaps(NamedTuple):
-    """Noise of N masked maps: power (N, shells), where it was measured (N,), and under how much mask (N,)."""
+class PreparedMaps(NamedTuple):
+    """What preparing said of N masked maps.
+
+    Attributes
+    ----------
+    power
+        Noise, (N, shells).
+    solvent_fraction, mask_volume_fraction
+        Where it was measured and under how much mask, (N,).
+    invariants, reliability
+        (N, degrees, shells) and (N, shells), for choosing pairs.
+    """
 
     power: np.ndarray
     solvent_fraction: np.ndarray
     mask_volume_fraction: np.ndarray
+    invariants: np.ndarray
+    reliability: np.ndarray
 
 
 def compare_maps(
@@ -96,9 +109,9 @@ def compare_maps(
     poses: list[Pose] | None = None
     if has_mask and settings.align:
         poses = _poses_to_mask(selection, plan, statistics, settings, store, run)
-    noise_of_maps = _prepare(statistics, plan, settings, store, run, stage="prepare", has_mask=has_mask, poses=poses)
+    prepared_maps = _prepare(statistics, plan, settings, store, run, stage="prepare", has_mask=has_mask, poses=poses)
     token = f"{'masked' if has_mask else 'plain'}-{uuid.uuid4().hex}"
-    table = _tiles(len(references), plan, settings, store, run, token=token)
+    table = _tiles(prepared_maps, plan, settings, store, run, token=token)
     notes: tuple[str, ...] = ()
     if settings.align:
         table = agree_on_poses(table, selection, plan, store, run, token=token)
@@ -108,9 +121,9 @@ def compare_maps(
         table.cross_power,
         table.power_fixed,
         table.power_moving,
-        solvent_power=noise_of_maps.power,
-        solvent_fraction=noise_of_maps.solvent_fraction,
-        mask_volume_fraction=noise_of_maps.mask_volume_fraction,
+        solvent_power=prepared_maps.power,
+        solvent_fraction=prepared_maps.solvent_fraction,
+        mask_volume_fraction=prepared_maps.mask_volume_fraction,
         half_map_fsc=_half_map_fsc(statistics),
         ssnr=None if ssnr is None else ssnr[:, : table.cross_power.shape[-1]],
         coefficients=noise.shell_coefficients(box),
@@ -178,7 +191,7 @@ def _prepare(
     stage: str,
     has_mask: bool,
     poses: list[Pose] | None,
-) -> NoiseOfMaps:
+) -> PreparedMaps:
     units = [
         prepare.PrepareUnit(
             f"map_{index:05d}",
@@ -193,7 +206,7 @@ def _prepare(
         for index, entry in enumerate(statistics)
     ]
     results = run.run(stage, "Preparing maps", prepare.prepare_map, units)
-    return NoiseOfMaps(*(np.array([result[name] for result in results]) for name in NoiseOfMaps._fields))
+    return PreparedMaps(*(np.array([result[name] for result in results]) for name in PreparedMaps._fields))
 
 
 def _poses_to_mask(
@@ -220,11 +233,17 @@ def _poses_to_mask(
 
 
 def _tiles(
-    n_maps: int, plan: align.AlignmentPlan, settings: Settings, store: Path, run: RunContext, *, token: str
+    maps: PreparedMaps, plan: align.AlignmentPlan, settings: Settings, store: Path, run: RunContext, *, token: str
 ) -> PairTable:
+    n_maps = len(maps.power)
+    n_nearest = settings.n_nearest
+    if n_nearest is None or n_nearest >= n_maps - 1:
+        tiles = pairs.tile_pairs(n_maps)
+    else:
+        tiles = pairs.pair_runs(invariants.nearest_pairs(maps.invariants, maps.reliability, n_nearest))
     units = [
         pairs.TileUnit(f"tile_{number:06d}", tile, store, token, plan, settings.align)
-        for number, tile in enumerate(pairs.tile_pairs(n_maps))
+        for number, tile in enumerate(tiles)
     ]
     label = "Aligning pairs" if settings.align else "Comparing pairs"
     return collect_pairs(n_maps, run.run("pairs", label, pairs.compare_tile, units))
@@ -280,13 +299,18 @@ def _label(
         "confidence": table.confidence,
     }
     if len(references) <= MOST_MAPS_WITH_FSC:
-        variables["fsc"] = _shell_correlation(table).astype(np.float32)
+        variables["fsc"] = found.shells.fsc.astype(np.float32)
     return pairs_dataset(
         selection.class_ids[selection.kept],
         names=[reference.name for reference in references],
         n_particles=None if selection.n_particles is None else selection.kept_sizes,
         variables=variables,
-        information=found.information,
+        per_class={
+            "information": found.information,
+            "shared_sigma": found.shared_sigma,
+            **{name: getattr(found.shells.reliability, name) for name in RELIABILITY_FIELDS},
+        },
+        shell_coefficients=found.shells.coefficients,
         attributes={
             "align": int(settings.align),
             "maximum_shift_angstrom": float(settings.maximum_shift_angstrom),
@@ -296,11 +320,6 @@ def _label(
             "working_voxel_size_angstrom": float(plan.voxel_size_angstrom),
         },
     )
-
-
-def _shell_correlation(table: PairTable) -> np.ndarray:
-    power = np.sqrt(table.power_fixed * table.power_moving)
-    return np.divide(table.cross_power, power, out=np.zeros_like(power), where=power > 0)
 
 
 def _label_classes(

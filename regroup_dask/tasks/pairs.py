@@ -15,6 +15,7 @@ from regroup_dask.tasks.execute import Result
 
 LARGEST_TILE = 24
 TILES_PER_SIDE = 8
+PAIRS_PER_RUN = 256
 SLAB_BYTES = 96 * 2**20
 
 
@@ -55,6 +56,12 @@ def tile_pairs(n_maps: int) -> list[tuple[tuple[int, int], ...]]:
             if pairs:
                 tiles.append(pairs)
     return tiles
+
+
+def pair_runs(pairs: list[tuple[int, int]]) -> list[tuple[tuple[int, int], ...]]:
+    """Cut a list of some pairs into tasks; pairs of nearby maps stay together, so that few maps are read for each."""
+    ordered = sorted(pairs, key=lambda pair: (pair[0] // LARGEST_TILE, pair[1] // LARGEST_TILE, pair))
+    return [tuple(ordered[start : start + PAIRS_PER_RUN]) for start in range(0, len(ordered), PAIRS_PER_RUN)]
 
 
 def compare_tile(unit: TileUnit) -> Result:

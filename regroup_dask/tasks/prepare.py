@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from regroup_dask.formats.volumes import VolumeReference, read_map
-from regroup_dask.science import align, average, fourier, masks, noise, rotations
+from regroup_dask.science import align, average, fourier, invariants, masks, noise, rotations
 from regroup_dask.tasks import map_store
 from regroup_dask.tasks.execute import Result
 
@@ -114,7 +114,7 @@ def prepare_map(unit: PrepareUnit) -> Result:
     -------
     dict
         The noise of the map under its mask: ``power``, float64 (shells,), and the scalars ``solvent_fraction`` and
-        ``mask_volume_fraction``.
+        ``mask_volume_fraction``; and its ``invariants`` (degrees, shells) with their ``reliability`` (shells,).
     """
     working = map_store.read_field(unit.store, unit.position, WORKING)
     mask = working_mask(unit, working.shape[0])
@@ -130,4 +130,8 @@ def prepare_map(unit: PrepareUnit) -> Result:
         "power": np.asarray(statistics.solvent_power, np.float64),
         "solvent_fraction": np.asarray(statistics.solvent_fraction, np.float64),
         "mask_volume_fraction": np.asarray(statistics.mask_volume_fraction, np.float64),
+        "invariants": invariants.rotation_invariants(prepared.amplitudes),
+        "reliability": np.interp(
+            invariants.invariant_shells(len(prepared.amplitudes[0])), np.arange(len(prepared.reliability)), prepared.reliability
+        ),
     }
