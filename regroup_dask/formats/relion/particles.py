@@ -103,6 +103,13 @@ class RelionParticles(ParticleSource):
             posteriors[known, index[known]] = 1
         return posteriors
 
+    def class_counts(self, fragment: StarFragment) -> np.ndarray:
+        """Rows of a fragment per class, and without one; i64[n_classes + 1]."""
+        counts = np.zeros(len(self.class_ids) + 1, np.int64)
+        for class_id, n_rows in fragment.class_counts:
+            counts[self.class_ids.index(class_id) if class_id in self.class_ids else -1] += n_rows
+        return counts
+
     def particle_poses(
         self, table: pa.Table, class_index: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray] | None:

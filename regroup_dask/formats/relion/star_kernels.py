@@ -65,7 +65,7 @@ def _after_value(text, position):  # type: ignore[no-untyped-def]
     A quote opens a value only at its begin, and closes it only before white space: ``5'-end`` is a word.
     """
     quote = text[position]
-    if quote == SINGLE or quote == DOUBLE:
+    if quote in (SINGLE, DOUBLE):
         close = position + 1
         while text[close] != NEWLINE:
             if text[close] == quote and text[close + 1] <= SPACE:
@@ -80,7 +80,7 @@ def _after_value(text, position):  # type: ignore[no-untyped-def]
 def inner_range(text, start, stop):  # type: ignore[no-untyped-def]
     """Leave away the quotes around a value."""
     first = text[start]
-    if (first == SINGLE or first == DOUBLE) and stop - start >= 2 and text[stop - 1] == first:
+    if first in (SINGLE, DOUBLE) and stop - start >= 2 and text[stop - 1] == first:
         return start + 1, stop - 1
     return start, stop
 

@@ -69,7 +69,7 @@ def test_texts_lose_their_quotes_only():
 
 @pytest.mark.parametrize(("text", "kind"), [(b"1.5", INTEGER), (b"x", FLOAT), (b"1_0", FLOAT), (b"\xff", STRING)])
 def test_a_value_that_does_not_fit(text, kind):
-    with pytest.raises(ValueError, match="no whole number|no number|could not convert|not UTF-8"):
+    with pytest.raises(ValueError, match=r"no whole number|no number|could not convert|not UTF-8"):
         rows_to_table(tokens_of(text), ["x"], [kind])
 
 
