@@ -25,12 +25,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import mrcfile
 import numpy as np
 import xarray as xr
 from distributed import Client, LocalCluster
 from scipy.spatial.transform import Rotation
 
 from regroup_dask.formats.particles import open_particles
+from regroup_dask.formats.regroup_plan import SuperclassMaps
 from regroup_dask.progress import StageClock
 from regroup_dask.settings import Settings
 from regroup_dask.steps import particles
@@ -65,6 +67,16 @@ def grouping() -> xr.Dataset:
     )
 
 
+def small_maps(folder: Path) -> SuperclassMaps:
+    """Maps for the sides to refer to, so small that they do not count."""
+    folder.mkdir()
+    paths = tuple(str(folder / f"superclass_{k:03d}.mrc") for k in range(4))
+    for path in paths:
+        with mrcfile.new(path) as file:
+            file.set_data(np.zeros((4, 4, 4), np.float32))
+    return SuperclassMaps(paths, 4, 1.25)
+
+
 def memory_and_time() -> tuple[int, float]:
     """Largest resident memory of this process so far, and the processor time it has used."""
     with open("/proc/self/status") as stream:
@@ -95,16 +107,13 @@ def run_stage(path: Path, folder: Path, n_workers: int) -> dict[str, Any]:
         run = RunContext(folder, client, StageClock())
         began = time.perf_counter()
         own_before = time.process_time()
-        source = open_particles([str(path)], scratch=folder / "scratch", **opening(client))
+        source = open_particles([str(path)], scratch=folder / "scratch")
         opened = time.perf_counter() - began
         particles.survey(source, run)
         groups = grouping()
         labels = dict(enumerate(LABELS.tolist()))
         counts = particles.count(source, labels, 4, settings, run)
-        from regroup_dask.formats.regroup_plan import SuperclassMaps
-
-        maps = SuperclassMaps((), 256, 1.25)
-        particles.write(source, groups, counts, settings, maps, run)
+        particles.write(source, groups, counts, settings, small_maps(folder / "volumes"), run)
         computed = time.perf_counter() - began
         own = time.process_time() - own_before
         shutil.rmtree(run.work, ignore_errors=True)
@@ -126,11 +135,6 @@ def run_stage(path: Path, folder: Path, n_workers: int) -> dict[str, Any]:
         "worker_cpu_seconds": sum(seconds for _, seconds in after) - cpu_before,
         "driver_cpu_seconds": own,
     }
-
-
-def opening(client: Client) -> dict[str, Any]:
-    """Options with which a run opens its particles."""
-    return {}
 
 
 def _import() -> None:

@@ -83,7 +83,9 @@ def write_fragment(
     texts: list[list[np.ndarray]] = [[] for _ in sections]
     first_row = 0
     leftover = b""  # comment lines between the last row of a chunk and the first of the next
-    for chunk in read_lines(fragment.path, fragment.start, fragment.stop, first_line=fragment.first_line):
+    for chunk in read_lines(
+        fragment.path, fragment.start, fragment.stop, first_line=fragment.first_line, count=False
+    ):
         text = leftover + chunk.text
         tokens = split_rows(text, len(fragment.columns), path=fragment.path, first_line=chunk.first_line)
         n_rows = len(tokens.starts)

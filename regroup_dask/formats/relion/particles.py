@@ -26,7 +26,6 @@ from regroup_dask.formats.relion.star_columns import TYPES, rows_to_table
 from regroup_dask.formats.relion.star_text import read_lines, split_rows
 from regroup_dask.formats.relion.survey import (
     CLASS_COLUMN,
-    RunPieces,
     StarPart,
     StarSurvey,
     optics_groups,
@@ -57,13 +56,13 @@ class StarFragment:
         if missing:
             raise InputError(f"{self.path} has no column _{missing[0]}; it has: {', '.join(self.columns)}")
         tables = []
-        for chunk in read_lines(self.path, self.start, self.stop, first_line=self.first_line):
+        for chunk in read_lines(self.path, self.start, self.stop, first_line=self.first_line, count=False):
             tokens = split_rows(chunk.text, len(self.columns), path=self.path, first_line=chunk.first_line)
             try:
                 tables.append(rows_to_table(tokens, self.columns, self.types, wanted=columns))
             except ValueError as error:
                 raise InputError(
-                    f"{self.path} changed since it was opened, near line {chunk.first_line}: {error}"
+                    f"{self.path} changed since it was opened, after line {chunk.first_line}: {error}"
                 ) from None
         table = pa.concat_tables(tables)
         if table.num_rows != self.n_rows and table.num_columns:
@@ -136,7 +135,6 @@ def open_relion_particles(
     *,
     fragment_rows: int | None = None,
     scratch: str | None = None,
-    run: RunPieces = map,
 ) -> RelionParticles:
     """Open RELION star files (3.0 to 5, subtomograms too) as particles.
 
@@ -148,15 +146,13 @@ def open_relion_particles(
         Rows of a fragment; by default as many as take about 64 MB of text.
     scratch
         Not needed: fragments read the files themselves.
-    run : callable
-        Maps a function over pieces of the files, in this process or on a cluster.
 
     Raises
     ------
     InputError
         There is no block of particles, no class column, no row, or a row with a wrong number of values.
     """
-    surveys = [survey_file(path, fragment_rows=fragment_rows, run=run) for path in paths]
+    surveys = [survey_file(path, fragment_rows=fragment_rows) for path in paths]
     first = surveys[0]
     for survey in surveys[1:]:
         same_columns = survey.block.columns == first.block.columns

@@ -77,11 +77,13 @@ def locate_blocks(path: str) -> tuple[StarBlock, ...]:
     try:
         size = os.path.getsize(path)
         with open(path, "rb") as stream:
-            headers = [
-                (chunk.start + position, chunk.first_line + chunk.text.count(b"\n", 0, position), name)
-                for chunk in read_lines(path, 0, size)
+            found = [
+                (chunk.start + position, name)
+                for chunk in read_lines(path, 0, size, count=False)
                 for position, name in _block_lines(chunk.text, at_file_start=chunk.start == 0)
             ]
+            lines = _line_numbers(path, [start for start, _ in found])
+            headers = [(start, line, name) for (start, name), line in zip(found, lines, strict=True)]
             if not headers:
                 raise InputError(f"{path} is not a star file: it has no line that begins with data_")
             stops = [start for start, _, _ in headers[1:]] + [size]
@@ -93,8 +95,20 @@ def locate_blocks(path: str) -> tuple[StarBlock, ...]:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
 
 
-def read_lines(path: str, start: int, stop: int, *, first_line: int = 1) -> Iterator[Chunk]:
+def _line_numbers(path: str, positions: list[int]) -> list[int]:
+    """Count the lines before some increasing positions, from 1."""
+    numbers, line, before = [], 1, 0
+    for position in positions:
+        line += sum(chunk.text.count(b"\n") for chunk in read_lines(path, before, position, count=False))
+        numbers.append(line)
+        before = position
+    return numbers
+
+
+def read_lines(path: str, start: int, stop: int, *, first_line: int = 1, count: bool = True) -> Iterator[Chunk]:
     """Read a byte range that begins at a line in chunks of whole lines of about `CHUNK_BYTES`.
+
+    Lines are counted only if asked: all chunks have the number ``first_line`` otherwise.
 
     The text of the last chunk gets a newline where the file has none at its end.
     """
@@ -119,7 +133,7 @@ def read_lines(path: str, start: int, stop: int, *, first_line: int = 1) -> Iter
                 text += b"\n"
             yield Chunk(text, position, line)
             position += length
-            line += text.count(b"\n")
+            line += text.count(b"\n") if count else 0
             wanted = CHUNK_BYTES
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,9 +25,7 @@ from regroup_dask.formats.relion.star_text import (
     split_rows,
 )
 
-RunPieces = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
-"""Maps a function over pieces of a file, in their order."""
-
+MOST_THREADS = 8
 CLASS_COLUMN = "rlnClassNumber"
 PARTICLE_BLOCKS = ("particles", "images", "")
 """Names that RELION gave the block of particles, from 3.1 on and before."""
@@ -72,7 +72,7 @@ class StarSurvey:
 
 @dataclass(frozen=True)
 class StarPiece:
-    """A byte range of a file, cut at line ends, to be surveyed alone; small and picklable."""
+    """A byte range of a file, cut at line ends, to be surveyed alone."""
 
     path: str
     start: int
@@ -94,7 +94,7 @@ class PieceSurvey(NamedTuple):
     """end of a fragment: byte, lines of the piece before it, rows, and rows per class"""
 
 
-def survey_file(path: str, *, fragment_rows: int | None, run: RunPieces = map) -> StarSurvey:
+def survey_file(path: str, *, fragment_rows: int | None) -> StarSurvey:
     """Read a file once, a few megabytes at a time, and decide types and fragments.
 
     Parameters
@@ -102,8 +102,6 @@ def survey_file(path: str, *, fragment_rows: int | None, run: RunPieces = map) -
     path : str
     fragment_rows : int, optional
         Rows of a fragment; by default as many as take about 64 MB of text.
-    run : callable
-        Maps `survey_piece` over pieces of the file.
 
     Raises
     ------
@@ -120,7 +118,11 @@ def survey_file(path: str, *, fragment_rows: int | None, run: RunPieces = map) -
     types = [INTEGER] * len(block.columns)
     rows_start = begin = -1
     line = begin_line = block.labels_stop_line
-    for found in run(survey_piece, pieces):
+    # The loops over bytes let go of the interpreter, so that threads read as fast as processes would.
+    threads = max(1, min(MOST_THREADS, len(os.sched_getaffinity(0)), len(pieces)))
+    with ThreadPoolExecutor(threads) as pool:
+        surveys = list(pool.map(survey_piece, pieces))
+    for found in surveys:
         types = [max(pair) for pair in zip(types, found.types, strict=True)]
         if found.rows_start >= 0 and rows_start < 0:
             rows_start = begin = found.rows_start
