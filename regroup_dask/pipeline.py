@@ -17,6 +17,7 @@ import numpy as np
 import xarray as xr
 from distributed import Client
 
+from regroup_dask import __version__
 from regroup_dask.errors import RegroupWarning
 from regroup_dask.formats import result_tables, volume_store
 from regroup_dask.formats.class_store import write_classes
@@ -106,7 +107,7 @@ def regroup_inputs(
         Folder of an earlier run with the same inputs: its pairs are taken, nothing is aligned again.
     """
     check_output(output, resume=resume, overwrite=overwrite)
-    identity = {"settings": settings.as_dict(), "inputs": fingerprints(inputs)}
+    identity = {"version": __version__, "settings": settings.as_dict(), "inputs": fingerprints(inputs)}
     clock = StageClock(listener)
     with (
         heard_warnings(clock) as heard,

@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 from scipy.spatial.transform import Rotation
 
+from regroup_dask.errors import DamagedStoreError
 from regroup_dask.formats.class_store import class_dataset
 from regroup_dask.formats.pairs_store import pairs_dataset
 from regroup_dask.formats.volumes import VolumeReference, read_map
@@ -83,21 +84,13 @@ def compare_maps(
     box = prepare.working_box(references[0].box)
     statistics = _reduce(references, box, store, run)
     plan = _plan(references[0], box, statistics, settings)
-    map_store.create_arrays(store, len(references), align.prepared_shapes(plan))
-    has_mask = mask is not None
-    if mask is not None:
-        _store_mask(mask, box, store)
-    poses: list[Pose] | None = None
-    if has_mask and settings.align:
-        poses = _poses_to_mask(selection, plan, statistics, settings, store, run)
-    noise_of_maps = _prepare(statistics, plan, settings, store, run, stage="prepare", has_mask=has_mask, poses=poses)
-    token = f"{'masked' if has_mask else 'plain'}-{uuid.uuid4().hex}"
-    table = _tiles(len(references), plan, settings, store, run, token=token)
-    notes: tuple[str, ...] = ()
-    if settings.align:
-        table = agree_on_poses(table, selection, plan, store, run, token=token)
-    else:
-        table = table._replace(correlation=_full_box_correlation(references, settings, mask, run))
+    try:
+        table, noise_of_maps = _compare_reduced(references, selection, plan, statistics, settings, run, store, mask)
+    except DamagedStoreError as error:
+        for stage in ("prepare", "prepare_unmasked"):
+            run.forget(stage, [f"map_{error.position:05d}"])
+        run.forget("reduce", [f"class_{references[error.position].class_id:05d}"])
+        raise
     found = similarity.estimate_similarity(
         table.cross_power,
         table.power_fixed,
@@ -110,7 +103,38 @@ def compare_maps(
         coefficients=noise.shell_coefficients(box),
     )
     dataset = _label(references, selection, settings, plan, table, found)
-    return Comparison(dataset, _label_classes(selection, plan, statistics, found, store), notes)
+    return Comparison(dataset, _label_classes(selection, plan, statistics, found, store), ())
+
+
+def _compare_reduced(
+    references: tuple[VolumeReference, ...],
+    selection: Selection,
+    plan: align.AlignmentPlan,
+    statistics: tuple[noise.MapStatistics, ...],
+    settings: Settings,
+    run: RunContext,
+    store: Path,
+    mask: VolumeReference | None,
+) -> tuple[PairTable, NoiseOfMaps]:
+    """Mask and prepare the working maps and compare them; returns all pairs and the noise of the masked maps."""
+    names = [reference.name for reference in references]
+    map_store.create_arrays(store, len(references), align.prepared_shapes(plan))
+    has_mask = mask is not None
+    if mask is not None:
+        _store_mask(mask, plan.box, store)
+    poses: list[Pose] | None = None
+    if has_mask and settings.align:
+        poses = _poses_to_mask(selection, plan, statistics, settings, store, run, names)
+    noise_of_maps = _prepare(
+        statistics, plan, settings, store, run, names, stage="prepare", has_mask=has_mask, poses=poses
+    )
+    token = f"{'masked' if has_mask else 'plain'}-{uuid.uuid4().hex}"
+    table = _tiles(names, plan, settings, store, run, token=token)
+    if settings.align:
+        table = agree_on_poses(table, selection, plan, store, run, token=token, names=names)
+    else:
+        table = table._replace(correlation=_full_box_correlation(references, settings, mask, run))
+    return table, noise_of_maps
 
 
 def _reduce(
@@ -152,6 +176,7 @@ def _prepare(
     settings: Settings,
     store: Path,
     run: RunContext,
+    names: list[str],
     *,
     stage: str,
     has_mask: bool,
@@ -167,6 +192,7 @@ def _prepare(
             has_mask,
             None if poses is None else poses[index],
             entry,
+            names[index],
         )
         for index, entry in enumerate(statistics)
     ]
@@ -181,14 +207,28 @@ def _poses_to_mask(
     settings: Settings,
     store: Path,
     run: RunContext,
+    names: list[str],
 ) -> list[Pose]:
     """Find the pose of every map in the frame of the largest class, where the mask lies."""
-    _prepare(statistics, plan, settings, store, run, stage="prepare_unmasked", has_mask=False, poses=None)
+    if run.finished("prepare") and run.finished("place_mask") < len(selection.kept) - 1:
+        # The store holds masked maps by now; what is to be placed anew must be without its mask.
+        run.forget("prepare")
+        run.forget("prepare_unmasked")
+    _prepare(statistics, plan, settings, store, run, names, stage="prepare_unmasked", has_mask=False, poses=None)
     reference, n_maps = selection.reference, len(selection.kept)
     token = f"unmasked-{uuid.uuid4().hex}"
     others = [index for index in range(n_maps) if index != reference]
     units = [
-        pairs.TileUnit(f"map_{index:05d}", ((reference, index),), store, token, plan, True) for index in others
+        pairs.TileUnit(
+            f"map_{index:05d}",
+            ((reference, index),),
+            store,
+            token,
+            plan,
+            True,
+            map_names=pairs.name_maps(((reference, index),), names),
+        )
+        for index in others
     ]
     results = run.run("place_mask", "Placing the mask", pairs.compare_tile, units)
     poses = [Pose(np.eye(3), np.zeros(3), False)] * n_maps
@@ -198,10 +238,19 @@ def _poses_to_mask(
 
 
 def _tiles(
-    n_maps: int, plan: align.AlignmentPlan, settings: Settings, store: Path, run: RunContext, *, token: str
+    names: list[str], plan: align.AlignmentPlan, settings: Settings, store: Path, run: RunContext, *, token: str
 ) -> PairTable:
+    n_maps = len(names)
     units = [
-        pairs.TileUnit(f"tile_{number:06d}", tile, store, token, plan, settings.align)
+        pairs.TileUnit(
+            f"tile_{number:06d}",
+            tile,
+            store,
+            token,
+            plan,
+            settings.align,
+            map_names=pairs.name_maps(tile, names),
+        )
         for number, tile in enumerate(pairs.tile_pairs(n_maps))
     ]
     label = "Aligning pairs" if settings.align else "Comparing pairs"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,14 @@ PAIRS_PER_UNIT = 16
 
 
 def agree_on_poses(
-    table: PairTable, selection: Selection, plan: align.AlignmentPlan, store: Path, run: RunContext, *, token: str
+    table: PairTable,
+    selection: Selection,
+    plan: align.AlignmentPlan,
+    store: Path,
+    run: RunContext,
+    *,
+    token: str,
+    names: Sequence[str],
 ) -> PairTable:
     """Align again, from the pose that all the others predict, every pair that the others contradict.
 
@@ -36,6 +44,8 @@ def agree_on_poses(
         Where the prepared maps are.
     run
         The run.
+    names
+        Names of the maps.
 
     Returns
     -------
@@ -67,6 +77,7 @@ def agree_on_poses(
                 plan,
                 True,
                 tuple((entry.rotation, entry.shift_angstrom, entry.mirrored) for entry in chunk),
+                pairs.name_maps(tuple((entry.fixed, entry.moving) for entry in chunk), names),
             )
             for start in range(0, len(predicted), PAIRS_PER_UNIT)
             for chunk in [predicted[start : start + PAIRS_PER_UNIT]]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from regroup_dask.errors import RegroupError, UnitError
 from regroup_dask.formats.volumes import VolumeReference, open_map
 from regroup_dask.science import align, masks
 from regroup_dask.tasks import map_store
@@ -28,6 +30,12 @@ class TileUnit(NamedTuple):
     plan: align.AlignmentPlan
     search: bool
     starts: tuple[tuple[np.ndarray, np.ndarray, bool], ...] | None = None
+    map_names: tuple[tuple[int, str], ...] = ()
+
+    @property
+    def about(self) -> str:
+        """The maps of the tile."""
+        return "the comparison of " + _listed([name for _, name in self.map_names]) if self.map_names else self.name
 
 
 class CorrelationUnit(NamedTuple):
@@ -38,6 +46,21 @@ class CorrelationUnit(NamedTuple):
     columns: tuple[VolumeReference, ...]
     mask_inner_radius: float | None
     mask: VolumeReference | None
+
+    @property
+    def about(self) -> str:
+        """The maps of the block."""
+        return "the correlation of " + _listed([reference.name for reference in (*self.rows, *self.columns)])
+
+
+def _listed(names: Sequence[str]) -> str:
+    unique = list(dict.fromkeys(names))
+    return ", ".join(unique[:6]) + (f" and {len(unique) - 6} others" if len(unique) > 6 else "")
+
+
+def name_maps(pairs: tuple[tuple[int, int], ...], names: Sequence[str]) -> tuple[tuple[int, str], ...]:
+    """Names of the maps that some pairs are made of, for what a unit says about itself."""
+    return tuple((index, names[index]) for index in sorted({index for pair in pairs for index in pair}))
 
 
 def tile_pairs(n_maps: int) -> list[tuple[tuple[int, int], ...]]:
@@ -58,26 +81,25 @@ def tile_pairs(n_maps: int) -> list[tuple[tuple[int, int], ...]]:
 
 
 def compare_tile(unit: TileUnit) -> Result:
-    """Compare every pair of a tile; returns one row per pair."""
-    names = align.PreparedMap._fields
+    """Compare every pair of a tile; returns one row per pair.
 
-    def prepared(index: int) -> align.PreparedMap:
-        return align.PreparedMap(*map_store.read_fields(unit.store, index, names, unit.token))
-
-    found: list[align.PairAlignment] = []
+    Raises
+    ------
+    UnitError
+        A pair cannot be compared; the message names its two maps.
+    """
+    found = []
     for position, (i, j) in enumerate(unit.pairs):
-        fixed, moving = prepared(i), prepared(j)
-        if unit.starts is not None:
-            rotation, shift, mirrored = unit.starts[position]
-            found.append(
-                align.refine_pair(
-                    fixed, moving, unit.plan, rotation=rotation, shift_angstrom=shift, mirrored=mirrored
-                )
-            )
-        elif unit.search:
-            found.append(align.align_pair(fixed, moving, unit.plan))
-        else:
-            found.append(align.measure_pair(fixed, moving, unit.plan))
+        try:
+            found.append(_compare_pair(unit, position))
+        except (RegroupError, OSError, MemoryError):
+            raise
+        except Exception as error:
+            names = dict(unit.map_names)
+            raise UnitError(
+                f"{names.get(i, f'map {i}')} and {names.get(j, f'map {j}')} cannot be compared: "
+                f"{type(error).__name__}: {error}"
+            ) from error
     return {
         "pairs": np.asarray(unit.pairs, np.int64).reshape(-1, 2),
         "rotation": np.array([pair.rotation for pair in found]).reshape(-1, 3, 3),
@@ -95,6 +117,19 @@ def compare_tile(unit: TileUnit) -> Result:
             )
         },
     }
+
+
+def _compare_pair(unit: TileUnit, position: int) -> align.PairAlignment:
+    fixed, moving = (
+        align.PreparedMap(*map_store.read_fields(unit.store, index, align.PreparedMap._fields, unit.token))
+        for index in unit.pairs[position]
+    )
+    if unit.starts is not None:
+        rotation, shift, mirrored = unit.starts[position]
+        return align.refine_pair(fixed, moving, unit.plan, rotation=rotation, shift_angstrom=shift, mirrored=mirrored)
+    if unit.search:
+        return align.align_pair(fixed, moving, unit.plan)
+    return align.measure_pair(fixed, moving, unit.plan)
 
 
 def correlate_tile(unit: CorrelationUnit) -> Result:

@@ -27,6 +27,11 @@ class ReduceUnit(NamedTuple):
     working_box: int
     store: Path
 
+    @property
+    def about(self) -> str:
+        """The map's file."""
+        return self.reference.path
+
 
 class PrepareUnit(NamedTuple):
     """Mask one working map and prepare it for comparing."""
@@ -39,6 +44,12 @@ class PrepareUnit(NamedTuple):
     has_mask: bool
     pose_to_mask: rotations.Pose | None
     statistics: noise.MapStatistics
+    map_name: str = ""
+
+    @property
+    def about(self) -> str:
+        """The map."""
+        return self.map_name or self.name
 
 
 def working_box(box: int) -> int:
