@@ -14,16 +14,16 @@ import numpy as np
 import xarray as xr
 from distributed import Client
 
-from regroup_dask import pipeline
+from regroup_dask import grouping, pipeline
 from regroup_dask.errors import InputError
 from regroup_dask.formats.particles import ParticleSource
-from regroup_dask.formats.volumes import VolumeSeries, find_volumes, open_volumes, series_of
+from regroup_dask.formats.volumes import VolumeSeries, find_mask, find_volumes, open_volumes, series_of
 from regroup_dask.pipeline import Regrouped
 from regroup_dask.progress import Listener, StageClock, silent
 from regroup_dask.settings import Settings
 from regroup_dask.single_pair import Alignment, align_two
-from regroup_dask.steps import comparing, grouping
-from regroup_dask.steps.inputs import find_mask, inputs_of_files
+from regroup_dask.steps import comparing
+from regroup_dask.steps.inputs import inputs_of_files
 from regroup_dask.steps.run_context import RunContext
 from regroup_dask.steps.selection import select_classes
 from regroup_dask.tasks.connect import current_client
@@ -82,6 +82,7 @@ def compare(
     hand: Literal["off", "detect"] = "detect",
     exclude_classes: Sequence[int] = (),
     minimum_class_size: int = 0,
+    pairs: str = "all",
     voxel_size_angstrom: float | None = None,
     client: Client | None = None,
     listener: Listener = silent,
@@ -96,7 +97,7 @@ def compare(
         Superpose each pair over all rotations and shifts first.
     n_particles
         Particles of each class, where sizes matter: the mask lies in the frame of the largest class.
-    maximum_shift_angstrom, mask, mask_inner_radius, hand, exclude_classes, minimum_class_size
+    maximum_shift_angstrom, mask, mask_inner_radius, hand, exclude_classes, minimum_class_size, pairs
         As on the command line; see `Settings`.
     voxel_size_angstrom
         Where the maps do not say it.
@@ -125,6 +126,7 @@ def compare(
         hand=hand,
         exclude_classes=tuple(int(class_id) for class_id in exclude_classes),
         minimum_class_size=minimum_class_size,
+        pairs=pairs,
     )
     client = current_client() if client is None else client
     with tempfile.TemporaryDirectory(prefix="regroup_dask_") as folder:
@@ -141,7 +143,7 @@ def compare(
         run = RunContext(Path(folder), client, StageClock(listener))
         with pipeline.heard_warnings(run.clock):
             found = comparing.compare_maps(
-                references, selection, settings, run, mask=find_mask(mask, series)
+                references, selection, settings, run, mask=None if mask is None else find_mask(mask, series=series)
             )
         return found.pairs
 
@@ -211,6 +213,7 @@ def regroup(
     hand: Literal["off", "detect"] = "detect",
     frame: Literal["superclass", "common"] = "superclass",
     similarity: Literal["structure", "correlation"] = "structure",
+    pairs: str = "all",
     seed: int = 0,
     passthrough: Sequence[str | Path] = (),
     voxel_size_angstrom: float | None = None,
@@ -261,6 +264,7 @@ def regroup(
         hand=hand,
         frame=frame,
         similarity=similarity,
+        pairs=pairs,
         seed=seed,
     )
     target = Path(output)

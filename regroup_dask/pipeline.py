@@ -17,21 +17,24 @@ import numpy as np
 import xarray as xr
 from distributed import Client
 
-from regroup_dask import __version__
+from regroup_dask import __version__, grouping
 from regroup_dask.errors import RegroupWarning
 from regroup_dask.formats import result_tables, volume_store
-from regroup_dask.formats.class_store import write_classes
+from regroup_dask.formats.class_store import read_classes, write_classes
 from regroup_dask.formats.consolidate import consolidate
 from regroup_dask.formats.pairs_store import read_pairs, write_pairs
 from regroup_dask.formats.run_folder import check_output, read_run, run_folder, write_run
 from regroup_dask.progress import Listener, StageClock, silent
 from regroup_dask.report.page import write_page
 from regroup_dask.settings import Settings
-from regroup_dask.steps import averaging, comparing, grouping, particles, tables
-from regroup_dask.steps.inputs import Inputs, check_classes, fingerprints
+from regroup_dask.steps import averaging, comparing, particles, polishing, tables
+from regroup_dask.steps.inputs import Inputs, check_inputs, fingerprints
 from regroup_dask.steps.mask import write_mask
+from regroup_dask.steps.plan import check_memory, plan_lines, plan_run
 from regroup_dask.steps.run_context import RunContext
 from regroup_dask.steps.selection import Selection, select_classes
+from regroup_dask.tasks.crew import workers_of
+from regroup_dask.tasks.versions import check_shared_folder
 
 logger = logging.getLogger(__name__)
 
@@ -114,8 +117,15 @@ def regroup_inputs(
         run_folder(output, resume=resume, overwrite=overwrite, identity=identity) as folder,
     ):
         run = RunContext(folder, client, clock)
-        check_classes(inputs, settings.exclude_classes)
+        check_inputs(inputs, settings.exclude_classes)
+        if client is not None:
+            check_shared_folder(client, folder)
         selection = _select(inputs, settings, run)
+        workers = workers_of(client)
+        plan = plan_run(len(selection.kept), inputs.series, inputs.source, settings)
+        for line in plan_lines(plan, workers):
+            clock.say(line)
+        check_memory(plan, workers)
         pairs = _compare(inputs, selection, settings, run) if earlier is None else _copy_comparison(earlier, folder)
         groups = grouping.group_pairs(
             pairs,
@@ -125,6 +135,9 @@ def regroup_inputs(
             frame=settings.frame,
             seed=settings.seed,
         )
+        if settings.align and inputs.mask is None:
+            classes_store = folder / CLASSES
+            groups = polishing.polish_poses(groups, read_classes(classes_store), classes_store, settings, run)
         counts = None
         if inputs.source is not None:
             counts, groups = _count(inputs, groups, settings, run)
@@ -137,6 +150,7 @@ def regroup_inputs(
                 paths,
                 inputs.series.box,
                 inputs.series.voxel_size_angstrom,
+                output=output,
                 series_zip=folder / "series.zip",
                 mask=mask,
             )

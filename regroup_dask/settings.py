@@ -10,6 +10,8 @@ from regroup_dask.errors import InputError
 
 SuperclassCount = int | Literal["auto"]
 
+NEAREST_BY_DEFAULT = 30
+
 _CHOICES: dict[str, tuple[str, ...]] = {
     "posteriors": ("argmax", "sum"),
     "hand": ("off", "detect"),
@@ -55,6 +57,9 @@ class Settings:
         of the largest class of all.
     similarity
         ``"structure"`` groups by the noise-corrected similarity, ``"correlation"`` by the plain correlation.
+    pairs
+        ``"all"``, or ``"nearest"`` or ``"nearest:M"``: only the M nearest maps of each map, by rotation-invariant
+        descriptors, are compared.
     seed
         Seed of everything random (the clustering).
     """
@@ -73,6 +78,7 @@ class Settings:
     hand: Literal["off", "detect"] = "detect"
     frame: Literal["superclass", "common"] = "superclass"
     similarity: Literal["structure", "correlation"] = "structure"
+    pairs: str = "all"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -82,6 +88,14 @@ class Settings:
     def poses_follow(self) -> bool:
         """Whether particle poses are moved into the superclass frame."""
         return self.align if self.update_poses is None else self.update_poses
+
+    @property
+    def n_nearest(self) -> int | None:
+        """Nearest maps that each map is compared with; None for all."""
+        kind, _, number = self.pairs.partition(":")
+        if kind == "all":
+            return None
+        return int(number) if number else NEAREST_BY_DEFAULT
 
     def as_dict(self) -> dict[str, Any]:
         """Return the settings as plain values for run.json."""
@@ -101,6 +115,9 @@ def _check(settings: Settings) -> None:
         value = getattr(settings, name)
         if value not in allowed:
             raise InputError(f"{_option(name)} is {value!r}: it is one of {', '.join(allowed)}.")
+    kind, _, number = settings.pairs.partition(":")
+    if not (settings.pairs == "all" or (kind == "nearest" and (settings.pairs == kind or number.isdecimal()))) or number == "0":
+        raise InputError(f"--pairs is {settings.pairs!r}: it is all, nearest, or nearest:M with M of 1 or more.")
     count = settings.n_superclasses
     if count != "auto" and (not isinstance(count, int) or isinstance(count, bool) or count < 1):
         raise InputError(

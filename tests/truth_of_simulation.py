@@ -35,8 +35,9 @@ def against_truth(output: Path, simulation: Path) -> AgainstTruth:
         found = Rotation.from_quat(row["rotation_quaternion"])
         rotation_errors.append(np.rad2deg((found * Rotation.from_matrix(true_rotation).inv()).magnitude()))
         shift_errors.append(np.linalg.norm(np.array(row["shift_angstrom"]) - true_shift))
+    true_labels = [by_id[row["class_id"]]["superclass"] for row in rows]
     return AgainstTruth(
-        adjusted_rand_score([by_id[row["class_id"]]["superclass"] for row in rows], [row["superclass"] for row in rows]),
+        adjusted_rand_score(true_labels, [row["superclass"] for row in rows]),
         float(max(rotation_errors)),
         float(max(shift_errors)),
     )

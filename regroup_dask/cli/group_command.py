@@ -47,7 +47,13 @@ def command(context: click.Context, earlier: str, output: str | None, **options:
         return
     target = Path(output)
     check_output(target, resume=options["resume"], overwrite=options["overwrite"])
-    where = Where(options["scheduler"], options["scheduler_file"], options["cluster_file"], options["workers"])
+    where = Where(
+        options["scheduler"],
+        options["scheduler_file"],
+        options["cluster_file"],
+        options["workers"],
+        options["slurm"],
+    )
     with tempfile.TemporaryDirectory(prefix="regroup_dask_") as folder:
         inputs = inputs_of_record(record, settings.class_prefix, Path(folder))
         with (
@@ -73,7 +79,7 @@ def _show_groups(console: Any, earlier: Path, settings: Any) -> None:
     from rich.table import Table
 
     from regroup_dask.formats.pairs_store import read_pairs
-    from regroup_dask.steps.grouping import group_pairs
+    from regroup_dask.grouping import group_pairs
 
     groups = group_pairs(
         read_pairs(earlier / "pairs.zarr"),

@@ -42,6 +42,8 @@ Examples:
               help="[Legacy] Class alignment3D prefix: alignments_class3D_, alignments_class_ or alignments3D_multi.")
 @click.option("--hand", type=click.Choice(["off", "detect"]), default="detect", show_default=True,
               help="Look for classes of the opposite hand.")
+@click.option("--pairs", default="all", show_default=True, metavar="all|nearest[:M]",
+              help="Compare all pairs of classes, or, for thousands of them, each with its M nearest.")
 @click.option("--voxel-size", "voxel_size_angstrom", type=float, metavar="A",
               help="Voxel size of the maps, where their headers do not say it.")
 @cluster_options
@@ -74,6 +76,7 @@ def run_job(
     scheduler_file: str | None,
     cluster_file: str | None,
     workers: int | None,
+    slurm: bool = False,
     resume: bool,
     overwrite: bool,
     quiet: bool,
@@ -92,7 +95,7 @@ def run_job(
     from regroup_dask.tasks.connect import Where, connected
 
     settings = Settings(**settings_values)
-    where = Where(scheduler, scheduler_file, cluster_file, workers)
+    where = Where(scheduler, scheduler_file, cluster_file, workers, slurm)
     target = Path(output)
     check_output(target, resume=resume, overwrite=overwrite)
     console = Console(stderr=True)

@@ -62,7 +62,7 @@ def recognise_cryosparc_job(folder: str, file_names: Sequence[str]) -> Job | Non
         one.class_id: one.name for one in maps if one.iteration == map_iteration and one.class_id is not None
     }
     tables = _all_classes_or_each([one for one in particles if one.iteration == particle_iteration])
-    _check_classes(folder, volumes, tables)
+    _check_classes(folder, volumes, [*maps, *tables])
     extras = _all_classes_or_each(passthrough)
     masks = [name for name in file_names if re.search(r"_mask.*\.mrc$", name)]
     job_type = _job_type(folder)
@@ -135,14 +135,16 @@ def _all_classes_or_each(files: Sequence[_File]) -> list[_File]:
     return [max(by_class[class_id], key=lambda one: one.iteration) for class_id in sorted(by_class)]
 
 
-def _check_classes(folder: str, volumes: dict[int, str], tables: Sequence[_File]) -> None:
-    named = {one.class_id for one in tables if one.class_id is not None}
+def _check_classes(folder: str, volumes: dict[int, str], files: Sequence[_File]) -> None:
+    """Refuse a class that some file speaks of, of any iteration, and that has no map in the one taken."""
+    named = {one.class_id for one in files if one.class_id is not None}
     n_classes = max([*volumes, *named]) + 1
     for class_id in range(n_classes):
         if class_id not in volumes:
             raise InputError(
-                f"class {class_id} of {folder} has no map (*_class_{class_id:02d}_*_volume.mrc), and class "
-                f"{n_classes - 1} has files; copy the class maps into the folder."
+                f"class {class_id} of {n_classes} in {folder} has no map of that iteration "
+                f"(*_class_{class_id:02d}_*_volume.mrc); "
+                "copy the class maps into the folder."
             )
     if n_classes < 2:
         raise InputError(f"{folder} has one class; there is nothing to regroup with fewer than two.")

@@ -50,7 +50,7 @@ def describe_file(path: str | Path) -> Rows:
     if os.path.isdir(path):
         return _folder(path)
     suffix = os.path.splitext(path)[1].lower()
-    by_suffix = {".cs": _dataset, ".csg": _group, ".star": _star, ".parquet": _particles, ".pq": _particles}
+    by_suffix = {".cs": _dataset, ".csg": _group, ".star": _star, ".parquet": _parquet, ".pq": _parquet}
     return by_suffix.get(suffix, _map)(path)
 
 
@@ -62,7 +62,7 @@ def _folder(path: str) -> Rows:
     if os.path.isfile(os.path.join(path, "run.json")):
         return _output(path)
     if _has_parquet(path):
-        return _particles(path)
+        return _parquet(path)
     from regroup_dask.formats.job_folder import recognise_job
 
     job = recognise_job(path)
@@ -176,6 +176,23 @@ def _particles(path: str) -> Rows:
         rows.append(("pixel of the poses", f"{source.voxel_size_angstrom:g} A"))
     rows += [("note", line) for line in getattr(source, "lines", ())]
     return [*rows, ("columns", _listed(source.schema.names))]
+
+
+def _parquet(path: str) -> Rows:
+    """Parquet: particles where it has classes, else whatever table it is."""
+    try:
+        return _particles(path)
+    except InputError as error:
+        reason = str(error)
+    import pyarrow as pa
+    import pyarrow.dataset
+
+    try:
+        dataset = pyarrow.dataset.dataset(path, format="parquet", partitioning="hive")
+        rows = [("what it is", "parquet table"), ("rows", str(dataset.count_rows()))]
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{path} cannot be read as parquet: {error}.") from error
+    return [*rows, ("as particles", f"refused: {reason}"), ("columns", _listed(dataset.schema.names))]
 
 
 def _dataset(path: str) -> Rows:

@@ -19,6 +19,12 @@ DESCRIPTIONS = {
     "shift_angstrom": ("shift that superposes class_j onto class_i: x, y, z", "angstrom"),
     "mirrored": ("class_j is inverted through the origin before it is rotated and shifted", "1"),
     "fsc": ("Fourier shell correlation of the two maps at their pose, inside the mask", "1"),
+    "information": ("Fourier coefficients' worth of signal in a map", "1"),
+    "shared_sigma": ("part of distance_sigma that all distances of a class have in common", "1"),
+    "signal_fraction": ("share of signal in the power of a map, shell by shell", "1"),
+    "noise_variance": ("squared relative random error of the noise power, shell by shell", "1"),
+    "decorrelation": ("loss of correlation that no noise estimate shows, shell by shell", "1"),
+    "scale_error": ("relative error of the noise power common to all shells of a map", "1"),
     "confidence": ("how far the best pose stands above the next different one", "1"),
 }
 
@@ -28,7 +34,8 @@ def pairs_dataset(
     *,
     names: list[str],
     n_particles: np.ndarray | None,
-    information: np.ndarray | None = None,
+    per_class: dict[str, np.ndarray] | None = None,
+    shell_coefficients: np.ndarray | None = None,
     variables: dict[str, np.ndarray],
     attributes: dict[str, object],
 ) -> xr.Dataset:
@@ -42,8 +49,10 @@ def pairs_dataset(
         Their names.
     n_particles
         Their sizes, or None when unknown.
-    information
-        Fourier coefficients' worth of signal in each map, or None.
+    per_class
+        What is known of each map: arrays ``(N,)`` or ``(N, shells)``, by name.
+    shell_coefficients
+        Independent Fourier coefficients in each shell.
     variables
         Arrays ``(N, N)``, ``(N, N, 4)`` for the quaternion and ``(N, N, 3)`` for the shift.
     attributes
@@ -62,8 +71,11 @@ def pairs_dataset(
     }
     if n_particles is not None:
         coords["n_particles"] = ("class_i", np.asarray(n_particles, np.int64))
-    if information is not None:
-        coords["information"] = ("class_i", information, {"long_name": "Fourier coefficients' worth of signal"})
+    for name, values in (per_class or {}).items():
+        long_name, units = DESCRIPTIONS[name]
+        data[name] = (("class_i", "shell")[: values.ndim], values, {"long_name": long_name, "units": units})
+    if shell_coefficients is not None:
+        data["shell_coefficients"] = ("shell", shell_coefficients, {"units": "1"})
     if "rotation_quaternion" in variables:
         coords["quaternion"] = ("quaternion", np.array(["x", "y", "z", "w"], dtype=object))
         coords["axis"] = ("axis", np.array(["x", "y", "z"], dtype=object))

@@ -72,7 +72,7 @@ class ParquetFragment:
         try:
             with pq.ParquetFile(self.path) as file:
                 table = file.read_row_groups(list(self.row_groups), columns=stored, use_threads=False)
-        except (pa.ArrowInvalid, OSError) as error:
+        except (pa.ArrowException, OSError, ValueError) as error:
             raise InputError(f"cannot read the parquet file {self.path}: {error}") from None
         table = table.slice(self.skip_rows, self.n_rows) if stored else table
         fields = [self.schema.field(name) for name in names]
@@ -204,7 +204,7 @@ def _read_metadata(
     try:
         with pq.ParquetFile(path) as file:
             metadata, schema = file.metadata, file.schema_arrow
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise InputError(f"cannot read the parquet file {path}: {error}") from None
     fields = [item for item in schema if item.name not in dict(partition)]
     fields += [

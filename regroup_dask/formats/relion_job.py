@@ -62,6 +62,12 @@ def recognise_relion_job(folder: str, file_names: Sequence[str]) -> Job | None:
             class_id: os.path.join(folder, name)
             for class_id, name in _maps_by_name(newest, file_names).items()
         }
+        missing = sorted(set(range(max(volume_files) + 1)) - set(volume_files))
+        if missing:
+            raise InputError(
+                f"class {missing[0] + 1} (class id {missing[0]}) of {folder} has no map "
+                f"({newest.prefix}_class{missing[0] + 1:03d}.mrc); copy the class maps there."
+            )
     if len(volume_files) < 2:
         raise InputError(
             f"{folder} has one class ({newest.prefix}); there is nothing to regroup with fewer than two."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, cast
 
@@ -52,7 +53,7 @@ class VolumeSeries(NamedTuple):
 
 
 class LazyMap:
-    """One map [z, y, x] on disk that is read as far as it is indexed, as float32.
+    """One map [z, y, x] on disk; what is indexed of it is read, as a new float32 array.
 
     Parameters
     ----------
@@ -72,7 +73,9 @@ class LazyMap:
     def __getitem__(self, key: Any) -> np.ndarray:
         if self._index is not None:
             key = (self._index, *(key if isinstance(key, tuple) else (key,)))
-        return np.ascontiguousarray(self._values[key], dtype=np.float32)
+        read = np.array(self._values[key], dtype=np.float32, order="C")
+        mrc.release_pages(self._values)
+        return read
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.asarray(self[:], dtype=dtype)
@@ -103,6 +106,11 @@ def open_map(reference: VolumeReference) -> LazyMap:
     return opened
 
 
+def checked_map_slabs(reference: VolumeReference) -> Iterator[np.ndarray]:
+    """Give consecutive slabs of a map, float32[dz, y, x]; raises `InputError` as `read_map` does."""
+    return mrc.checked_slabs(cast(np.ndarray, open_map(reference)), _name(reference))
+
+
 def read_map(reference: VolumeReference) -> np.ndarray:
     """Read a whole map.
 
@@ -115,5 +123,8 @@ def read_map(reference: VolumeReference) -> np.ndarray:
     InputError
         The map is constant, has NaN or infinite values, or cannot be read.
     """
-    name = f"{reference.path}[{reference.index}]" if reference.kind == "zarr" else reference.path
-    return mrc.read_checked(cast(np.ndarray, open_map(reference)), name)
+    return mrc.read_checked(cast(np.ndarray, open_map(reference)), _name(reference))
+
+
+def _name(reference: VolumeReference) -> str:
+    return f"{reference.path}[{reference.index}]" if reference.kind == "zarr" else reference.path

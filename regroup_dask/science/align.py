@@ -74,6 +74,7 @@ def measure_pair(
         moving.spectrum,
         moving.padded,
         moving.shell_power,
+        box=plan.box,
         rotation=rotation,
         shift_voxels=shift / plan.voxel_size_angstrom,
         mirrored=mirrored,
@@ -136,8 +137,8 @@ def align_pair(fixed: PreparedMap, moving: PreparedMap, plan: AlignmentPlan) -> 
         pose stands above the best pose that differs from it, in standard deviations of chance agreement.
     """
     problem = pair_problem(fixed, moving, plan)
-    candidates, best, other_hand, confidence = search_pair(problem)
-    return _result(problem, candidates, best, other_hand, confidence)
+    candidates, other_hand, confidence = search_pair(problem)
+    return _result(problem, candidates, 0, other_hand, confidence)
 
 
 def refine_pair(

@@ -16,7 +16,7 @@ from regroup_dask.errors import InputError
 
 Hand = Literal["off", "detect"]
 
-OVERSAMPLING = 3
+OVERSAMPLING = 2
 """Nodes of the stored spectrum per cycle per particle box."""
 
 
@@ -120,7 +120,7 @@ def plan_alignment(
     radius = (
         0.42 * box if particle_radius_angstrom is None else particle_radius_angstrom / voxel_size_angstrom
     )
-    radius = float(np.clip(radius * 1.06 + 1.0, 5.0, 0.47 * box))
+    radius = float(np.clip(1.05 * radius + 2.0, 5.0, 0.47 * box))
     particle_box = int(np.clip(2 * np.ceil(1.06 * radius + 0.5), 12, 2 * (box // 2)))
     nyquist = 0.5 * particle_box
     finest = 0.62 * nyquist
@@ -156,7 +156,7 @@ def particle_coefficients(finest_shell: int) -> tuple[np.ndarray, np.ndarray, np
     Returns
     -------
     frequency : numpy.ndarray
-        int16 (3, c), rows kx, ky, kz; one of k and -k.
+        float32 (3, c), rows kx, ky, kz; one of k and -k, kx >= 0.
     shell : numpy.ndarray
         int16 (c,), round(|k|).
     ends : numpy.ndarray
@@ -169,7 +169,7 @@ def particle_coefficients(finest_shell: int) -> tuple[np.ndarray, np.ndarray, np
     half = (kx > 0) | ((kx == 0) & ((ky > 0) | ((ky == 0) & (kz > 0))))
     keep = np.flatnonzero(half & (shell <= finest_shell))
     keep = keep[np.argsort(shell[keep], kind="stable")]
-    frequency = np.stack([kx[keep], ky[keep], kz[keep]]).astype(np.int16)
+    frequency = np.stack([kx[keep], ky[keep], kz[keep]]).astype(np.float32)
     shells = shell[keep].astype(np.int16)
     ends = np.searchsorted(shells, np.arange(finest_shell + 1), side="right").astype(np.int64)
     for array in (frequency, shells, ends):

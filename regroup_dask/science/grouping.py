@@ -6,9 +6,16 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from regroup_dask.science.clustering import cluster
+from regroup_dask.science.block_model import Edges, agglomeration, make_edges
+from regroup_dask.science.clustering import canonical_labels, cluster
+from regroup_dask.science.model_selection import choose_number, resample, stability
+from regroup_dask.science.reliability import select_maps
+from regroup_dask.science.shell_model import ShellComparison
 
 logger = logging.getLogger(__name__)
+
+_LEAST_INFORMATION = 3.0
+_RESEMBLES_NOTHING = 0.5
 
 
 class Grouping(NamedTuple):
@@ -30,7 +37,8 @@ class Grouping(NamedTuple):
     eigengap_curve : float64[M]
         Gap after the K-th eigenvalue of the normalised affinity, per candidate.
     separation_curve : float64[M]
-        Distance of the two closest superclasses in units of its sigma, per candidate (NaN for K = 1).
+        Log ratio of the least distance between superclasses to the largest within, per candidate (see
+        `model_selection.separation`).
     junk : bool[N]
         Maps that resemble nothing, or have no signal.
     reason : tuple of str
@@ -55,11 +63,16 @@ def group_classes(
     *,
     distance: NDArray[np.float64] | None = None,
     distance_sigma: NDArray[np.float64] | None = None,
+    shared_sigma: NDArray[np.float64] | None = None,
     information: NDArray[np.float64] | None = None,
+    shells: ShellComparison | None = None,
     n_resamplings: int = 50,
     seed: int = 0,
 ) -> Grouping:
     """Group classes into superclasses.
+
+    Maps that are junk take no part in finding the superclasses; they are put with what they resemble most,
+    and flagged.
 
     Parameters
     ----------
@@ -69,40 +82,121 @@ def group_classes(
         1 .. N, or choose.
     distance, distance_sigma : float[N, N], optional
         Unbiased distance and its sigma (`similarity.Similarity`). Without them only ``similarity`` is used,
-        as the original job does.
+        by spectral clustering, as the original job does.
+    shared_sigma : float[N], optional
+        The part of the sigma that all distances of a class have in common.
     information : float[N], optional
         Coefficients' worth of signal per map, to tell maps of pure noise.
+    shells : ShellComparison, optional
+        Shell correlations, from which the likeliest grouping is found best.
     n_resamplings : int
-        How often noise within ``distance_sigma`` is added to see how stable the grouping is.
+        How often noise within the uncertainty is added to see how stable the grouping is.
     seed : int
 
     Returns
     -------
     Grouping
+
+    References
+    ----------
+    Ng, A., Jordan, M. and Weiss, Y. (2002). NIPS 14, 849-856. von Luxburg, U. (2007). Stat. Comput. 17,
+    395-416. Zelnik-Manor, L. and Perona, P. (2004). NIPS 17, 1601-1608. Hennig, C. (2007). Comput. Stat. Data
+    Anal. 52, 258-271.
     """
     n = len(similarity)
-    if n_superclasses == "auto":
-        n_superclasses = _largest_eigengap(similarity)
-    labels = cluster(
-        similarity, int(n_superclasses), distance=distance, distance_sigma=distance_sigma, seed=seed
-    )
-    k = int(n_superclasses)
+    if n_superclasses != "auto" and not 1 <= n_superclasses <= max(n, 1):
+        raise ValueError(f"{n_superclasses} superclasses asked for, but it must be 1 to {n}")
+    reason = _junk_reasons(distance, distance_sigma, information, n)
+    junk = np.array([bool(text) for text in reason], bool)
+    least = 1 if n_superclasses == "auto" else int(n_superclasses)
+    used = np.flatnonzero(~junk) if (~junk).sum() >= max(least, 1) else np.arange(n)
+    if n <= 1:
+        one = np.ones(1)
+        return Grouping(
+            np.zeros(n, np.int64), 1, np.ones(n), one, np.ones(1, np.int64), one, one, one, junk, reason
+        )
+
+    edges = None
+    if distance is not None and distance_sigma is not None:
+        edges = make_edges(distance, distance_sigma, shared_sigma)
+    part = np.ix_(used, used)
+    part_edges = edges
+    if edges is not None:
+        part_edges = Edges(edges.distance[part], edges.variance[part], edges.shared_variance[used])
+    scored = part_edges if part_edges is not None else _edges_of_similarity(similarity[part])
+    merges = agglomeration(scored)
+    resampled = resample(scored, n_resamplings, seed) if len(used) > 1 else []
+    largest = max(1, min(len(used) - 1, 20))
+    chosen, candidates, stable, gap = choose_number(merges, resampled, largest)
+    k = chosen if n_superclasses == "auto" else int(n_superclasses)
+
+    part_shells = None
+    if shells is not None:
+        part_shells = ShellComparison(
+            shells.fsc[part], select_maps(shells.reliability, used), shells.coefficients
+        )
+    found = cluster(similarity[part], k, edges=part_edges, shells=part_shells, seed=seed)
+    sure = stability(found, [other.labels[k - 1] for other in resampled])
+    labels = np.zeros(n, np.int64)
+    class_stability = np.zeros(n)
+    labels[used], class_stability[used] = found, sure.class_stability
+    for i in np.setdiff1d(np.arange(n), used):
+        labels[i] = int(found[int(np.nan_to_num(similarity[i, used], nan=-1.0).argmax())])
+    order = canonical_labels(labels)
+    superclass_stability = np.zeros(k)
+    superclass_stability[order] = sure.superclass_stability[labels]
     return Grouping(
-        labels,
-        k,
-        np.ones(n),
-        np.ones(k),
-        np.array([k]),
-        np.ones(1),
-        np.full(1, np.nan),
-        np.full(1, np.nan),
-        np.zeros(n, bool),
-        ("",) * n,
+        labels=order,
+        n_superclasses=k,
+        class_stability=class_stability,
+        superclass_stability=superclass_stability,
+        candidate_superclasses=candidates.astype(np.int64),
+        stability_curve=stable,
+        eigengap_curve=_eigengaps(similarity[part], candidates),
+        separation_curve=gap,
+        junk=junk,
+        reason=reason,
     )
 
 
-def _largest_eigengap(similarity: NDArray[np.float64]) -> int:
-    affinity = np.clip(np.nan_to_num(similarity, nan=0.0), 0, None)
-    degree = np.sqrt(np.maximum(affinity.sum(axis=1), 1e-12))
-    values = np.sort(np.linalg.eigvalsh(affinity / degree[:, None] / degree[None, :]))[::-1]
-    return int(np.argmax(values[:-1] - values[1:])) + 1 if len(values) > 1 else 1
+def _junk_reasons(
+    distance: NDArray[np.float64] | None,
+    sigma: NDArray[np.float64] | None,
+    information: NDArray[np.float64] | None,
+    n: int,
+) -> tuple[str, ...]:
+    """Why a map is junk, or nothing."""
+    reason = [""] * n
+    if information is not None:
+        for i in np.flatnonzero(np.asarray(information) < _LEAST_INFORMATION):
+            reason[i] = "noise: no shell has signal above the map's own noise"
+    if distance is not None and sigma is not None and n > 2:
+        surely_apart = np.where(np.isfinite(distance), distance - 2 * sigma, np.nan)
+        np.fill_diagonal(surely_apart, np.nan)
+        for i in range(n):
+            row = surely_apart[i][np.isfinite(surely_apart[i])]
+            if not reason[i] and len(row) and row.min() > _RESEMBLES_NOTHING:
+                reason[i] = f"resembles no other map: none correlates above {1 - row.min():.2f} without noise"
+    return tuple(reason)
+
+
+def _edges_of_similarity(similarity: NDArray[np.float64]) -> Edges:
+    distance = 1 - np.asarray(similarity, np.float64)
+    return make_edges(distance, np.full_like(distance, 0.01), None)
+
+
+def _eigengaps(similarity: NDArray[np.float64], candidates: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Gap after the K-th eigenvalue of the normalised affinity (von Luxburg 2007), with self-tuned scales.
+
+    The scale of a class is its distance to its third neighbour (Zelnik-Manor and Perona take the seventh;
+    superclasses of three are common here).
+    """
+    n = len(similarity)
+    distance = np.clip(1 - np.nan_to_num(similarity, nan=0.0), 0, None)
+    np.fill_diagonal(distance, 0)
+    scale = np.sort(distance, axis=1)[:, min(3, n - 1)] + 1e-3
+    affinity = np.exp(-(distance**2) / (scale[:, None] * scale[None]))
+    degree = np.sqrt(affinity.sum(axis=1))
+    values = np.sort(np.linalg.eigvalsh(affinity / degree[:, None] / degree[None]))[::-1]
+    values = np.append(values, 0.0)
+    return np.asarray(values[candidates - 1] - values[candidates])

@@ -40,7 +40,9 @@ def soft_edge(radius: np.ndarray, inner: float, outer: float) -> np.ndarray:
     return (0.5 * (1.0 + np.cos(np.pi * fraction))).astype(np.float32)
 
 
-def soft_sphere(box: int, *, inner_radius_fraction: float, edge_fraction: float = 0.1) -> np.ndarray:
+def soft_sphere(
+    box: int, *, inner_radius_fraction: float, edge_fraction: float = 0.1, planes: slice | None = None
+) -> np.ndarray:
     """Return a spherical mask about the origin voxel with a cosine edge.
 
     Parameters
@@ -51,14 +53,18 @@ def soft_sphere(box: int, *, inner_radius_fraction: float, edge_fraction: float 
         radius up to which the mask is 1, as a fraction of half the box.
     edge_fraction : float
         width of the edge outside it, as a fraction of half the box.
+    planes : slice, optional
+        only these planes z, for boxes of which a whole one is too much memory.
 
     Returns
     -------
     numpy.ndarray
-        float32 (box, box, box), from 0 to 1.
+        float32 (box, box, box) or (planes, box, box), from 0 to 1.
     """
     half = box / 2.0
-    radius = np.sqrt(squared_radius(box))
+    axis = (np.arange(box) - box // 2).astype(np.float64) ** 2
+    chosen = axis if planes is None else axis[planes]
+    radius = np.sqrt(chosen[:, None, None] + axis[None, :, None] + axis[None, None, :])
     return soft_edge(radius, inner_radius_fraction * half, (inner_radius_fraction + edge_fraction) * half)
 
 
@@ -74,8 +80,8 @@ def low_pass(volume: np.ndarray, shell: float) -> np.ndarray:
 def estimate_extent(volume: np.ndarray, *, shell: float | None = None) -> MapExtent:
     """Find the particle in a map: its centre of mass and the radius that holds it.
 
-    The map is blurred; what rises above a fifth of the blurred map's height over the solvent level is the
-    particle, of which the largest connected piece counts. Works without a mask and at low signal, because
+    The map is blurred, the more so the noisier it is; what rises above a fifth of the blurred map's height over the solvent level is the
+    particle, of which pieces with a tenth of the largest one's mass count. Works without a mask and at low signal, because
     the blurred map keeps the shells where signal is strongest.
 
     Parameters
@@ -83,28 +89,39 @@ def estimate_extent(volume: np.ndarray, *, shell: float | None = None) -> MapExt
     volume : numpy.ndarray
         float (n, n, n).
     shell : float, optional
-        Fourier shell at which the blur falls to exp(-1/2); box / 16 by default.
+        Fourier shell at which the blur falls to exp(-1/2); box / 16 to box / 32 by default.
 
     Returns
     -------
     MapExtent
     """
     box = volume.shape[0]
-    blurred = low_pass(volume, max(2.0, box / 16.0) if shell is None else shell)
-    solvent = float(np.median(blurred))
-    spread = 1.4826 * float(np.median(np.abs(blurred - solvent)))
-    height = float(np.partition(blurred.ravel(), -max(8, box**3 // 2000))[-max(8, box**3 // 2000)]) - solvent
-    threshold = solvent + max(0.2 * height, 3.0 * min(spread, 0.15 * height))
-    inside = blurred > threshold
+    filled = volume != volume[0, 0, 0]  # not what a mask has blanked: it would make the noise look small
+    if not filled.any():
+        return MapExtent(np.zeros(3), box / 2.0)
+    for tried in (box / 16.0, box / 22.0, box / 32.0) if shell is None else (shell,):
+        blur = max(1.5, tried)
+        blurred = low_pass(volume, blur)
+        sample = blurred[filled]
+        solvent = float(np.median(sample))
+        spread = 1.4826 * float(np.median(np.abs(sample - solvent)))
+        few = max(8, box**3 // 2000)
+        height = float(np.partition(blurred.ravel(), -few)[-few]) - solvent
+        if spread < 0.06 * height:  # the noise is low enough for the contour
+            break
+    threshold = solvent + max(0.2 * height, min(3.0 * spread, 0.5 * height))
+    inside = (blurred > threshold) & filled
     labels, count = scipy.ndimage.label(inside)
     if count == 0:
         return MapExtent(np.zeros(3), box / 2.0)
     if count > 1:
         mass = np.bincount(labels.ravel(), weights=np.where(inside, blurred - solvent, 0.0).ravel())
-        inside = labels == int(np.argmax(mass[1:])) + 1
+        mass[0] = 0.0
+        inside = (mass >= 0.1 * mass.max())[labels]
     index = np.argwhere(inside)
     weight = (blurred[inside] - solvent).astype(np.float64)
     position = (index - box // 2)[:, ::-1].astype(np.float64)
     centre = weight @ position / weight.sum()
     radius = float(np.quantile(np.sqrt(((position - centre) ** 2).sum(axis=1)), 0.995))
-    return MapExtent(centre, radius)
+    widened = 0.6 * box / (2.0 * np.pi * blur)  # what the blur moved the contour out by
+    return MapExtent(centre, max(radius - widened, 2.0))

@@ -14,6 +14,7 @@ _MINIMUM_SOLVENT_VOXELS = 300
 _THRESHOLD_SIGMAS = 4.5
 _THRESHOLD_OF_PEAK = 0.02
 _EMPTY = 2e-3
+_SMALL_SOLVENT_FRACTION = 0.3
 
 
 class MapStatistics(NamedTuple):
@@ -136,17 +137,18 @@ def map_statistics(
     mask_radius = _mask_radius(volume, radius)
     particle = _particle_region(volume, radius, mask_radius)
     particle_radius = _outer_radius(particle, radius)
-    mask_fraction = float(np.mean((radius < mask_radius) * weight**2))
+    own_mask = ((radius < mask_radius) * weight).astype(np.float32)
+    mask_fraction = float(np.mean(own_mask**2))
     solvent = _solvent_region(volume, particle, radius, mask_radius)
     solvent_fraction = float(solvent.mean())
     if solvent_fraction < _MINIMUM_SOLVENT_FRACTION or solvent.sum() < _MINIMUM_SOLVENT_VOXELS:
         solvent_power, solvent_fraction = np.full(n_shells, np.nan), 0.0
     else:
-        solvent_power = _stationary_power(volume, solvent) * mask_fraction
+        solvent_power = _stationary_power(volume, solvent, own_mask)
 
     fsc = np.full(n_shells, np.nan)
     if half_maps is not None:
-        fsc = fourier_shell_correlation(half_maps[0], half_maps[1], mask=mask)
+        fsc = fourier_shell_correlation(half_maps[0], half_maps[1], mask=own_mask)
         signal_fraction = np.clip(2 * fsc / (1 + np.maximum(fsc, 0)), 0, 1)
     else:
         signal_fraction = np.clip(1 - solvent_power / np.maximum(map_power, 1e-300), 0, 1)
@@ -270,11 +272,14 @@ def _solvent_region(
     return solvent
 
 
-def _stationary_power(volume: NDArray[np.float32], region: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Power per shell, for the whole box, of the stationary noise seen in a region.
+def _stationary_power(
+    volume: NDArray[np.float32], region: NDArray[np.bool_], mask: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    """Expected power per shell, under a mask, of the stationary noise seen in a region.
 
     Blackman-Tukey estimate: autocovariance by lag, each lag divided by its number of pairs within the region;
-    lags that fewer than a tenth of the region's voxels can show are left out.
+    lags that few pairs show are tapered. The mask multiplies the autocovariance by its own autocorrelation,
+    which is what it leaks from strong shells into weak ones.
     """
     box = volume.shape[0]
     weight = region.astype(np.float32)
@@ -282,9 +287,18 @@ def _stationary_power(volume: NDArray[np.float32], region: NDArray[np.bool_]) ->
     covariance = fft.irfftn(np.abs(fft.rfftn(centred)) ** 2, volume.shape)
     pairs = fft.irfftn(np.abs(fft.rfftn(weight)) ** 2, volume.shape)
     taper = np.clip(pairs / (0.3 * pairs.max()), 0, 1) ** 2
-    covariance = taper * covariance / np.maximum(pairs, 1)
-    power = _shell_sums(fft.rfftn(covariance).real * float(box) ** 3, box)
-    return np.maximum(power, 0)
+    if region.mean() < _SMALL_SOLVENT_FRACTION:
+        lag = fft.ifftshift(_radii(box))
+        taper = taper * np.exp(-0.5 * (lag / (0.15 * box)) ** 2)
+    masked = fft.irfftn(np.abs(fft.rfftn(mask)) ** 2, volume.shape)
+    covariance = taper * covariance / np.maximum(pairs, 1) * masked
+    power = np.maximum(_shell_sums(fft.rfftn(covariance).real, box), 0)
+    if region.mean() < _SMALL_SOLVENT_FRACTION:
+        # A lag window can go negative past a steep fall; the plain periodogram of the region cannot, and errs
+        # upwards.
+        plain = _shell_sums(np.abs(fft.rfftn(centred)) ** 2, box) * float((mask**2).mean() / weight.mean())
+        power = np.maximum(power, 0.5 * plain)
+    return power
 
 
 def _resolution_shell(signal_fraction: NDArray[np.float64], map_power: NDArray[np.float64]) -> float:

@@ -14,7 +14,7 @@ from regroup_dask.science.alignment_plan import (
     shift_bank,
 )
 from regroup_dask.science.prepared_map import PreparedMap
-from regroup_dask.science.refinement import refine_poses
+from regroup_dask.science.refinement import refine_poses, shell_products
 from regroup_dask.science.rotation_function import (
     RotationGrid,
     _best_over_bank,
@@ -22,11 +22,21 @@ from regroup_dask.science.rotation_function import (
     rotation_grid,
     separated_peaks,
 )
-from regroup_dask.science.rotations import quaternion_to_matrix
+from regroup_dask.science.rotations import quaternion_to_matrix, rotation_vector_to_matrix
 from regroup_dask.science.translation import best_shifts
 
 SHARED_STRUCTURE = 0.9
 """Correlation that two noise-free class maps are taken to have; it keeps strong shells from drowning the others."""
+
+CLEAR_DEVIATIONS = 6.0
+CLEAR_RATIO = 0.6
+"""A best pose this far above the next, in standard deviations of chance and as a ratio, ends the search."""
+
+MIDDLE_SHELL = 9
+"""Poses are ranked over shells up to this one, in cycles per particle box, before all shells decide."""
+
+LARGEST_CORRELATION = 0.995
+"""Correlation per shell beyond which the last refinement trusts no shell more."""
 
 DIFFERENT_DEGREES = 10.0
 """Poses further apart than this are different poses."""
@@ -69,7 +79,7 @@ class PairProblem(NamedTuple):
     weight : numpy.ndarray
         float32 (c,).
     cube : numpy.ndarray
-        float32 view of the moving spectrum.
+        float32, flat view of the moving spectrum.
     """
 
     fixed: PreparedMap
@@ -111,11 +121,11 @@ def pair_problem(fixed: PreparedMap, moving: PreparedMap, plan: AlignmentPlan) -
         weight = np.where(power > 0, 1.0 / np.maximum(power, 1e-300), 0.0)
         weight[0] = 0.0
     _, shells, _ = particle_coefficients(plan.finest_shell)
-    cube = moving.cube.view(np.float32).reshape(*moving.cube.shape, 2)
+    cube = moving.cube.reshape(-1).view(np.float32)
     return PairProblem(fixed, moving, plan, weight, weight.astype(np.float32)[shells], cube)
 
 
-def _refine(
+def refine_over(
     problem: PairProblem, poses: CandidatePoses, shell: int, iterations: int, tolerance: float
 ) -> CandidatePoses:
     frequency, _, ends = particle_coefficients(problem.plan.finest_shell)
@@ -126,6 +136,7 @@ def _refine(
     rotation, shift = poses.rotation.copy(), poses.shift.copy()
     score = refine_poses(
         problem.cube,
+        problem.moving.cube.shape[2] - 1,
         float(OVERSAMPLING),
         frequency,
         problem.fixed.coefficients,
@@ -144,10 +155,51 @@ def _refine(
     return CandidatePoses(rotation, shift, poses.hand, score)
 
 
+def reweighed(problem: PairProblem, poses: CandidatePoses, index: int) -> PairProblem:
+    """Return the problem with weights from the correlation per shell that the maps have at one pose.
+
+    What noise was estimated and what structure was taken to be shared gives way to what is found: the weights
+    become those of the likelihood, whatever sets the two maps apart.
+    """
+    frequency, shells, ends = particle_coefficients(problem.plan.finest_shell)
+    cross, fixed, moving = shell_products(
+        problem.cube,
+        problem.moving.cube.shape[2] - 1,
+        float(OVERSAMPLING),
+        frequency,
+        problem.fixed.coefficients,
+        ends,
+        float(problem.plan.particle_box),
+        poses.rotation[index],
+        poses.shift[index],
+        float(poses.hand[index]),
+    )
+    count = np.maximum(np.diff(ends, prepend=0), 1)
+    rho = cross / np.sqrt(np.maximum(fixed * moving, 1e-300))
+    smooth = rho.copy()
+    smooth[2:-1] = 0.25 * rho[1:-2] + 0.5 * rho[2:-1] + 0.25 * rho[3:]
+    rho = np.clip(np.where(smooth > 1.0 / np.sqrt(count), smooth, 0.0), 0.0, LARGEST_CORRELATION)
+    power = np.sqrt(problem.fixed.power * problem.moving.power)
+    weight = np.where(power > 0, rho / (1.0 - rho**2) / np.maximum(power, 1e-300), 0.0)
+    weight[0] = 0.0
+    if not weight.any():
+        return problem
+    return problem._replace(shell_weight=weight, weight=weight.astype(np.float32)[shells])
+
+
+def polish_best(problem: PairProblem, poses: CandidatePoses) -> CandidatePoses:
+    """Refine the first pose once more, over all shells, with the weights that fit what was found."""
+    best = poses.take(np.array([0]))
+    better = refine_over(reweighed(problem, best, 0), best, problem.plan.finest_shell, 6, 0.001)
+    rotation, shift = poses.rotation.copy(), poses.shift.copy()
+    rotation[0], shift[0] = better.rotation[0], better.shift[0]
+    return poses._replace(rotation=rotation, shift=shift)
+
+
 def refine_candidates(problem: PairProblem, poses: CandidatePoses) -> CandidatePoses:
     """Refine poses over middle and then all shells."""
-    poses = _refine(problem, poses, 8, 6, 0.02)
-    return _refine(problem, poses, problem.plan.finest_shell, 8, 0.002)
+    poses = refine_over(problem, poses, 8, 6, 0.02)
+    return polish_best(problem, refine_over(problem, poses, problem.plan.finest_shell, 6, 0.005))
 
 
 def _grid(plan: AlignmentPlan, *, amplitudes: bool) -> RotationGrid:
@@ -171,7 +223,7 @@ def coarse_poses(problem: PairProblem, count: int) -> CandidatePoses:
         best = np.empty(flat.shape[0], dtype=np.float32)
         which = np.empty(flat.shape[0], dtype=np.int64)
         _best_over_bank(flat, best, which)
-        peaks = separated_peaks(best, grid.quaternions, count, math.cos(math.radians(9.0)))
+        peaks = separated_peaks(best.reshape(values.shape[1:4]), grid.quaternions, count, 18.0)
         rotation = quaternion_to_matrix(grid.quaternions[peaks])
         parts.append(
             CandidatePoses(
@@ -192,7 +244,7 @@ def amplitude_poses(problem: PairProblem, count: int) -> CandidatePoses:
     weight = np.interp(radius, np.arange(plan.finest_shell + 1), problem.shell_weight) * radius**2
     moving = problem.moving.amplitudes * weight.astype(np.float32)
     values = correlate_rotations(problem.fixed.amplitudes[:, :, None], moving, grid, first_degree=2)
-    peaks = separated_peaks(values[0, ..., 0].ravel(), grid.quaternions, count, math.cos(math.radians(6.0)))
+    peaks = separated_peaks(np.ascontiguousarray(values[0, ..., 0]), grid.quaternions, count, 12.0)
     rotation = quaternion_to_matrix(grid.quaternions[peaks])
     hand = np.ones(len(peaks))
     if plan.hand == "detect":
@@ -201,6 +253,7 @@ def amplitude_poses(problem: PairProblem, count: int) -> CandidatePoses:
     terms = problem.fixed.centre_voxels - hand[:, None] * (rotation @ problem.moving.centre_voxels)
     shift, _ = best_shifts(
         problem.cube,
+        problem.moving.cube.shape[2] - 1,
         float(OVERSAMPLING),
         frequency,
         problem.fixed.coefficients,
@@ -244,34 +297,127 @@ def _distinct(poses: CandidatePoses, degrees: float, count: int) -> CandidatePos
     return poses.take(np.array(kept, dtype=np.int64))
 
 
-def search_pair(problem: PairProblem) -> tuple[CandidatePoses, int, int | None, float]:
-    """Search all rotations, shifts within the limit and, if planned, both hands.
+def _promising(poses: CandidatePoses, deviation: float, most: int) -> CandidatePoses:
+    """Keep the poses, best first, whose score could still turn out to be the best: 2 to `most` per hand.
+
+    Scores over more shells and after more steps can rise: by a few standard deviations of chance agreement, or by
+    a fifth of the best score where the map is what makes poses alike (pseudosymmetry).
+    """
+    kept: list[int] = []
+    for hand in (1.0, -1.0):
+        here = np.flatnonzero(poses.hand == hand)
+        here = here[np.argsort(-poses.score[here], kind="stable")][:most]
+        if here.size:
+            top = float(poses.score[here[0]])
+            good = poses.score[here] >= min(top - 4.0 * deviation, 0.8 * top)
+            good[:2] = True
+            kept.extend(here[good])
+    order = np.array(kept, dtype=np.int64)
+    return poses.take(order[np.argsort(-poses.score[order], kind="stable")])
+
+
+def _funnel(problem: PairProblem, poses: CandidatePoses, *, width: int) -> CandidatePoses:
+    """Refine many poses a little and few of them more, up to the middle shells; `width` scales how many."""
+    poses = refine_over(problem, poses, 4, 4, 0.5)
+    inside = _within_limit(problem, poses)
+    if inside.any():
+        poses = poses.take(np.flatnonzero(inside))
+    poses = _promising(_distinct(poses, 8.0, 2 * width), 2.0 * problem.chance(4), 2 * width)
+    poses = refine_over(problem, poses, 6, 5, 0.2)
+    poses = _promising(_distinct(poses, DIFFERENT_DEGREES, width), problem.chance(6), width)
+    poses = refine_over(problem, poses, MIDDLE_SHELL, 5, 0.05)
+    return _distinct(poses, DIFFERENT_DEGREES, width)
+
+
+def _is_clear(problem: PairProblem, poses: CandidatePoses) -> bool:
+    """Tell whether the best pose stands so far above the rest that no other search can find a better one."""
+    second = float(poses.score[1]) if len(poses.score) > 1 else 0.0
+    ahead = poses.score[0] - second
+    return bool(ahead > CLEAR_DEVIATIONS * problem.chance(MIDDLE_SHELL) and second < CLEAR_RATIO * poses.score[0])
+
+
+def _same_best(first: CandidatePoses, second: CandidatePoses) -> bool:
+    """Tell whether two searches ended at one pose."""
+    return bool(
+        first.hand[0] == second.hand[0]
+        and np.sum(first.rotation[0] * second.rotation[0]) > 1.0 + 2.0 * math.cos(math.radians(5.0))
+    )
+
+
+def _neighbours(poses: CandidatePoses, degrees: float) -> CandidatePoses:
+    """Return poses turned from given ones by an angle about the twelve vertices of an icosahedron."""
+    golden = 0.5 * (1.0 + math.sqrt(5.0))
+    axes = [(0.0, a, b * golden) for a in (1.0, -1.0) for b in (1.0, -1.0)]
+    vertices = np.array([np.roll(axis, turn) for turn in range(3) for axis in axes])
+    vertices *= math.radians(degrees) / math.sqrt(1.0 + golden**2)
+    turns = np.array([rotation_vector_to_matrix(vertex) for vertex in vertices])
+    return CandidatePoses(
+        np.einsum("vab,pbc->pvac", turns, poses.rotation).reshape(-1, 3, 3),
+        np.einsum("vab,pb->pva", turns, poses.shift).reshape(-1, 3),
+        np.repeat(poses.hand, len(turns)),
+        np.repeat(poses.score, len(turns)),
+    )
+
+
+def find_poses(problem: PairProblem) -> CandidatePoses:
+    """Search all rotations, shifts within the limit and, if planned, both hands; best pose first.
+
+    The complex coefficients of the coarse shells come first. When their best pose does not stand clear of the next,
+    the rotation function of amplitudes adds its candidates, each with its best shift; and when those two
+    independent searches disagree, both follow up more peaks.
+    """
+    plan = problem.plan
+    poses = _funnel(problem, coarse_poses(problem, plan.coarse_candidates), width=6)
+    if _is_clear(problem, poses):
+        return poses
+    others = _funnel(problem, amplitude_poses(problem, plan.amplitude_candidates), width=6)
+    both = _distinct(_join([poses, others]), DIFFERENT_DEGREES, 8)
+    chance = problem.chance(MIDDLE_SHELL)
+    sure = _lead(problem, both) > 3.0 or both.score[0] > 20.0 * chance
+    if _is_clear(problem, both) or (sure and _same_best(poses, others)):
+        return both
+    wide = _join(
+        [
+            coarse_poses(problem, 3 * plan.coarse_candidates),
+            amplitude_poses(problem, 3 * plan.amplitude_candidates),
+        ]
+    )
+    both = _distinct(_join([both, _funnel(problem, wide, width=16)]), DIFFERENT_DEGREES, 8)
+    around = refine_over(problem, _neighbours(both.take(np.arange(min(2, len(both.score)))), 14.0), 6, 5, 0.2)
+    around = refine_over(problem, _distinct(around, 6.0, 6), MIDDLE_SHELL, 5, 0.05)
+    both = _join([both, around])
+    both = _distinct(both, 4.0, 8)
+    return _distinct(refine_over(problem, both, problem.plan.finest_shell, 4, 0.01), DIFFERENT_DEGREES, 8)
+
+
+def search_pair(problem: PairProblem) -> tuple[CandidatePoses, int | None, float]:
+    """Find the pose of a pair, and what came next.
 
     Returns
     -------
     poses : CandidatePoses
         refined over all shells, best first.
-    best : int
     other_hand : int or None
-        the best of the other hand.
+        index of the best pose of the other hand.
     confidence : float
+        lead of the best pose over the next of its hand, in standard deviations of chance agreement.
     """
-    plan = problem.plan
-    poses = _join(
-        [coarse_poses(problem, plan.coarse_candidates), amplitude_poses(problem, plan.amplitude_candidates)]
-    )
-    poses = _refine(problem, poses, 5, 8, 0.3)
-    inside = _within_limit(problem, poses)
-    if inside.any():
-        poses = poses.take(np.flatnonzero(inside))
-    poses = _distinct(poses, DIFFERENT_DEGREES, 6)
-    poses = _refine(problem, poses, 9, 6, 0.05)
-    poses = _distinct(poses, DIFFERENT_DEGREES, 3)
-    poses = _refine(problem, poses, plan.finest_shell, 8, 0.002)
-    poses = _distinct(poses, DIFFERENT_DEGREES, 3)
-    best = 0
-    same = [i for i in range(1, len(poses.score)) if poses.hand[i] == poses.hand[0]]
-    second = poses.score[same[0]] if same else 0.0
-    confidence = float((poses.score[0] - second) / max(problem.chance(plan.finest_shell), 1e-12))
-    other = [i for i in range(len(poses.score)) if poses.hand[i] != poses.hand[0]]
-    return poses, best, (other[0] if other else None), confidence
+    poses = find_poses(problem)
+    confidence = _lead(problem, poses)
+    poses = _promising(poses, problem.chance(MIDDLE_SHELL), 4)
+    hands, first_of_hand = np.unique(poses.hand, return_index=True)
+    close = poses.score >= min(poses.score[0] - 3.0 * problem.chance(MIDDLE_SHELL), 0.85 * poses.score[0])
+    close[first_of_hand] = True
+    poses = refine_over(problem, poses.take(np.flatnonzero(close)), problem.plan.finest_shell, 4, 0.01)
+    poses = polish_best(problem, _distinct(poses, DIFFERENT_DEGREES, 4))
+    if np.count_nonzero(poses.hand == poses.hand[0]) > 1:
+        confidence = _lead(problem, poses)
+    other = np.flatnonzero(poses.hand != poses.hand[0])
+    return poses, (int(other[0]) if other.size else None), confidence
+
+
+def _lead(problem: PairProblem, poses: CandidatePoses) -> float:
+    same = np.flatnonzero(poses.hand == poses.hand[0])
+    second = float(poses.score[same[1]]) if same.size > 1 else 0.0
+    shell = MIDDLE_SHELL if same.size > 1 else problem.plan.finest_shell
+    return float((poses.score[0] - second) / max(problem.chance(shell), 1e-12))

@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import finufft
 import numpy as np
-import scipy.fft
 
 from regroup_dask.errors import InputError
 from regroup_dask.science.alignment_plan import (
@@ -15,8 +14,15 @@ from regroup_dask.science.alignment_plan import (
     particle_coefficients,
     shift_bank,
 )
-from regroup_dask.science.fourier import centred_spectrum, sampled_spectrum, shell_counts, shell_sums
+from regroup_dask.science.fourier import (
+    centred_spectrum,
+    sampled_spectrum,
+    shell_counts,
+    shell_power,
+    shell_sums,
+)
 from regroup_dask.science.masks import estimate_extent, soft_edge, squared_radius
+from regroup_dask.science.shell_statistics import PADDING, shell_coefficients
 from regroup_dask.science.spherical_harmonics import analysis_matrix, sphere_grid
 
 
@@ -26,9 +32,9 @@ class PreparedMap(NamedTuple):
     Attributes
     ----------
     spectrum : numpy.ndarray
-        complex64 (n, n, n // 2 + 1), of the whole working map about the origin voxel.
+        complex64 (c,), of the whole working map about the origin voxel, at `shell_coefficients`.
     padded : numpy.ndarray
-        complex64 (4 h + 3, 4 h + 3, 2 h + 2) with h = n // 2, its twofold oversampled spectrum.
+        complex64 (2 r + 1, 2 r + 1, r + 1), its spectrum on a grid finer by `PADDING`.
     shell_power : numpy.ndarray
         float64 (n // 2 + 1,), sum of ``|F|^2`` per shell.
     centre_voxels : numpy.ndarray
@@ -36,7 +42,7 @@ class PreparedMap(NamedTuple):
     cube : numpy.ndarray
         complex64, oversampled spectrum of the particle box.
     coefficients : numpy.ndarray
-        float32 (c, 8), real and imaginary parts of F and of k x grad F in the particle box.
+        float32 (8, c), real and imaginary parts of F and of k x grad F in the particle box.
     curvature : numpy.ndarray
         float64 (finest + 1, 6, 6), per shell the sum of products of the derivatives.
     power : numpy.ndarray
@@ -67,7 +73,7 @@ def _cube_reach(plan: AlignmentPlan) -> int:
 
 
 def _padded_reach(plan: AlignmentPlan) -> int:
-    return 2 * (plan.box // 2) + 1
+    return int(np.floor(PADDING * (plan.box // 2 + 0.5))) + 1
 
 
 def prepared_shapes(plan: AlignmentPlan) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
@@ -78,12 +84,12 @@ def prepared_shapes(plan: AlignmentPlan) -> dict[str, tuple[tuple[int, ...], np.
     complex64, float32, float64 = np.dtype(np.complex64), np.dtype(np.float32), np.dtype(np.float64)
     shifts = len(shift_bank(plan.bank_spacing, plan.bank_radius))
     return {
-        "spectrum": ((box, box, box // 2 + 1), complex64),
+        "spectrum": ((len(shell_coefficients(box)[1]),), complex64),
         "padded": ((2 * wide + 1, 2 * wide + 1, wide + 1), complex64),
         "shell_power": ((plan.n_shells,), float64),
         "centre_voxels": ((3,), float64),
         "cube": ((2 * reach + 1, 2 * reach + 1, reach + 1), complex64),
-        "coefficients": ((count, 8), float32),
+        "coefficients": ((8, count), float32),
         "curvature": ((finest + 1, 6, 6), float64),
         "power": ((finest + 1,), float64),
         "reliability": ((finest + 1,), float64),
@@ -118,6 +124,27 @@ def cut_particle(
     return (particle - np.float32(level)) * mask * valid, mask * valid
 
 
+def _solvent(values: np.ndarray, centre: np.ndarray, plan: AlignmentPlan) -> np.ndarray:
+    """Return where, outside the particle, the map shows its noise: not where a mask has faded it out.
+
+    A mask about the origin leaves noise of one variance up to some radius; only radii near that variance count.
+    """
+    box = plan.box
+    outside = squared_radius(box, centre) > (1.05 * plan.particle_radius_voxels + 2.0) ** 2
+    ring = np.sqrt(squared_radius(box)).astype(np.int64)
+    number = np.bincount(ring[outside], minlength=ring.max() + 1)
+    total = np.bincount(ring[outside], weights=values[outside], minlength=ring.max() + 1)
+    square = np.bincount(ring[outside], weights=values[outside] ** 2, minlength=ring.max() + 1)
+    variance = square / np.maximum(number, 1) - (total / np.maximum(number, 1)) ** 2
+    noisy = (number > 50) & (variance > 1e-7 * values.var())
+    if not noisy.any():
+        return np.zeros(values.shape, dtype=bool)
+    order = np.argsort(variance[noisy], kind="stable")
+    share = np.cumsum(number[noisy][order])
+    level = variance[noisy][order][np.searchsorted(share, 0.6 * share[-1])]
+    return outside & (noisy & (variance > 0.6 * level) & (variance < 2.5 * level))[ring]
+
+
 def _noise_per_coefficient(
     volume: np.ndarray,
     mask: np.ndarray,
@@ -134,26 +161,23 @@ def _noise_per_coefficient(
     counts = shell_counts(box)
     mask_energy = float((mask.astype(np.float64) ** 2).sum())
     values = np.asarray(volume, dtype=np.float64)
-    blank = float(np.median(values[:2].ravel()))
-    filled = values != blank
-    radius = np.sqrt(squared_radius(box, centre))
-    outside = (
-        1.0 - soft_edge(radius, 1.05 * plan.particle_radius_voxels, 1.05 * plan.particle_radius_voxels + 3.0)
-    ) * (filled)
-    energy = float((outside**2).sum())
-    estimate = np.zeros(plan.n_shells)
-    if energy > 0.02 * box**3:
-        level = float((values * outside).sum() / outside.sum())
-        spectrum = centred_spectrum((values - level) * outside)
-        estimate = shell_sums(spectrum.real**2 + spectrum.imag**2, box) / counts * (mask_energy / energy)
+    solvent = _solvent(values, centre, plan)
+    if solvent.sum() > 0.02 * box**3:
+        spectrum = centred_spectrum(np.where(solvent, values - values[solvent].mean(), 0.0))
+        estimate = (
+            shell_sums(spectrum.real**2 + spectrum.imag**2, box) / counts * (mask_energy / solvent.sum())
+        )
+    else:
+        # white noise no stronger than the faintest of the fine shells is compatible with the map
+        power = shell_power(values) / counts
+        estimate = np.full(plan.n_shells, power[int(0.6 * plan.n_shells) :].min())
     if noise_power is not None:
         given = np.asarray(noise_power, dtype=np.float64)
         if given.shape != (plan.n_shells,):
             raise InputError(
                 f"noise_power has the shape {given.shape}, but the plan has {plan.n_shells} shells; give one value a shell"
             )
-        whole = max(float(filled.sum()), 1.0)
-        scaled = given / counts * (mask_energy / whole)
+        scaled = given / counts * (mask_energy / max(float((values != values[0, 0, 0]).sum()), 1.0))
         estimate = np.where(np.isfinite(scaled) & (scaled >= 0), scaled, estimate)
     return estimate
 
@@ -215,11 +239,11 @@ def prepare_map(
     if float(volume.max()) == float(volume.min()):
         raise InputError("a map to be aligned is constant; leave out that map")
     box, size, finest = plan.box, plan.particle_box, plan.finest_shell
-    spectrum = centred_spectrum(volume).astype(np.complex64)
-    padded = sampled_spectrum(volume, spacing=0.5 / box, reach=_padded_reach(plan))
-    shell_power = shell_sums(
-        spectrum.real.astype(np.float64) ** 2 + spectrum.imag.astype(np.float64) ** 2, box
-    )
+    whole = centred_spectrum(volume.astype(np.float64))
+    kx, ky, kz = shell_coefficients(box)[0].astype(np.int64)
+    spectrum = whole[kz % box, ky % box, kx].astype(np.complex64)
+    padded = sampled_spectrum(volume, spacing=1.0 / (PADDING * box), reach=_padded_reach(plan))
+    whole_power = shell_sums(whole.real**2 + whole.imag**2, box)
 
     limit = 0.5 * box - 0.35 * plan.particle_radius_voxels
     centre = np.rint(np.clip(estimate_extent(volume).centre_voxels, -limit, limit))
@@ -246,7 +270,7 @@ def prepare_map(
     return PreparedMap(
         spectrum,
         padded,
-        shell_power,
+        whole_power,
         centre,
         cube,
         coefficients,
@@ -263,16 +287,10 @@ def _derivatives(particle: np.ndarray, plan: AlignmentPlan) -> tuple[np.ndarray,
     size = plan.particle_box
     frequency, shells, _ = particle_coefficients(plan.finest_shell)
     kx, ky, kz = frequency.astype(np.int64)
-    negative = kx < 0
-    index = (
-        np.where(negative, -kz, kz) % size,
-        np.where(negative, -ky, ky) % size,
-        np.where(negative, -kx, kx),
-    )
+    index = (kz % size, ky % size, kx)
 
     def pick(values: np.ndarray) -> np.ndarray:
-        chosen = scipy.fft.rfftn(scipy.fft.ifftshift(values))[index]
-        return np.where(negative, chosen.conj(), chosen)
+        return centred_spectrum(values)[index]
 
     double = particle.astype(np.float64)
     axis = np.arange(size) - size // 2
@@ -295,8 +313,8 @@ def _derivatives(particle: np.ndarray, plan: AlignmentPlan) -> tuple[np.ndarray,
         here = shells == shell
         curvature[shell] = (tangent[:, here].conj() @ tangent[:, here].T).real
         power[shell] = float(np.mean(np.abs(value[here]) ** 2))
-    coefficients = np.empty((frequency.shape[1], 8), dtype=np.float32)
-    for column, array in enumerate((value, *turn)):
-        coefficients[:, 2 * column] = array.real
-        coefficients[:, 2 * column + 1] = array.imag
+    coefficients = np.empty((8, frequency.shape[1]), dtype=np.float32)
+    for row, array in enumerate((value, *turn)):
+        coefficients[2 * row] = array.real
+        coefficients[2 * row + 1] = array.imag
     return coefficients, curvature, power

@@ -15,10 +15,13 @@ import math
 import numpy as np
 from numba import njit
 
+from regroup_dask.science.fourier_interpolation import interpolate_rotated, shift_values
+
 
 @njit(cache=True, fastmath=True, nogil=True)
 def correlate_at(
     cube: np.ndarray,
+    reach: int,
     oversampling: float,
     frequency: np.ndarray,
     coefficients: np.ndarray,
@@ -28,6 +31,7 @@ def correlate_at(
     rotation: np.ndarray,
     shift: np.ndarray,
     hand: float,
+    values: np.ndarray,
     gradient: np.ndarray,
 ) -> float:
     """Return the weighted correlation at a pose and fill its gradient.
@@ -35,13 +39,13 @@ def correlate_at(
     Parameters
     ----------
     cube : numpy.ndarray
-        float32 (2 r + 1, 2 r + 1, r + 1, 2), real and imaginary part of the moving spectrum's nodes.
-    oversampling : float
-        nodes per unit of frequency.
+        float32, flat: nodes of the moving spectrum, as for `interpolate_rotated`.
+    reach, oversampling : int, float
+        nodes from the middle of the cube to its face, and per unit of frequency.
     frequency : numpy.ndarray
-        int16 (3, c), kx, ky, kz.
+        float32 (3, c), kx, ky, kz.
     coefficients : numpy.ndarray
-        float32 (c, 8): real and imaginary parts of f and of k x grad f.
+        float32 (8, c): real and imaginary parts of f and of k x grad f.
     weight : numpy.ndarray
         float32 (c,).
     count : int
@@ -52,27 +56,14 @@ def correlate_at(
         float64 (3, 3) and (3,) in voxels.
     hand : float
         1, or -1 for the mirrored moving map.
+    values : numpy.ndarray
+        float32 (2, c), scratch.
     gradient : numpy.ndarray
         float64 (6,), out: derivatives for a rotation vector (radians) and a shift (voxels) applied after the
         pose.
     """
-    reach = cube.shape[2] - 1
-    top = 0
-    for i in range(count):
-        for axis in range(3):
-            if frequency[axis, i] > top:
-                top = frequency[axis, i]
-    size = 2 * top + 1
-    phase = np.empty((3, size, 2), dtype=np.float32)
-    for axis in range(3):
-        angle = -2.0 * math.pi * shift[axis] / box
-        for j in range(size):
-            phase[axis, j, 0] = math.cos(angle * (j - top))
-            phase[axis, j, 1] = math.sin(angle * (j - top))
-    r = (rotation.T * oversampling).astype(np.float32)
-    r00, r01, r02 = r[0, 0], r[0, 1], r[0, 2]
-    r10, r11, r12 = r[1, 0], r[1, 1], r[1, 2]
-    r20, r21, r22 = r[2, 0], r[2, 1], r[2, 2]
+    interpolate_rotated(cube, reach, frequency, 0, count, rotation, oversampling, hand, values)
+    shift_values(values, frequency, 0, count, shift, box)
     total = np.float32(0.0)
     g0 = np.float32(0.0)
     g1 = np.float32(0.0)
@@ -80,74 +71,17 @@ def correlate_at(
     g3 = np.float32(0.0)
     g4 = np.float32(0.0)
     g5 = np.float32(0.0)
-    one = np.float32(1.0)
-    hand32 = np.float32(hand)
     for i in range(count):
-        kx = np.float32(frequency[0, i])
-        ky = np.float32(frequency[1, i])
-        kz = np.float32(frequency[2, i])
-        x = r00 * kx + r01 * ky + r02 * kz
-        y = r10 * kx + r11 * ky + r12 * kz
-        z = r20 * kx + r21 * ky + r22 * kz
-        sign = hand32
-        if x < 0:
-            x = -x
-            y = -y
-            z = -z
-            sign = -hand32
-        y += reach
-        z += reach
-        ix = int(x)
-        iy = int(y)
-        iz = int(z)
-        ax = x - ix
-        ay = y - iy
-        az = z - iz
-        bx = one - ax
-        w00 = (one - az) * (one - ay)
-        w01 = (one - az) * ay
-        w10 = az * (one - ay)
-        w11 = az * ay
-        lower = cube[iz, iy]
-        lower_y = cube[iz, iy + 1]
-        upper = cube[iz + 1, iy]
-        upper_y = cube[iz + 1, iy + 1]
-        re = bx * (
-            w00 * lower[ix, 0] + w01 * lower_y[ix, 0] + w10 * upper[ix, 0] + w11 * upper_y[ix, 0]
-        ) + ax * (
-            w00 * lower[ix + 1, 0]
-            + w01 * lower_y[ix + 1, 0]
-            + w10 * upper[ix + 1, 0]
-            + w11 * upper_y[ix + 1, 0]
-        )
-        im = bx * (
-            w00 * lower[ix, 1] + w01 * lower_y[ix, 1] + w10 * upper[ix, 1] + w11 * upper_y[ix, 1]
-        ) + ax * (
-            w00 * lower[ix + 1, 1]
-            + w01 * lower_y[ix + 1, 1]
-            + w10 * upper[ix + 1, 1]
-            + w11 * upper_y[ix + 1, 1]
-        )
-        im *= sign
-        jx = frequency[0, i] + top
-        jy = frequency[1, i] + top
-        jz = frequency[2, i] + top
-        c1 = phase[0, jx, 0] * phase[1, jy, 0] - phase[0, jx, 1] * phase[1, jy, 1]
-        s1 = phase[0, jx, 0] * phase[1, jy, 1] + phase[0, jx, 1] * phase[1, jy, 0]
-        c = c1 * phase[2, jz, 0] - s1 * phase[2, jz, 1]
-        s = c1 * phase[2, jz, 1] + s1 * phase[2, jz, 0]
-        w = weight[i]
-        mr = w * (re * c - im * s)
-        mi = w * (re * s + im * c)
-        row = coefficients[i]
-        total += row[0] * mr + row[1] * mi
-        cross = row[0] * mi - row[1] * mr
-        g0 += row[2] * mr + row[3] * mi
-        g1 += row[4] * mr + row[5] * mi
-        g2 += row[6] * mr + row[7] * mi
-        g3 += kx * cross
-        g4 += ky * cross
-        g5 += kz * cross
+        real = weight[i] * values[0, i]
+        imag = weight[i] * values[1, i]
+        total += coefficients[0, i] * real + coefficients[1, i] * imag
+        cross = coefficients[0, i] * imag - coefficients[1, i] * real
+        g0 += coefficients[2, i] * real + coefficients[3, i] * imag
+        g1 += coefficients[4, i] * real + coefficients[5, i] * imag
+        g2 += coefficients[6, i] * real + coefficients[7, i] * imag
+        g3 += frequency[0, i] * cross
+        g4 += frequency[1, i] * cross
+        g5 += frequency[2, i] * cross
     unit = 2.0 * math.pi / box
     gradient[0] = g0
     gradient[1] = g1
@@ -156,6 +90,35 @@ def correlate_at(
     gradient[4] = unit * g4
     gradient[5] = unit * g5
     return float(total)
+
+
+@njit(cache=True, fastmath=True, nogil=True)
+def shell_products(
+    cube: np.ndarray,
+    reach: int,
+    oversampling: float,
+    frequency: np.ndarray,
+    coefficients: np.ndarray,
+    ends: np.ndarray,
+    box: float,
+    rotation: np.ndarray,
+    shift: np.ndarray,
+    hand: float,
+) -> np.ndarray:
+    """Return per shell the sums of Re conj(f) m, ``|f|^2`` and ``|m|^2`` at a pose, float64 (3, shells)."""
+    count = ends[-1]
+    values = np.empty((2, count), dtype=np.float32)
+    interpolate_rotated(cube, reach, frequency, 0, count, rotation, oversampling, hand, values)
+    shift_values(values, frequency, 0, count, shift, box)
+    sums = np.zeros((3, ends.shape[0]))
+    start = 0
+    for shell in range(ends.shape[0]):
+        for i in range(start, ends[shell]):
+            sums[0, shell] += coefficients[0, i] * values[0, i] + coefficients[1, i] * values[1, i]
+            sums[1, shell] += coefficients[0, i] ** 2 + coefficients[1, i] ** 2
+            sums[2, shell] += values[0, i] ** 2 + values[1, i] ** 2
+        start = ends[shell]
+    return sums
 
 
 @njit(cache=True, nogil=True)
@@ -209,6 +172,7 @@ def rotation_from_vector(vector: np.ndarray) -> np.ndarray:
 @njit(cache=True, nogil=True)
 def refine_poses(
     cube: np.ndarray,
+    reach: int,
     oversampling: float,
     frequency: np.ndarray,
     coefficients: np.ndarray,
@@ -242,11 +206,13 @@ def refine_poses(
     scores = np.empty(rotations.shape[0])
     norm = math.sqrt(max(fixed_energy * moving_energy, 1e-300))
     gradient = np.empty(6)
+    values = np.empty((2, count), dtype=np.float32)
     for p in range(rotations.shape[0]):
         rotation = rotations[p].copy()
         shift = shifts[p].copy()
         value = correlate_at(
             cube,
+            reach,
             oversampling,
             frequency,
             coefficients,
@@ -256,6 +222,7 @@ def refine_poses(
             rotation,
             shift,
             hands[p],
+            values,
             gradient,
         )
         damping = 0.0
@@ -276,6 +243,7 @@ def refine_poses(
             new_gradient = np.empty(6)
             new_value = correlate_at(
                 cube,
+                reach,
                 oversampling,
                 frequency,
                 coefficients,
@@ -285,6 +253,7 @@ def refine_poses(
                 new_rotation,
                 new_shift,
                 hands[p],
+                values,
                 new_gradient,
             )
             used += 1

@@ -7,6 +7,9 @@ from numpy.typing import NDArray
 
 _LOWEST_SIGNAL_FRACTION = 0.02
 _SCALE_ERROR = {"half_maps": 0.03, "ssnr": 0.15, "solvent": 0.10, "maps": 0.5}
+_DECORRELATION = 0.05
+_LEAKAGE = 3e-4
+_FILTERED_AWAY = 3e-3
 
 
 class Reliability(NamedTuple):
@@ -20,6 +23,9 @@ class Reliability(NamedTuple):
         Squared relative random error of the noise power, independent between shells.
     scale_error : float64[N]
         Relative error of the noise power common to all shells of a map.
+    decorrelation : float64[N, S]
+        Expected size of the loss of correlation that no noise estimate shows: poses, interpolation, and what
+        a mask leaks into shells that a low-pass filter emptied.
     source : tuple of str
         Where each map's estimate came from.
     """
@@ -27,6 +33,7 @@ class Reliability(NamedTuple):
     signal_fraction: NDArray[np.float64]
     noise_variance: NDArray[np.float64]
     scale_error: NDArray[np.float64]
+    decorrelation: NDArray[np.float64]
     source: tuple[str, ...]
 
 
@@ -76,10 +83,23 @@ def estimate_reliability(
     unknown = ~np.isfinite(q).any(axis=1)
     if unknown.any():
         q[unknown] = _rank_one(fsc)[unknown]
-    q = np.clip(np.nan_to_num(q, nan=0.0), _LOWEST_SIGNAL_FRACTION, 1.0)
+    q = np.clip(np.nan_to_num(q, nan=0.0), 0, 1.0)
     noise_variance = 1 / (coefficients[None, :] * measured_on[:, None])
+    q_sigma = (1 - q) * np.sqrt(noise_variance + 1 / coefficients[None, :])
+    q = np.where(q > np.maximum(3 * q_sigma, 0.05), q, np.nan)
+    failing = np.isnan(q)
+    failing[:, 0] = False
+    twice = failing[:, :-1] & failing[:, 1:]
+    q[:, 1:] = np.where(np.cumsum(twice, axis=1) > 0, np.nan, q[:, 1:])
+    passed = _passed(q, power)
+    q = np.where(passed > _FILTERED_AWAY, q, np.nan)
+    decorrelation = _DECORRELATION * (np.arange(n_shells) / max(n_shells - 1, 1)) ** 2 + np.minimum(
+        _LEAKAGE / np.maximum(np.nan_to_num(passed, nan=1.0), 1e-6), 1.0
+    )
     scale_error = np.array([_SCALE_ERROR[name] for name in source])
-    return Reliability(q, noise_variance, scale_error, tuple(source))
+    # A thin rim of solvent is a poor sample of the noise within the particle.
+    scale_error = np.minimum(scale_error + 0.02 * (1 / np.maximum(measured_on, 0.02) - 1), 0.6)
+    return Reliability(q, noise_variance, scale_error, decorrelation, tuple(source))
 
 
 def _take(q: NDArray[np.float64], source: list[str], estimate: NDArray[np.float64], name: str) -> None:
@@ -95,3 +115,23 @@ def _rank_one(fsc: NDArray[np.float64], rounds: int = 20) -> NDArray[np.float64]
     for _ in range(rounds):
         r = np.sqrt(r * np.clip((c / r[None]).max(axis=1), 1e-2, 1))
     return r**2
+
+
+def _passed(q: NDArray[np.float64], power: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Share of the signal power that each map's own filter lets through, against the least filtered map."""
+    signal = np.nan_to_num(q * power, nan=0.0)
+    low = signal[:, 1:5].sum(axis=1, keepdims=True)
+    relative = np.divide(signal, low, out=np.zeros_like(signal), where=low > 0)
+    strongest = relative.max(axis=0, initial=1e-300)
+    return np.asarray(relative / np.maximum(strongest, 1e-300))
+
+
+def select_maps(reliability: Reliability, used: NDArray[np.integer]) -> Reliability:
+    """The same for some of the maps."""
+    return Reliability(
+        reliability.signal_fraction[used],
+        reliability.noise_variance[used],
+        reliability.scale_error[used],
+        reliability.decorrelation[used],
+        tuple(reliability.source[i] for i in used),
+    )

@@ -205,40 +205,78 @@ def _best_over_bank(values: np.ndarray, best: np.ndarray, which: np.ndarray) -> 
 
 
 @njit(cache=True, fastmath=True, nogil=True)
-def separated_peaks(
-    values: np.ndarray, quaternions: np.ndarray, count: int, separation_cosine: float
+def _local_maxima(values: np.ndarray, found: np.ndarray) -> int:
+    """List the flat indices of cells (beta, alpha, gamma) that no neighbour along an axis exceeds."""
+    n_beta, n, _ = values.shape
+    count = 0
+    for j in range(n_beta):
+        for a in range(n):
+            before, after = (a - 1 if a > 0 else n - 1), (a + 1 if a < n - 1 else 0)
+            for g in range(n):
+                value = values[j, a, g]
+                if (
+                    value < values[j, a, g - 1 if g > 0 else n - 1]
+                    or value < values[j, a, g + 1 if g < n - 1 else 0]
+                ):
+                    continue
+                if value < values[j, before, g] or value < values[j, after, g]:
+                    continue
+                if j > 0 and value < values[j - 1, a, g]:
+                    continue
+                if j < n_beta - 1 and value < values[j + 1, a, g]:
+                    continue
+                found[count] = (j * n + a) * n + g
+                count += 1
+    return count
+
+
+@njit(cache=True, fastmath=True, nogil=True)
+def _separate(
+    values: np.ndarray, cells: np.ndarray, quaternions: np.ndarray, count: int, cosine: float
 ) -> np.ndarray:
-    """Return the indices of up to `count` highest values whose rotations differ by more than a given angle.
+    """Choose the highest cells whose rotations differ by more than an angle; cells sorted highest first."""
+    chosen = np.empty(count, dtype=np.int64)
+    found = 0
+    for cell in cells:
+        if found == count:
+            break
+        near = False
+        for k in range(found):
+            other = chosen[k]
+            overlap = np.float32(0.0)
+            for axis in range(4):
+                overlap += quaternions[cell, axis] * quaternions[other, axis]
+            if abs(overlap) > cosine:
+                near = True
+                break
+        if not near:
+            chosen[found] = cell
+            found += 1
+    return chosen[:found]
+
+
+def separated_peaks(
+    values: np.ndarray, quaternions: np.ndarray, count: int, separation_degrees: float
+) -> np.ndarray:
+    """Return the flat indices of up to `count` highest peaks whose rotations differ by more than an angle.
 
     Parameters
     ----------
     values : numpy.ndarray
-        float32 (p,); overwritten.
+        float32 (n_beta, n, n), on the Euler grid.
     quaternions : numpy.ndarray
-        float32 (p, 4).
+        float32 (n_beta n^2, 4).
     count : int
-    separation_cosine : float
-        cosine of half the least angle between two peaks.
+    separation_degrees : float
+        least angle between two peaks.
+
+    Returns
+    -------
+    numpy.ndarray
+        int64, highest first.
     """
-    chosen = np.empty(count, dtype=np.int64)
-    found = 0
-    lowest = np.float32(-3.0e38)
-    while found < count:
-        at = 0
-        top = lowest
-        for i in range(values.shape[0]):
-            if values[i] > top:
-                top = values[i]
-                at = i
-        if top <= lowest:
-            break
-        chosen[found] = at
-        found += 1
-        x, y, z, w = quaternions[at, 0], quaternions[at, 1], quaternions[at, 2], quaternions[at, 3]
-        for i in range(values.shape[0]):
-            overlap = (
-                x * quaternions[i, 0] + y * quaternions[i, 1] + z * quaternions[i, 2] + w * quaternions[i, 3]
-            )
-            if abs(overlap) > separation_cosine:
-                values[i] = lowest
-    return chosen[:found]
+    cells = np.empty(values.size, dtype=np.int64)
+    cells = cells[: _local_maxima(values, cells)]
+    flat = values.reshape(-1)
+    cells = cells[np.argsort(-flat[cells], kind="stable")]
+    return _separate(flat, cells, quaternions, count, float(np.cos(np.radians(0.5 * separation_degrees))))

@@ -6,11 +6,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from regroup_dask.science.reliability import Reliability, estimate_reliability
+from regroup_dask.science.consensus import neighbour_weights, pair_variance, share_signal, shared_variance
+from regroup_dask.science.reliability import estimate_reliability
+from regroup_dask.science.shell_model import ShellComparison
 
 logger = logging.getLogger(__name__)
 
 _STRUCTURE_VARIANCE = 2e-4
+_ROUNDS = 3
 
 
 class Similarity(NamedTuple):
@@ -26,6 +29,9 @@ class Similarity(NamedTuple):
         negative.
     distance_sigma : float64[N, N]
         Standard deviation of ``distance`` expected from the noise of the maps and of the noise estimates.
+    shared_sigma : float64[N]
+        The part of ``distance_sigma`` that shifts all distances of a map alike: what is unsure about its
+        noise.
     correlation : float64[N, N]
         Pearson correlation of the two maps (without the mean), the original job's measure; diagonal 1.
     signal_fraction : float64[N, S]
@@ -41,10 +47,12 @@ class Similarity(NamedTuple):
     similarity: NDArray[np.float64]
     distance: NDArray[np.float64]
     distance_sigma: NDArray[np.float64]
+    shared_sigma: NDArray[np.float64]
     correlation: NDArray[np.float64]
     signal_fraction: NDArray[np.float64]
     noise_source: tuple[str, ...]
     information: NDArray[np.float64]
+    shells: ShellComparison
 
 
 def estimate_similarity(
@@ -112,56 +120,81 @@ def estimate_similarity(
         half_map_fsc=half_map_fsc,
         ssnr=ssnr,
     )
-    distance, sigma = shell_weighted_distance(fsc, reliability, effective)
+    fsc = even_transfer(fsc, power, reliability.signal_fraction)
+    q = reliability.signal_fraction
+    variance = shared_variance(reliability, effective)
+    distance, sigma, shared = shell_weighted_distance(fsc, q, variance, effective)
+    for _ in range(_ROUNDS):
+        weights = neighbour_weights(distance, sigma)
+        correction, variance, _ = share_signal(fsc, reliability, effective, weights)
+        q = np.clip(reliability.signal_fraction * np.clip(1 + correction, 0.3, 1.7) ** 2, 0.02, 1.0)
+        distance, sigma, shared = shell_weighted_distance(fsc, q, variance, effective)
+    # A pair that was compared but shares no shell with signal tells nothing.
+    blind = np.isfinite(fsc[:, :, 1:]).any(axis=2) & ~np.isfinite(distance)
+    distance[blind], sigma[blind] = 1.0, 1.0
     np.fill_diagonal(distance, 0.0)
     np.fill_diagonal(sigma, 0.0)
     similarity = np.clip(1 - distance, 0.0, 1.0)
-    q = reliability.signal_fraction
     return Similarity(
         similarity=similarity,
         distance=distance,
         distance_sigma=sigma,
+        shared_sigma=shared,
         correlation=_pearson(cross_power, power_fixed, power_moving),
         signal_fraction=q,
         noise_source=reliability.source,
-        information=(q[:, 1:] ** 2 * effective[1:]).sum(axis=1) if n else np.zeros(0),
+        information=(np.nan_to_num(q[:, 1:]) ** 2 * effective[1:]).sum(axis=1) if n else np.zeros(0),
+        shells=ShellComparison(fsc, reliability, effective),
     )
 
 
 def shell_weighted_distance(
-    fsc: NDArray[np.float64], reliability: Reliability, coefficients: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Average ``1 - c / (r_i r_j)`` over shells, and its standard deviation, float64[N, N] each."""
-    q = reliability.signal_fraction
-    inverse_snr = (1 - q) / q
-    n, n_shells = q.shape
-    total = np.zeros((n, n))
-    weighted = np.zeros((n, n))
-    variance = np.zeros((n, n))
-    bias_i = np.zeros((n, n))
-    bias_j = np.zeros((n, n))
+    fsc: NDArray[np.float64],
+    signal_fraction: NDArray[np.float64],
+    variance: NDArray[np.float64],
+    coefficients: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Mean of ``1 - c / (r_i r_j)`` over shells, its sigma, and each map's part in that."""
+    n, n_shells = signal_fraction.shape
+    total, weighted, squared, of_row = (np.zeros((n, n)) for _ in range(4))
     for s in range(1, n_shells):
         c = fsc[:, :, s]
-        root = np.sqrt(q[:, s, None] * q[None, :, s])
-        a, b = inverse_snr[:, s, None], inverse_snr[None, :, s]
-        estimate = reliability.noise_variance[:, s]
-        shell_variance = (a + b) ** 2 / (4 * coefficients[s]) + (
-            a**2 * estimate[:, None] + b**2 * estimate[None, :]
-        ) / 4
-        weight = 1 / (shell_variance + _STRUCTURE_VARIANCE + 0 * c)
-        usable = np.isfinite(c) & np.isfinite(weight)
-        weight = np.where(usable, weight, 0)
+        root = np.sqrt(signal_fraction[:, s, None] * signal_fraction[None, :, s])
+        shell_variance = pair_variance(signal_fraction, coefficients, s) + (
+            variance[:, s, None] + variance[None, :, s]
+        )
+        usable = np.isfinite(c) & np.isfinite(shell_variance)
+        weight = np.where(usable, 1 / (shell_variance + _STRUCTURE_VARIANCE), 0)
         total += weight
         weighted += weight * np.where(usable, 1 - c / root, 0)
-        variance += weight**2 * np.where(usable, shell_variance, 0)
-        bias_i += weight * a
-        bias_j += weight * b
-    scale = reliability.scale_error
+        squared += weight**2 * np.where(usable, shell_variance, 0)
+        of_row += weight**2 * np.where(usable, variance[:, s, None], 0)
+    np.fill_diagonal(total, np.nan)
     with np.errstate(invalid="ignore", divide="ignore"):
-        distance = weighted / total
-        systematic = ((bias_i * scale[:, None]) ** 2 + (bias_j * scale[None, :]) ** 2) / 4
-        sigma = np.sqrt(variance + systematic) / total
-    return distance, sigma
+        share = np.sqrt(of_row) / total
+        shared = np.array(
+            [np.median(row[np.isfinite(row)]) if np.isfinite(row).any() else 0.0 for row in share]
+        )
+        return weighted / total, np.sqrt(squared) / total, shared
+
+
+def even_transfer(
+    fsc: NDArray[np.float64], power: NDArray[np.float64], signal_fraction: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Undo what is lost where a low-pass filter falls steeply within the width of a shell, float64[N, N, S].
+
+    Two maps of one structure whose transfer functions fall as ``exp(t_i s)`` and ``exp(t_j s)`` correlate
+    across a shell of unit width by ``exp(-(t_i - t_j)^2 / 24)``. The slopes come from their signal powers.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        log_signal = 0.5 * np.log(np.where(signal_fraction > 0, signal_fraction * power, np.nan))
+    slope = np.full_like(log_signal, np.nan)
+    slope[:, 1:-1] = (log_signal[:, 2:] - log_signal[:, :-2]) / 2
+    one_sided = np.diff(log_signal, axis=1, prepend=np.nan)
+    slope = np.where(np.isfinite(slope), slope, one_sided)
+    difference = np.nan_to_num(slope[:, None] - slope[None], nan=0.0)
+    loss = np.exp(-np.minimum(difference**2, 4.0) / 24)
+    return np.clip(fsc / loss, -1, 1)
 
 
 def _own_power(power_fixed: NDArray[np.float64], power_moving: NDArray[np.float64]) -> NDArray[np.float64]:

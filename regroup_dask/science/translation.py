@@ -12,6 +12,8 @@ import numpy as np
 import scipy.fft
 from numba import njit
 
+from regroup_dask.science.fourier_interpolation import interpolate_rotated
+
 GRID = 16
 """Shifts per axis; frequencies up to GRID / 2 - 1 cycles per particle box take part."""
 
@@ -19,6 +21,7 @@ GRID = 16
 @njit(cache=True, fastmath=True, nogil=True)
 def _fill_products(
     cube: np.ndarray,
+    reach: int,
     oversampling: float,
     frequency: np.ndarray,
     coefficients: np.ndarray,
@@ -26,51 +29,22 @@ def _fill_products(
     count: int,
     rotations: np.ndarray,
     hands: np.ndarray,
-    grid: int,
     out: np.ndarray,
 ) -> None:
-    reach = cube.shape[2] - 1
-    one = np.float32(1.0)
+    """Fill out, complex64 (p, GRID, GRID, GRID // 2 + 1), with f conj(m): its inverse transform correlates."""
+    grid = out.shape[1]
+    values = np.empty((2, count), dtype=np.float32)
     for p in range(rotations.shape[0]):
-        r = (rotations[p].T * oversampling).astype(np.float32)
+        interpolate_rotated(cube, reach, frequency, 0, count, rotations[p], oversampling, hands[p], values)
         for i in range(count):
-            kx, ky, kz = frequency[0, i], frequency[1, i], frequency[2, i]
-            fx, fy, fz = np.float32(kx), np.float32(ky), np.float32(kz)
-            x = r[0, 0] * fx + r[0, 1] * fy + r[0, 2] * fz
-            y = r[1, 0] * fx + r[1, 1] * fy + r[1, 2] * fz
-            z = r[2, 0] * fx + r[2, 1] * fy + r[2, 2] * fz
-            sign = np.float32(hands[p])
-            if x < 0:
-                x, y, z = -x, -y, -z
-                sign = -sign
-            y += reach
-            z += reach
-            ix, iy, iz = int(x), int(y), int(z)
-            ax, ay, az = x - ix, y - iy, z - iz
-            bx = one - ax
-            w00 = (one - az) * (one - ay)
-            w01 = (one - az) * ay
-            w10 = az * (one - ay)
-            w11 = az * ay
-            a, b = cube[iz, iy], cube[iz, iy + 1]
-            c, d = cube[iz + 1, iy], cube[iz + 1, iy + 1]
-            re = bx * (w00 * a[ix, 0] + w01 * b[ix, 0] + w10 * c[ix, 0] + w11 * d[ix, 0]) + ax * (
-                w00 * a[ix + 1, 0] + w01 * b[ix + 1, 0] + w10 * c[ix + 1, 0] + w11 * d[ix + 1, 0]
-            )
-            im = sign * (
-                bx * (w00 * a[ix, 1] + w01 * b[ix, 1] + w10 * c[ix, 1] + w11 * d[ix, 1])
-                + ax * (w00 * a[ix + 1, 1] + w01 * b[ix + 1, 1] + w10 * c[ix + 1, 1] + w11 * d[ix + 1, 1])
-            )
-            w = weight[i]
-            fr, fi = coefficients[i, 0], coefficients[i, 1]
-            # f conj(m): the inverse transform of it is the correlation at shift +t
-            pr = w * (fr * re + fi * im)
-            pi = w * (fi * re - fr * im)
-            jz = kz % grid
-            jy = ky % grid
-            out[p, jz, jy, kx] = np.complex64(complex(pr, pi))
+            kx = int(frequency[0, i])
+            ky = int(frequency[1, i])
+            kz = int(frequency[2, i])
+            real = weight[i] * (coefficients[0, i] * values[0, i] + coefficients[1, i] * values[1, i])
+            imag = weight[i] * (coefficients[1, i] * values[0, i] - coefficients[0, i] * values[1, i])
+            out[p, kz % grid, ky % grid, kx] = complex(real, imag)
             if kx == 0:
-                out[p, (-kz) % grid, (-ky) % grid, 0] = np.complex64(complex(pr, -pi))
+                out[p, -kz % grid, -ky % grid, 0] = complex(real, -imag)
 
 
 @njit(cache=True, nogil=True)
@@ -132,6 +106,7 @@ def _best_shifts(
 
 def best_shifts(
     cube: np.ndarray,
+    reach: int,
     oversampling: float,
     frequency: np.ndarray,
     coefficients: np.ndarray,
@@ -158,7 +133,7 @@ def best_shifts(
     """
     products = np.zeros((len(rotations), GRID, GRID, GRID // 2 + 1), dtype=np.complex64)
     _fill_products(
-        cube, oversampling, frequency, coefficients, weight, count, rotations, hands, GRID, products
+        cube, reach, oversampling, frequency, coefficients, weight, count, rotations, hands, products
     )
     correlation = scipy.fft.irfftn(
         products, s=(GRID, GRID, GRID), axes=(1, 2, 3), norm="forward", overwrite_x=True

@@ -14,7 +14,8 @@ from regroup_dask.errors import DamagedStoreError
 from regroup_dask.formats.class_store import class_dataset
 from regroup_dask.formats.pairs_store import pairs_dataset
 from regroup_dask.formats.volumes import VolumeReference, read_map
-from regroup_dask.science import align, fourier, noise, similarity
+from regroup_dask.grouping import RELIABILITY_FIELDS
+from regroup_dask.science import align, fourier, invariants, noise, similarity
 from regroup_dask.science.rotations import Pose
 from regroup_dask.settings import Settings
 from regroup_dask.steps.consistency import agree_on_poses
@@ -45,12 +46,24 @@ class Comparison(NamedTuple):
     warnings: tuple[str, ...]
 
 
-class NoiseOfMaps(NamedTuple):
-    """Noise of N masked maps: power (N, shells), where it was measured (N,), and under how much mask (N,)."""
+class PreparedMaps(NamedTuple):
+    """What preparing said of N masked maps.
+
+    Attributes
+    ----------
+    power
+        Noise, (N, shells).
+    solvent_fraction, mask_volume_fraction
+        Where it was measured and under how much mask, (N,).
+    invariants, reliability
+        (N, degrees, shells) and (N, shells), for choosing pairs.
+    """
 
     power: np.ndarray
     solvent_fraction: np.ndarray
     mask_volume_fraction: np.ndarray
+    invariants: np.ndarray
+    reliability: np.ndarray
 
 
 def compare_maps(
@@ -83,9 +96,15 @@ def compare_maps(
     store = run.work / "maps.zarr"
     box = prepare.working_box(references[0].box)
     statistics = _reduce(references, box, store, run)
-    plan = _plan(references[0], box, statistics, settings)
+    plan = plan_for_maps(
+        box=box,
+        voxel_size_angstrom=prepare.working_voxel_size(references[0].box, references[0].voxel_size_angstrom),
+        radii_angstrom=np.array([entry.particle_radius_angstrom for entry in statistics]),
+        resolutions_angstrom=np.array([entry.resolution_angstrom for entry in statistics]),
+        settings=settings,
+    )
     try:
-        table, noise_of_maps = _compare_reduced(references, selection, plan, statistics, settings, run, store, mask)
+        table, prepared_maps = _compare_reduced(references, selection, plan, statistics, settings, run, store, mask)
     except DamagedStoreError as error:
         for stage in ("prepare", "prepare_unmasked"):
             run.forget(stage, [f"map_{error.position:05d}"])
@@ -95,9 +114,9 @@ def compare_maps(
         table.cross_power,
         table.power_fixed,
         table.power_moving,
-        solvent_power=noise_of_maps.power,
-        solvent_fraction=noise_of_maps.solvent_fraction,
-        mask_volume_fraction=noise_of_maps.mask_volume_fraction,
+        solvent_power=prepared_maps.power,
+        solvent_fraction=prepared_maps.solvent_fraction,
+        mask_volume_fraction=prepared_maps.mask_volume_fraction,
         half_map_fsc=_half_map_fsc(statistics),
         ssnr=None if ssnr is None else ssnr[:, : table.cross_power.shape[-1]],
         coefficients=noise.shell_coefficients(box),
@@ -115,7 +134,7 @@ def _compare_reduced(
     run: RunContext,
     store: Path,
     mask: VolumeReference | None,
-) -> tuple[PairTable, NoiseOfMaps]:
+) -> tuple[PairTable, PreparedMaps]:
     """Mask and prepare the working maps and compare them; returns all pairs and the noise of the masked maps."""
     names = [reference.name for reference in references]
     map_store.create_arrays(store, len(references), align.prepared_shapes(plan))
@@ -125,16 +144,16 @@ def _compare_reduced(
     poses: list[Pose] | None = None
     if has_mask and settings.align:
         poses = _poses_to_mask(selection, plan, statistics, settings, store, run, names)
-    noise_of_maps = _prepare(
+    prepared_maps = _prepare(
         statistics, plan, settings, store, run, names, stage="prepare", has_mask=has_mask, poses=poses
     )
     token = f"{'masked' if has_mask else 'plain'}-{uuid.uuid4().hex}"
-    table = _tiles(names, plan, settings, store, run, token=token)
+    table = _tiles(prepared_maps, names, plan, settings, store, run, token=token)
     if settings.align:
         table = agree_on_poses(table, selection, plan, store, run, token=token, names=names)
     else:
         table = table._replace(correlation=_full_box_correlation(references, settings, mask, run))
-    return table, noise_of_maps
+    return table, prepared_maps
 
 
 def _reduce(
@@ -149,16 +168,32 @@ def _reduce(
     return tuple(prepare.statistics_of(result) for result in results)
 
 
-def _plan(
-    reference: VolumeReference, box: int, statistics: tuple[noise.MapStatistics, ...], settings: Settings
+def plan_for_maps(
+    *,
+    box: int,
+    voxel_size_angstrom: float,
+    radii_angstrom: np.ndarray,
+    resolutions_angstrom: np.ndarray,
+    settings: Settings,
 ) -> align.AlignmentPlan:
-    radii = [entry.particle_radius_angstrom for entry in statistics if np.isfinite(entry.particle_radius_angstrom)]
-    resolutions = [entry.resolution_angstrom for entry in statistics if np.isfinite(entry.resolution_angstrom)]
+    """Choose how to align from what was measured of all maps: the median particle and resolution decide.
+
+    Parameters
+    ----------
+    box, voxel_size_angstrom
+        Of the working maps.
+    radii_angstrom, resolutions_angstrom
+        Particle radius and resolution of each map, NaN where not known.
+    settings
+        Parameters of the run.
+    """
+    radii = radii_angstrom[np.isfinite(radii_angstrom)]
+    resolutions = resolutions_angstrom[np.isfinite(resolutions_angstrom)]
     return align.plan_alignment(
         box=box,
-        voxel_size_angstrom=prepare.working_voxel_size(reference.box, reference.voxel_size_angstrom),
-        particle_radius_angstrom=float(np.median(radii)) if radii else None,
-        resolution_angstrom=float(np.median(resolutions)) if resolutions else None,
+        voxel_size_angstrom=voxel_size_angstrom,
+        particle_radius_angstrom=float(np.median(radii)) if len(radii) else None,
+        resolution_angstrom=float(np.median(resolutions)) if len(resolutions) else None,
         maximum_shift_angstrom=settings.maximum_shift_angstrom,
         hand="detect" if settings.hand == "detect" and settings.align else "off",
     )
@@ -181,7 +216,7 @@ def _prepare(
     stage: str,
     has_mask: bool,
     poses: list[Pose] | None,
-) -> NoiseOfMaps:
+) -> PreparedMaps:
     units = [
         prepare.PrepareUnit(
             f"map_{index:05d}",
@@ -197,7 +232,7 @@ def _prepare(
         for index, entry in enumerate(statistics)
     ]
     results = run.run(stage, "Preparing maps", prepare.prepare_map, units)
-    return NoiseOfMaps(*(np.array([result[name] for result in results]) for name in NoiseOfMaps._fields))
+    return PreparedMaps(*(np.array([result[name] for result in results]) for name in PreparedMaps._fields))
 
 
 def _poses_to_mask(
@@ -238,9 +273,21 @@ def _poses_to_mask(
 
 
 def _tiles(
-    names: list[str], plan: align.AlignmentPlan, settings: Settings, store: Path, run: RunContext, *, token: str
+    maps: PreparedMaps,
+    names: list[str],
+    plan: align.AlignmentPlan,
+    settings: Settings,
+    store: Path,
+    run: RunContext,
+    *,
+    token: str,
 ) -> PairTable:
-    n_maps = len(names)
+    n_maps = len(maps.power)
+    n_nearest = settings.n_nearest
+    if n_nearest is None or n_nearest >= n_maps - 1:
+        tiles = pairs.tile_pairs(n_maps)
+    else:
+        tiles = pairs.pair_runs(invariants.nearest_pairs(maps.invariants, maps.reliability, n_nearest))
     units = [
         pairs.TileUnit(
             f"tile_{number:06d}",
@@ -251,7 +298,7 @@ def _tiles(
             settings.align,
             map_names=pairs.name_maps(tile, names),
         )
-        for number, tile in enumerate(pairs.tile_pairs(n_maps))
+        for number, tile in enumerate(tiles)
     ]
     label = "Aligning pairs" if settings.align else "Comparing pairs"
     return collect_pairs(n_maps, run.run("pairs", label, pairs.compare_tile, units))
@@ -261,7 +308,8 @@ def _full_box_correlation(
     references: tuple[VolumeReference, ...], settings: Settings, mask: VolumeReference | None, run: RunContext
 ) -> np.ndarray:
     n_maps = len(references)
-    side = max(1, min(pairs.LARGEST_TILE, n_maps))
+    compressed = any(reference.path.endswith((".gz", ".bz2", ".zst")) for reference in references)
+    side = pairs.correlation_side(n_maps, references[0].box, compressed=compressed)
     runs = [range(start, min(start + side, n_maps)) for start in range(0, n_maps, side)]
     blocks = [(rows, columns) for rows in runs for columns in runs if rows.start <= columns.start]
     units = [
@@ -307,13 +355,18 @@ def _label(
         "confidence": table.confidence,
     }
     if len(references) <= MOST_MAPS_WITH_FSC:
-        variables["fsc"] = _shell_correlation(table).astype(np.float32)
+        variables["fsc"] = found.shells.fsc.astype(np.float32)
     return pairs_dataset(
         selection.class_ids[selection.kept],
         names=[reference.name for reference in references],
         n_particles=None if selection.n_particles is None else selection.kept_sizes,
         variables=variables,
-        information=found.information,
+        per_class={
+            "information": found.information,
+            "shared_sigma": found.shared_sigma,
+            **{name: getattr(found.shells.reliability, name) for name in RELIABILITY_FIELDS},
+        },
+        shell_coefficients=found.shells.coefficients,
         attributes={
             "align": int(settings.align),
             "maximum_shift_angstrom": float(settings.maximum_shift_angstrom),
@@ -323,11 +376,6 @@ def _label(
             "working_voxel_size_angstrom": float(plan.voxel_size_angstrom),
         },
     )
-
-
-def _shell_correlation(table: PairTable) -> np.ndarray:
-    power = np.sqrt(table.power_fixed * table.power_moving)
-    return np.divide(table.cross_power, power, out=np.zeros_like(power), where=power > 0)
 
 
 def _label_classes(

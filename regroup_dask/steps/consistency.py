@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from regroup_dask.grouping import pair_weights
 from regroup_dask.science import align, frames
 from regroup_dask.steps.pair_table import PairTable, place_pairs
 from regroup_dask.steps.run_context import RunContext
@@ -85,13 +86,6 @@ def agree_on_poses(
         for result in run.run("mend", "Mending pairs", pairs.compare_tile, units):
             _keep_better(table, result)
     return table
-
-
-def pair_weights(correlation: np.ndarray) -> np.ndarray:
-    """Weight of each pair in agreeing on poses: the square of what the two maps have in common."""
-    weight = np.clip(correlation, 1e-6, 1) ** 2
-    np.fill_diagonal(weight, 0.0)
-    return weight
 
 
 def _keep_better(table: PairTable, result: dict[str, np.ndarray]) -> None:

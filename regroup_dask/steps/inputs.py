@@ -14,7 +14,7 @@ from regroup_dask.formats.job_folder import Job, recognise_job
 from regroup_dask.formats.model_star import read_model_ssnr
 from regroup_dask.formats.particles import ParticleSource, open_particles
 from regroup_dask.formats.run_folder import fingerprint
-from regroup_dask.formats.volumes import VolumeReference, VolumeSeries, find_volumes
+from regroup_dask.formats.volumes import VolumeReference, VolumeSeries, find_mask, find_volumes
 
 
 class Inputs(NamedTuple):
@@ -80,7 +80,7 @@ def inputs_of_job(
     return Inputs(
         series,
         source,
-        find_mask(mask, series),
+        None if mask is None else find_mask(mask, series=series),
         {} if job.model_star is None else read_model_ssnr(job.model_star),
         (*job.lines, *source.lines),
         given,
@@ -131,7 +131,7 @@ def inputs_of_files(
         "model": model,
     }
     ssnr = {} if model is None else read_model_ssnr(model)
-    return Inputs(series, source, find_mask(mask, series), ssnr, tuple(lines), given)
+    return Inputs(series, source, None if mask is None else find_mask(mask, series=series), ssnr, tuple(lines), given)
 
 
 def inputs_of_record(record: dict[str, Any], class_prefix: str, scratch: Path | None = None) -> Inputs:
@@ -174,23 +174,18 @@ def fingerprints(inputs: Inputs) -> list[dict[str, Any]]:
     return [fingerprint(path) for path in dict.fromkeys(files)]
 
 
-def find_mask(mask: str | Path | None, series: VolumeSeries) -> VolumeReference | None:
-    """Open a mask and check its box against the maps'."""
-    if mask is None:
-        return None
-    reference = find_volumes([mask], voxel_size_angstrom=series.voxel_size_angstrom).references[0]
-    if reference.box != series.box:
-        raise InputError(
-            f"The mask {mask} has a box of {reference.box} voxels and the maps {series.box}: give a mask made for "
-            "these maps."
-        )
-    return reference
-
-
-def check_classes(inputs: Inputs, excluded: Sequence[int]) -> None:
-    """Refuse particles that name a class without a map; warn of maps that no particle file speaks of."""
+def check_inputs(inputs: Inputs, excluded: Sequence[int]) -> None:
+    """Refuse particles that name a class without a map; warn of what does not fit together."""
     if inputs.source is None:
         return
+    pixel, voxel = inputs.source.voxel_size_angstrom, inputs.series.voxel_size_angstrom
+    if pixel is not None and abs(pixel - voxel) > 0.01 * voxel:
+        warnings.warn(
+            f"The maps have {voxel:.4g} A per voxel and the particles' shifts are in pixels of {pixel:.4g} A: if the "
+            "header of a map is wrong, give --voxel-size.",
+            RegroupWarning,
+            stacklevel=2,
+        )
     known = {reference.class_id for reference in inputs.series.references}
     missing = sorted(set(inputs.source.class_ids) - known - set(excluded))
     if missing:

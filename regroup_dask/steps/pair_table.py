@@ -8,6 +8,9 @@ import numpy as np
 
 from regroup_dask.tasks.execute import Result
 
+# Shell powers of more maps than this are kept in single precision: they are most of the driver's memory.
+DOUBLE_UP_TO = 300
+
 
 class PairTable(NamedTuple):
     """Arrays over pairs (i, j) of N maps, S shells; entry (i, j) superposes map j onto map i.
@@ -34,20 +37,21 @@ class PairTable(NamedTuple):
 
 
 def collect_pairs(n_maps: int, results: list[Result]) -> PairTable:
-    """Put the rows of all tiles in their places."""
+    """Put the rows of all tiles in their places; pairs that were not compared stay NaN."""
     shells = results[0]["cross_power"].shape[1]
     square = (n_maps, n_maps)
     table = PairTable(
         rotation=np.broadcast_to(np.eye(3), (*square, 3, 3)).copy(),
         shift_angstrom=np.zeros((*square, 3)),
         mirrored=np.zeros(square, bool),
-        correlation=np.eye(n_maps),
+        correlation=np.full(square, np.nan),
         correlation_other_hand=np.full(square, np.nan),
         confidence=np.full(square, np.nan),
-        cross_power=np.zeros((*square, shells)),
-        power_fixed=np.zeros((*square, shells)),
-        power_moving=np.zeros((*square, shells)),
+        cross_power=np.full((*square, shells), np.nan, np.float32 if n_maps > DOUBLE_UP_TO else np.float64),
+        power_fixed=np.full((*square, shells), np.nan, np.float32 if n_maps > DOUBLE_UP_TO else np.float64),
+        power_moving=np.full((*square, shells), np.nan, np.float32 if n_maps > DOUBLE_UP_TO else np.float64),
     )
+    np.fill_diagonal(table.correlation, 1.0)
     for result in results:
         place_pairs(table, result)
     _fill_own_power(table)
@@ -72,10 +76,11 @@ def place_pairs(table: PairTable, result: Result) -> None:
 
 
 def _fill_own_power(table: PairTable) -> None:
-    """On the diagonal a map meets itself: its power is what it had as the fixed map of any pair."""
-    n_maps = len(table.correlation)
-    for index in range(n_maps):
-        other = 1 if index == 0 else 0
-        fixed = table.power_fixed[index, other] if index < other else table.power_moving[other, index]
+    """On the diagonal a map meets itself: its power is what it had as the fixed map of a pair."""
+    for index in range(len(table.correlation)):
+        compared = np.flatnonzero(np.isfinite(table.power_fixed[index, :, 0]))
+        # The power of a fixed map is exact, that of a moved one interpolated; later maps are the moved ones.
+        later = compared[compared > index]
+        other = later[0] if len(later) else compared[0]
         for array in (table.cross_power, table.power_fixed, table.power_moving):
-            array[index, index] = fixed
+            array[index, index] = table.power_fixed[index, other]

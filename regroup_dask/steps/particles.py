@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,9 +49,8 @@ def survey(source: ParticleSource, run: RunContext) -> tuple[dict[int, int], int
     dict, int
         Particles of each class id; particles whose posteriors say nothing.
     """
-    units = [
-        particles.SurveyUnit(f"fragment_{fragment.index:06d}", source, fragment) for fragment in source.fragments
-    ]
+    slim = _without_fragments(source)
+    units = [particles.SurveyUnit(f"fragment_{fragment.index:06d}", slim, fragment) for fragment in source.fragments]
     results = run.run("survey", "Counting particles", particles.survey_fragment, units)
     counts = sum((result["counts"] for result in results), np.zeros(len(source.class_ids) + 1, np.int64))
     return dict(zip(source.class_ids, counts[:-1].tolist(), strict=True)), int(counts[-1])
@@ -64,11 +64,12 @@ def count(
     run: RunContext,
 ) -> ParticleCounts:
     """Count where the particles of each fragment will go."""
+    slim = _without_fragments(source)
     labels = tuple(superclass_of_class.get(class_id, -1) for class_id in source.class_ids)
     units = [
         particles.CountUnit(
             f"fragment_{fragment.index:06d}",
-            source,
+            slim,
             fragment,
             labels,
             n_superclasses,
@@ -98,12 +99,13 @@ def write(
     if source.kind != "parquet":
         sides.append(output_functions(source.kind))
     outputs = tuple(create(source, plan, counts.per_fragment, str(run.folder)) for create, _, _ in sides)
+    slim = _without_fragments(source)
     before = np.zeros_like(counts.per_fragment)
     before[1:] = np.cumsum(counts.per_fragment, axis=0)[:-1]
     units = [
         particles.WriteUnit(
             f"fragment_{fragment.index:06d}",
-            source,
+            slim,
             fragment,
             plan,
             settings.posteriors,
@@ -119,6 +121,11 @@ def write(
     for (_, _, finish), side in zip(sides, outputs, strict=True):
         written.extend(finish(source, plan, side, counts.per_fragment, maps))
     return tuple(written)
+
+
+def _without_fragments(source: ParticleSource) -> ParticleSource:
+    """The source as a task needs it: a thousand fragments would travel with each of a thousand tasks."""
+    return dataclasses.replace(source, fragments=())
 
 
 def regroup_plan(source: ParticleSource, groups: xr.Dataset, settings: Settings) -> RegroupPlan:
@@ -142,13 +149,24 @@ def regroup_plan(source: ParticleSource, groups: xr.Dataset, settings: Settings)
 
 
 def superclass_maps(
-    paths: tuple[Path, ...], box: int, voxel_size_angstrom: float, *, series_zip: Path, mask: Path | None
+    paths: tuple[Path, ...],
+    box: int,
+    voxel_size_angstrom: float,
+    *,
+    output: Path,
+    series_zip: Path,
+    mask: Path | None,
 ) -> SuperclassMaps:
-    """Name the superclass maps for the sides that refer to them."""
+    """Name the superclass maps for the sides that refer to them.
+
+    RELION looks for maps from its project folder, which it runs in, so its model gets paths that do not depend on
+    where it is read: those that the maps will have when `output` is complete.
+    """
     return SuperclassMaps(
         paths=tuple(str(path) for path in paths),
         box=box,
         voxel_size_angstrom=voxel_size_angstrom,
         series_zip=str(series_zip),
         mask=None if mask is None else str(mask),
+        paths_for_relion=tuple(str(output.absolute() / "volumes" / path.name) for path in paths),
     )

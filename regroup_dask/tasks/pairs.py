@@ -17,7 +17,9 @@ from regroup_dask.tasks.execute import Result
 
 LARGEST_TILE = 24
 TILES_PER_SIDE = 8
+PAIRS_PER_RUN = 256
 SLAB_BYTES = 96 * 2**20
+UNPACKED_BYTES = 512 * 2**20
 
 
 class TileUnit(NamedTuple):
@@ -80,6 +82,12 @@ def tile_pairs(n_maps: int) -> list[tuple[tuple[int, int], ...]]:
     return tiles
 
 
+def pair_runs(pairs: list[tuple[int, int]]) -> list[tuple[tuple[int, int], ...]]:
+    """Cut a list of some pairs into tasks; pairs of nearby maps stay together, so that few maps are read for each."""
+    ordered = sorted(pairs, key=lambda pair: (pair[0] // LARGEST_TILE, pair[1] // LARGEST_TILE, pair))
+    return [tuple(ordered[start : start + PAIRS_PER_RUN]) for start in range(0, len(ordered), PAIRS_PER_RUN)]
+
+
 def compare_tile(unit: TileUnit) -> Result:
     """Compare every pair of a tile; returns one row per pair.
 
@@ -132,6 +140,23 @@ def _compare_pair(unit: TileUnit, position: int) -> align.PairAlignment:
     return align.measure_pair(fixed, moving, unit.plan)
 
 
+def correlation_side(n_maps: int, box: int, *, compressed: bool) -> int:
+    """Maps on each side of a block of plain correlations; compressed maps are unpacked in memory, so fewer of them.
+
+    Depends on the maps only: what workers there are must not change a single bit.
+    """
+    fits = UNPACKED_BYTES // (2 * 4 * box**3) if compressed else LARGEST_TILE
+    return max(1, min(LARGEST_TILE, n_maps, fits))
+
+
+def correlation_bytes(n_maps: int, box: int, *, compressed: bool) -> int:
+    """Memory that a block of plain correlations needs."""
+    side = correlation_side(n_maps, box, compressed=compressed)
+    planes = max(1, SLAB_BYTES // (2 * side * 8 * box * box))
+    unpacked = 2 * side * 4 * box**3 if compressed else 0
+    return unpacked + (2 * side + 6) * 8 * planes * box * box
+
+
 def correlate_tile(unit: CorrelationUnit) -> Result:
     """Mask-weighted Pearson correlation of full maps, streamed slab by slab.
 
@@ -141,9 +166,6 @@ def correlate_tile(unit: CorrelationUnit) -> Result:
     rows = [open_map(reference) for reference in unit.rows]
     columns = rows if same else [open_map(reference) for reference in unit.columns]
     box = unit.rows[0].box
-    sphere = None
-    if unit.mask_inner_radius is not None:
-        sphere = masks.soft_sphere(box, inner_radius_fraction=unit.mask_inner_radius)
     given = None if unit.mask is None else open_map(unit.mask)
     depth = max(1, SLAB_BYTES // ((len(rows) + len(columns)) * 8 * box * box))
     weight_sum = 0.0
@@ -152,8 +174,8 @@ def correlate_tile(unit: CorrelationUnit) -> Result:
     for start in range(0, box, depth):
         planes = slice(start, min(start + depth, box))
         weight = np.ones((planes.stop - planes.start) * box * box)
-        if sphere is not None:
-            weight *= sphere[planes].ravel()
+        if unit.mask_inner_radius is not None:
+            weight *= masks.soft_sphere(box, inner_radius_fraction=unit.mask_inner_radius, planes=planes).ravel()
         if given is not None:
             weight *= np.clip(np.asarray(given[planes], np.float64).ravel(), 0, 1)
         root = np.sqrt(weight)

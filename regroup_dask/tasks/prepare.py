@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from regroup_dask.formats.volumes import VolumeReference, read_map
-from regroup_dask.science import align, average, fourier, masks, noise, rotations
+from regroup_dask.formats.volumes import VolumeReference, checked_map_slabs, read_map
+from regroup_dask.science import align, average, fourier, invariants, masks, noise, rotations
 from regroup_dask.tasks import map_store
 from regroup_dask.tasks.execute import Result
 
@@ -65,22 +65,24 @@ def working_voxel_size(box: int, voxel_size_angstrom: float) -> float:
 def reduce_map(unit: ReduceUnit) -> Result:
     """Read one map, keep it in the working box, and return its statistics."""
     reference = unit.reference
-    volume = read_map(reference)
-    working = fourier.fourier_crop(volume, unit.working_box)
-    del volume
+    working = _reduced(reference, unit.working_box)
     voxel_size = reference.voxel_size_angstrom * reference.box / unit.working_box
     halves = None
     if reference.half_map_paths is not None:
         first, second = (
-            fourier.fourier_crop(
-                read_map(dataclasses.replace(reference, path=path, kind="mrc", index=0)), unit.working_box
-            )
+            _reduced(dataclasses.replace(reference, path=path, kind="mrc", index=0), unit.working_box)
             for path in reference.half_map_paths
         )
         halves = (first, second)
     statistics = noise.map_statistics(working, voxel_size_angstrom=voxel_size, half_maps=halves)
     map_store.write_map(unit.store, unit.position, {WORKING: working})
     return {name: np.asarray(value) for name, value in statistics._asdict().items()}
+
+
+def _reduced(reference: VolumeReference, box: int) -> np.ndarray:
+    if reference.box == box:
+        return read_map(reference)
+    return fourier.fourier_crop_slabs(checked_map_slabs(reference), reference.box, box)
 
 
 def statistics_of(result: Result) -> noise.MapStatistics:
@@ -125,7 +127,7 @@ def prepare_map(unit: PrepareUnit) -> Result:
     -------
     dict
         The noise of the map under its mask: ``power``, float64 (shells,), and the scalars ``solvent_fraction`` and
-        ``mask_volume_fraction``.
+        ``mask_volume_fraction``; and its ``invariants`` (degrees, shells) with their ``reliability`` (shells,).
     """
     working = map_store.read_field(unit.store, unit.position, WORKING)
     mask = working_mask(unit, working.shape[0])
@@ -141,4 +143,8 @@ def prepare_map(unit: PrepareUnit) -> Result:
         "power": np.asarray(statistics.solvent_power, np.float64),
         "solvent_fraction": np.asarray(statistics.solvent_fraction, np.float64),
         "mask_volume_fraction": np.asarray(statistics.mask_volume_fraction, np.float64),
+        "invariants": invariants.rotation_invariants(prepared.amplitudes),
+        "reliability": np.interp(
+            invariants.invariant_shells(len(prepared.amplitudes[0])), np.arange(len(prepared.reliability)), prepared.reliability
+        ),
     }

@@ -90,7 +90,7 @@ def run_on_cluster(
     """Run units on the cluster of a client and put their results into `results`, by name."""
     settings = SubmissionSettings.from_config()
     waiting = deque((unit, 1) for unit in units)
-    running: dict[str, _Running] = {}
+    running: dict[Any, _Running] = {}
     settled: queue.SimpleQueue[Future] = queue.SimpleQueue()
     crew = _Crew(client, settings, say)
 

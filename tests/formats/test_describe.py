@@ -64,3 +64,15 @@ def test_real_files(shared_data):
             rows = describe_file(path)
             assert rows[0][0] == "what it is"
             assert all(isinstance(text, str) and text for row in rows for text in row)
+
+
+def test_parquet_without_classes_is_described_all_the_same(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pa.table({"a": [1, 2, 3]}), tmp_path / "table.parquet")
+    said = dict(describe_file(tmp_path / "table.parquet"))
+    assert (said["rows"], said["columns"]) == ("3", "1: a")
+    (tmp_path / "broken.parquet").write_bytes(b"no parquet")
+    with pytest.raises(InputError):
+        describe_file(tmp_path / "broken.parquet")

@@ -263,3 +263,22 @@ def test_what_is_no_job_is_refused(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="is a file"):
         recognise_job(tmp_path / "file")
+
+
+def test_cryosparc_iteration_that_lacks_the_last_class_is_refused(tmp_path):
+    folder = touch(
+        tmp_path,
+        *cryosparc_files(iteration="00041"),
+        *cryosparc_files(iteration="00042")[:2],
+        "cryosparc_P1_J10_00042_particles.cs",
+    )
+    with pytest.raises(InputError, match="class 2 of 3"):
+        recognise_job(folder)
+
+
+def test_relion_without_model_star_and_a_map_is_refused(tmp_path):
+    folder = make_relion_job(tmp_path / "job")
+    (folder / "run_it025_model.star").unlink()
+    (folder / "run_it025_class002.mrc").unlink()
+    with pytest.raises(InputError, match=r"class 2 \(class id 1\)"):
+        recognise_job(folder)

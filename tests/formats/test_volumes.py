@@ -342,3 +342,18 @@ def test_voxel_size_of_coordinates_is_taken(tmp_path):
         coords={"z": ("z", axis, {"units": "angstrom"})},
     ).to_zarr(tmp_path / "axis.zarr")
     assert find_volumes(tmp_path / "axis.zarr").voxel_size_angstrom == 2.2
+
+
+def test_opened_volumes_travel_to_other_processes_as_paths(folder):
+    import cloudpickle
+
+    volumes = open_volumes(str(folder / "*volume.mrc"))
+    packed = cloudpickle.dumps(volumes)
+    assert len(packed) < 11 * 12**3 * 4
+    np.testing.assert_array_equal(cloudpickle.loads(packed).sel(class_id=4).values, density(seed=4))
+
+
+def test_inputs_are_left_as_they_are(folder):
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()}
+    open_volumes(str(folder / "*volume.mrc")).values.sum()
+    assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()} == before

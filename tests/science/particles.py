@@ -16,7 +16,7 @@ def blobs(
     centres *= np.minimum(1.0, radius / np.maximum(length, 1e-9))[:, None]
     masses = rng.uniform(0.4, 1.6, size=count)
     if symmetry > 1:
-        turns = Rotation.from_euler("z", 2 * np.pi * np.arange(symmetry) / symmetry).as_matrix()
+        turns = Rotation.from_euler("z", 2 * np.pi * np.arange(symmetry)[:, None] / symmetry).as_matrix()
         centres = np.concatenate([centres @ t.T for t in turns])
         masses = np.tile(masses, symmetry)
     return centres, masses

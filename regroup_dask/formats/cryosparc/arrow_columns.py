@@ -18,9 +18,7 @@ METADATA_KEY = b"cryosparc_numpy_descr"
 
 def arrow_schema(dtype: np.dtype, *, binary: Collection[str] = ()) -> pa.Schema:
     """Describe a record type as an Arrow schema; columns named in ``binary`` hold text that is not UTF-8."""
-    fields = [
-        pa.field(name, _arrow_type(dtype[name], name in binary), nullable=False) for name in dtype.names or ()
-    ]
+    fields = [pa.field(name, _arrow_type(dtype[name], name in binary), nullable=False) for name in dtype.names or ()]
     return pa.schema(fields, metadata={METADATA_KEY: json.dumps(dtype.descr).encode()})
 
 

@@ -66,9 +66,7 @@ def _unpack(stream: BinaryIO, folder: str) -> tuple[np.dtype, int]:
         raise _DamageError(f"its header of {header_size} bytes does not fit")
     try:
         header: dict[str, Any] = json.loads(stream.read(header_size))
-        fields = [
-            (str(f[0]), np.dtype(f[1]), tuple(map(int, f[2])) if len(f) > 2 else ()) for f in header["dtype"]
-        ]
+        fields = [(str(f[0]), np.dtype(f[1]), tuple(map(int, f[2])) if len(f) > 2 else ()) for f in header["dtype"]]
         compressed = set(header["compressed_fields"])
         codec = COMPRESSIONS[header["compression"]] if compressed else None
     except (ValueError, TypeError, KeyError, LookupError, SyntaxError, RecursionError) as error:

@@ -69,12 +69,9 @@ class DatasetFile:
         """
         order = np.argsort(rows, kind="stable")
         rows_sorted = rows[order]
+        itemsize = self.dtype.itemsize
         if self.column_folder is not None:
-            sources = {name: self._column(name) for name in columns}
-            itemsize = max(source.dtype.itemsize for source in sources.values()) if sources else 1
-        else:
-            sources = {}
-            itemsize = self.dtype.itemsize
+            itemsize = max((self.dtype[name].itemsize for name in columns), default=1)
         result = {name: np.empty(len(rows), self.dtype[name]) for name in columns}
         window = max(1, WINDOW_BYTES // itemsize)
         position = 0
@@ -92,7 +89,7 @@ class DatasetFile:
                 del records
             else:
                 for name in columns:
-                    result[name][order[position:end]] = sources[name][base:stop][chosen]
+                    result[name][order[position:end]] = self._column(name)[base:stop][chosen]
             position = end
         return result
 
@@ -110,9 +107,7 @@ class DatasetFile:
                 count = min(step, stop - first)
                 records = np.fromfile(stream, self.dtype, count)
                 if len(records) != count:
-                    raise InputError(
-                        f"{self.path} became shorter while it was read: row {first + len(records)}"
-                    )
+                    raise InputError(f"{self.path} became shorter while it was read: row {first + len(records)}")
                 yield first, records
 
     def _column(self, name: str) -> np.ndarray:
@@ -178,22 +173,16 @@ def _read_numpy_header(stream: BinaryIO, path: str) -> tuple[np.dtype, int]:
         # NumPy parses whatever text is there, and lets errors of the tokenizer and the compiler through.
         raise InputError(f"{path} has a damaged NumPy header: {error}") from None
     if dtype.names is None or len(shape) != 1 or shape[0] < 0:
-        raise InputError(
-            f"{path} is a NumPy array of shape {shape} and type {dtype}, not a table of particles"
-        )
+        raise InputError(f"{path} is a NumPy array of shape {shape} and type {dtype}, not a table of particles")
     if dtype.hasobject:
-        raise InputError(
-            f"{path} holds pickled Python objects, which are never loaded; save it again as a .cs file"
-        )
+        raise InputError(f"{path} holds pickled Python objects, which are never loaded; save it again as a .cs file")
     return dtype, int(shape[0])
 
 
 def _check_columns(dtype: np.dtype, path: str) -> None:
     names = cast(tuple[str, ...], dtype.names)
     if "uid" not in names or dtype["uid"] != np.dtype("<u8"):
-        raise InputError(
-            f"{path} has no column uid of unsigned 64-bit integers, by which particles are known"
-        )
+        raise InputError(f"{path} has no column uid of unsigned 64-bit integers, by which particles are known")
     if dtype.itemsize == 0:
         raise InputError(f"{path} has records of 0 bytes")
     for name in names:
@@ -203,6 +192,4 @@ def _check_columns(dtype: np.dtype, path: str) -> None:
         if base.kind == "f" and base.itemsize not in (2, 4, 8):
             raise InputError(f"{path}: column {name} has type {base}, which Arrow cannot hold")
         if 0 in dtype[name].shape:
-            raise InputError(
-                f"{path}: column {name} has shape {dtype[name].shape}, a vector without elements"
-            )
+            raise InputError(f"{path}: column {name} has shape {dtype[name].shape}, a vector without elements")

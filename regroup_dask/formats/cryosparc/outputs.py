@@ -25,7 +25,7 @@ from regroup_dask.formats.regroup_plan import Assignment, RegroupPlan, Superclas
 
 REGROUPED = "regrouped_particles"
 REMAINING = "remaining_particles"
-BLOCK_BYTES = 8 * 2**20
+BLOCK_BYTES = 2 * 2**20
 """Records made at a time while a fragment is written; bounds the memory beside the table itself."""
 
 
@@ -39,9 +39,7 @@ class CryosparcOutputs:
     """by name: regrouped_particles, particles_superclass_K, remaining_particles"""
 
 
-def create_outputs(
-    source: CryosparcParticles, plan: RegroupPlan, counts: np.ndarray, folder: str
-) -> CryosparcOutputs:
+def create_outputs(source: CryosparcParticles, plan: RegroupPlan, counts: np.ndarray, folder: str) -> CryosparcOutputs:
     """Lay out the particle files under ``folder/cryosparc``, each of its final size.
 
     Parameters

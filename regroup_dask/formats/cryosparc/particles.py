@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +30,7 @@ from regroup_dask.formats.cryosparc.posteriors import (
     present_prefixes,
 )
 from regroup_dask.formats.cryosparc.result_group import read_result_group
+from regroup_dask.formats.cryosparc.slot_poses import slot_poses
 from regroup_dask.formats.cryosparc.stacked_files import StackedFiles, stack_files
 from regroup_dask.formats.cryosparc.uid_index import build_uid_index, refuse_duplicates
 from regroup_dask.formats.particles import FRAGMENT_BYTES, ParticleSource
@@ -95,6 +96,10 @@ class CryosparcParticles(ParticleSource):
         """Return f32[n, n_classes] in the order of `class_ids`."""
         return self.posterior_slots.posteriors(table)
 
+    def particle_poses(self, table: pa.Table, class_index: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+        """Return the pose of each row against a class; see `ParticleSource.particle_poses`."""
+        return slot_poses(table, self.posterior_slots, class_index)
+
 
 def open_cryosparc_particles(
     paths: Sequence[str],
@@ -124,16 +129,18 @@ def open_cryosparc_particles(
     folder = _scratch_folder(scratch)
     primary = stack_files([open_dataset_file(path, scratch=folder) for path in paths])
     beside_files = [open_dataset_file(path, scratch=folder) for path in passthrough]
-    uid_index = build_uid_index(
-        (values["uid"] for _, values in primary.chunks(["uid"])), n_rows=primary.n_rows, scratch=folder
-    )
+    binary: set[str] = set()
+    uid_index = build_uid_index(_scan(primary, binary), n_rows=primary.n_rows, scratch=folder)
     refuse_duplicates(uid_index, primary.sizes)
     beside = join_passthrough(beside_files, primary, uid_index, scratch=folder)
-    shutil.rmtree(os.path.dirname(uid_index.hash_path))
+    shutil.rmtree(uid_index.folder)
+    for part in beside:
+        for _ in _scan(part.stack, binary):
+            pass
 
     dtype = _joined_dtype(primary, beside)
     hard = () if present_prefixes(dtype.names or ()) else _hard_classes(primary, beside)
-    binary = _binary_columns(primary) | {name for part in beside for name in _binary_columns(part.stack)}
+    binary.intersection_update(dtype.names or ())
     schema = arrow_schema(dtype, binary=binary)
     table = JoinedTable(primary, beside, schema)
     has_rows = primary.n_rows > 0
@@ -149,8 +156,7 @@ def open_cryosparc_particles(
     step = fragment_rows or max(1, FRAGMENT_BYTES // dtype.itemsize)
     starts = range(0, primary.n_rows, step)
     fragments = tuple(
-        CryosparcFragment(index, start, min(step, primary.n_rows - start), table)
-        for index, start in enumerate(starts)
+        CryosparcFragment(index, start, min(step, primary.n_rows - start), table) for index, start in enumerate(starts)
     )
     return CryosparcParticles(
         kind="cryosparc",
@@ -168,9 +174,7 @@ def open_cryosparc_particles(
     )
 
 
-def _expand_groups(
-    paths: Sequence[str], passthrough: Sequence[str]
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _expand_groups(paths: Sequence[str], passthrough: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Replace groups by their files: the one with the posteriors is primary, the others passthrough."""
     primaries: list[str] = []
     beside: list[str] = []
@@ -180,9 +184,7 @@ def _expand_groups(
             continue
         group = read_result_group(path)
         if group.type != "particle":
-            raise InputError(
-                f"{path} is a group of type {group.type or 'unknown'}, but particles are needed here"
-            )
+            raise InputError(f"{path} is a group of type {group.type or 'unknown'}, but particles are needed here")
         preferred = [slot for slot in group.files_of_slot if slot == MULTI]
         preferred += [slot for slot in group.files_of_slot if slot.startswith("alignments_class")]
         preferred += [slot for slot in (COMMON, "blob") if slot in group.files_of_slot]
@@ -214,12 +216,11 @@ def _joined_dtype(primary: StackedFiles, beside: Sequence[Passthrough]) -> np.dt
     return np.dtype([(name, dtype[name]) for dtype, names in dtypes for name in names])
 
 
-def _binary_columns(stack: StackedFiles) -> set[str]:
-    """Find text that is not UTF-8; each file is read once, piece by piece."""
+def _scan(stack: StackedFiles, binary: set[str]) -> Iterator[np.ndarray]:
+    """Read every row once, piece by piece: yield the uids, and note which columns hold text that is not UTF-8."""
     names = [name for name in stack.dtype.names or () if stack.dtype[name].kind == "S"]
-    found: set[str] = set()
-    for _, values in stack.chunks(names) if names else ():
-        for name in set(names) - found:
+    for _, values in stack.chunks(["uid", *names]):
+        for name in set(names) - binary:
             text = np.ascontiguousarray(values[name])
             if (text.view(np.uint8) < 128).all():
                 continue
@@ -227,8 +228,8 @@ def _binary_columns(stack: StackedFiles) -> set[str]:
                 for item in np.unique(text).tolist():
                     item.decode("utf-8")
             except UnicodeDecodeError:
-                found.add(name)
-    return found
+                binary.add(name)
+        yield values["uid"]
 
 
 def _hard_classes(primary: StackedFiles, beside: Sequence[Passthrough]) -> tuple[int, ...]:
@@ -269,9 +270,7 @@ def _describe(
     lines = [f"{primary.n_rows} particles in {files}, {how}, {len(slots.class_ids)} classes."]
     others = [prefix for prefix in present_prefixes(primary.dtype.names or ()) if prefix != slots.prefix]
     if others:
-        lines.append(
-            f"Older posteriors are there too and not used ({', '.join(others)}); --class-prefix chooses them."
-        )
+        lines.append(f"Older posteriors are there too and not used ({', '.join(others)}); --class-prefix chooses them.")
     for part in beside:
         order = "in the same order" if part.uid_index is None else "in another order, joined on uid"
         lines.append(f"{len(part.columns)} columns from {part.stack.files[0].path}, {order}.")

@@ -14,7 +14,6 @@ from regroup_dask.formats.cryosparc.uid_index import (
     BUCKET_ROWS,
     UidIndex,
     build_uid_index,
-    load_hashes,
     refuse_duplicates,
     uid_of_hash,
 )
@@ -83,21 +82,16 @@ def _same_rows(stack: StackedFiles, primary: StackedFiles) -> bool:
 
 
 def _refuse_missing(primary_index: UidIndex, index: UidIndex, stack: StackedFiles) -> None:
-    wanted, known = load_hashes(primary_index), load_hashes(index)
     n_missing, first = 0, None
-    for start in range(0, len(wanted), BUCKET_ROWS):
-        part = wanted[start : start + BUCKET_ROWS]
-        place = np.searchsorted(known, part)
-        found = np.zeros(len(part), bool)
-        inside = place < len(known)
-        found[inside] = known[place[inside]] == part[inside]
-        absent = np.flatnonzero(~found)
+    for start in range(0, primary_index.n_rows, BUCKET_ROWS):
+        part = primary_index.hashes(start)
+        absent = np.flatnonzero(index.find_sorted(part) < 0)
         if len(absent) and first is None:
             first = uid_of_hash(part[absent[0]])
         n_missing += len(absent)
     if n_missing:
         paths = ", ".join(path for path, _ in stack.sizes)
         raise InputError(
-            f"{n_missing} of {len(wanted)} particles are not in the passthrough {paths} (the first has uid "
-            f"{first}): give the passthrough file of the same job, for all its classes, or none"
+            f"{n_missing} of {primary_index.n_rows} particles are not in the passthrough {paths} (the first "
+            f"has uid {first}): give the passthrough file of the same job, for all its classes, or none"
         )

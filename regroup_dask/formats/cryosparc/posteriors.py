@@ -95,9 +95,7 @@ def present_prefixes(names: Iterable[str]) -> tuple[str, ...]:
 
 def alignment_slots(names: Iterable[str]) -> tuple[str, ...]:
     """Return the alignment slots of a table, in order."""
-    return tuple(
-        dict.fromkeys(name.split("/")[0] for name in names if name.startswith("alignments") and "/" in name)
-    )
+    return tuple(dict.fromkeys(name.split("/")[0] for name in names if name.startswith("alignments") and "/" in name))
 
 
 def find_posteriors(
@@ -136,9 +134,7 @@ def find_posteriors(
         wanted = next((prefix for prefix in PREFIXES if prefix.rstrip("_") == asked.rstrip("_")), None)
         if wanted is None or wanted not in present:
             have = ", ".join(present) if present else "none"
-            raise InputError(
-                f"no class posteriors with the prefix {class_prefix} in {path}; prefixes present: {have}"
-            )
+            raise InputError(f"no class posteriors with the prefix {class_prefix} in {path}; prefixes present: {have}")
         prefix = wanted
     elif present:
         prefix = present[0]
@@ -161,9 +157,7 @@ def find_posteriors(
                 raise InputError(f"{path}: {name} has type {dtype[name]} instead of one number per particle")
             class_id = int(match[2])
             if class_id in slots_by_class:
-                raise InputError(
-                    f"{path} has two slots for class {class_id}: {slots_by_class[class_id]} and {name}"
-                )
+                raise InputError(f"{path} has two slots for class {class_id}: {slots_by_class[class_id]} and {name}")
             slots_by_class[class_id] = name.split("/")[0]
     class_ids = tuple(sorted(slots_by_class))
     described = {slot: _slot_types(dtype, slot) for slot in slots_by_class.values()}
@@ -185,16 +179,12 @@ def _multi_slots(dtype: np.dtype, path: str, classes: np.ndarray | None) -> Post
     name = f"{MULTI}/class_posterior"
     shape = dtype[name].shape
     if len(shape) != 1 or dtype[name].base.kind != "f":
-        raise InputError(
-            f"{path}: {name} has type {dtype[name]} instead of a vector with one number per class"
-        )
+        raise InputError(f"{path}: {name} has type {dtype[name]} instead of a vector with one number per class")
     n_classes = shape[0]
     class_name = f"{MULTI}/class"
     if class_name in (dtype.names or ()) and dtype[class_name].shape != shape:
         raise InputError(f"{path}: {class_name} and {name} have different shapes")
     class_ids = tuple(range(n_classes)) if classes is None else tuple(int(value) for value in classes)
     if len(set(class_ids)) != n_classes or list(class_ids) != sorted(class_ids):
-        raise InputError(
-            f"{path}: {class_name} of the first row must be increasing, but is {list(class_ids)}"
-        )
+        raise InputError(f"{path}: {class_name} of the first row must be increasing, but is {list(class_ids)}")
     return PosteriorSlots(MULTI, class_ids, (MULTI,) * n_classes)

@@ -27,9 +27,7 @@ class RecordFile:
         if records.dtype != self.dtype:
             raise ValueError(f"{self.path} takes records of {self.dtype}, not {records.dtype}")
         if not 0 <= first_row <= self.n_rows - len(records):
-            raise ValueError(
-                f"{self.path} has {self.n_rows} rows: no place for {len(records)} from row {first_row}"
-            )
+            raise ValueError(f"{self.path} has {self.n_rows} rows: no place for {len(records)} from row {first_row}")
         if not len(records):
             return
         data = memoryview(np.ascontiguousarray(records).view(np.uint8).data)

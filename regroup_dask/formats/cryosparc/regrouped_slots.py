@@ -23,6 +23,7 @@ from scipy.spatial.transform import Rotation
 
 from regroup_dask.errors import InputError
 from regroup_dask.formats.cryosparc.posteriors import COMMON, MULTI, PosteriorSlots
+from regroup_dask.formats.cryosparc.slot_poses import pose_is_common
 from regroup_dask.formats.regroup_plan import Assignment, RegroupPlan
 
 VECTOR_FIELDS = {"shift": 1, "pose": 1}
@@ -60,18 +61,20 @@ class RegroupedSlots(NamedTuple):
         inside = particles[rows]
         superclass = assignment.superclass[rows]
         chosen = assignment.class_index(plan)[rows]
+        within = assignment.best_class_in_superclass[rows]
+        within = np.where(within < 0, chosen[:, None], within)
         result = np.zeros(len(rows), self.dtype)
         replaced = self._replaced_fields()
         for name in self.dtype.names or ():
             if name in (particles.dtype.names or ()) and name not in replaced:
                 result[name] = inside[name]
-        self._fill_common(result, inside, superclass, chosen, plan)
+        entries: dict[str, np.ndarray] = {}
         if not self.slots.hard:
-            for k in range(self.n_superclasses):
-                within = assignment.best_class_in_superclass[rows, k]
-                self._fill_superclass(
-                    result, inside, k, superclass == k, np.where(within < 0, chosen, within), plan
-                )
+            fields = _fields_of(particles.dtype.names or (), self.slots.slots[0])
+            entries = {field: _class_values(inside, self.slots, field, within) for field in fields}
+            _move(entries, within, plan)
+            self._fill_superclasses(result, entries, superclass)
+        self._fill_common(result, inside, entries, superclass, chosen, plan)
         return result
 
     def _replaced_fields(self) -> set[str]:
@@ -87,46 +90,45 @@ class RegroupedSlots(NamedTuple):
         self,
         result: np.ndarray,
         inside: np.ndarray,
+        entries: dict[str, np.ndarray],
         superclass: np.ndarray,
         chosen: np.ndarray,
         plan: RegroupPlan,
     ) -> None:
+        """Fill alignments3D: from the entry of the particle's superclass, or from what it was."""
+        row = np.arange(len(inside))
         values: dict[str, Any] = {}
-        for field in self.common_fields:
-            name = f"{COMMON}/{field}"
-            if not self.common_pose and _slot_has(inside.dtype, self.slots, field):
-                values[field] = _class_values(inside, self.slots, field, chosen)
-            elif name in (inside.dtype.names or ()):
-                values[field] = inside[name]
-        _move(values, chosen, plan)
+        if self.common_pose:
+            present = [field for field in self.common_fields if f"{COMMON}/{field}" in (inside.dtype.names or ())]
+            moving = {field: inside[f"{COMMON}/{field}"][:, None] for field in present}
+            _move(moving, chosen[:, None], plan)
+            values = {field: moved[:, 0] for field, moved in moving.items()}
+        else:
+            for field in self.common_fields:
+                if field in entries:
+                    values[field] = entries[field][row, superclass]
+                elif f"{COMMON}/{field}" in (inside.dtype.names or ()):
+                    values[field] = inside[f"{COMMON}/{field}"]
         values |= {"class": superclass, "class_posterior": np.float32(1), "class_ess": np.float32(1)}
         for field in self.common_fields:
             if field in values:
                 result[f"{COMMON}/{field}"] = values[field]
 
-    def _fill_superclass(
-        self,
-        result: np.ndarray,
-        inside: np.ndarray,
-        superclass: int,
-        belongs: np.ndarray,
-        class_index: np.ndarray,
-        plan: RegroupPlan,
-    ) -> None:
-        """Fill the entry of one superclass from the slot of ``class_index`` of each row."""
-        slot = self._slot_of(superclass)
-        fields = [name.split("/", 1)[1] for name in self.dtype.names or () if name.startswith(f"{slot}/")]
-        values: dict[str, Any] = {
-            field: _class_values(inside, self.slots, field, class_index) for field in fields
+    def _fill_superclasses(self, result: np.ndarray, entries: dict[str, np.ndarray], superclass: np.ndarray) -> None:
+        """Fill the entry of every superclass, [n, K, ...] each."""
+        number = np.arange(self.n_superclasses)
+        one_hot = {
+            "class": np.broadcast_to(number, (len(result), self.n_superclasses)),
+            "class_posterior": superclass[:, None] == number,
+            "class_ess": np.ones((len(result), self.n_superclasses), np.float32),
         }
-        _move(values, class_index, plan)
-        values |= {"class": superclass, "class_posterior": belongs, "class_ess": np.float32(1)}
-        for field in fields:
-            name = f"{slot}/{field}"
-            if self.slots.multi and _has_class_axis(self.dtype, field):
-                result[name][:, superclass] = values[field]
+        for field, entry in entries.items():
+            values = one_hot.get(field, entry)
+            if self.slots.multi:
+                result[f"{MULTI}/{field}"] = values if _has_class_axis(self.dtype, field) else values[:, 0]
             else:
-                result[name] = values[field]
+                for k in range(self.n_superclasses):
+                    result[f"{self._slot_of(k)}/{field}"] = values[:, k]
 
 
 def plan_slots(dtype: np.dtype, slots: PosteriorSlots, plan: RegroupPlan, *, path: str) -> RegroupedSlots:
@@ -140,10 +142,7 @@ def plan_slots(dtype: np.dtype, slots: PosteriorSlots, plan: RegroupPlan, *, pat
     names = dtype.names or ()
     own = _fields_of(names, slots.slots[0])
     common = _fields_of(names, COMMON)
-    # In 3D Classification the classes share the pose in alignments3D whatever the slots of the classes hold.
-    common_pose = slots.hard or (
-        "pose" in common and (slots.prefix == "alignments_class3D_" or "pose" not in own)
-    )
+    common_pose = pose_is_common(names, slots)
     first_slot = common if common_pose else own
     fields = list(dict.fromkeys([*first_slot, *common, "class_posterior", "class"]))
     if plan.update_poses:
@@ -220,54 +219,41 @@ def _has_class_axis(dtype: np.dtype, field: str) -> bool:
     return len(dtype[f"{MULTI}/{field}"].shape) == 1 + VECTOR_FIELDS.get(field, 0)
 
 
-def _slot_has(dtype: np.dtype, slots: PosteriorSlots, field: str) -> bool:
-    return f"{slots.slots[0]}/{field}" in (dtype.names or ())
-
-
-def _class_values(
-    records: np.ndarray, slots: PosteriorSlots, field: str, class_index: np.ndarray
-) -> np.ndarray:
-    """Pick a field from the slot of one class in each row."""
+def _class_values(records: np.ndarray, slots: PosteriorSlots, field: str, class_index: np.ndarray) -> np.ndarray:
+    """Pick a field from the slots of classes ``class_index`` int[n, m] of each row: an array [n, m, ...]."""
     if slots.multi:
         values = records[f"{MULTI}/{field}"]
-        return (
-            values[np.arange(len(records)), class_index]
-            if _has_class_axis(records.dtype, field)
-            else values.copy()
-        )
-    result = np.empty_like(records[f"{slots.slots[0]}/{field}"])
+        if _has_class_axis(records.dtype, field):
+            return values[np.arange(len(records))[:, None], class_index]
+        return np.broadcast_to(values[:, None], (*class_index.shape, *values.shape[1:]))
+    kind = records.dtype[f"{slots.slots[0]}/{field}"]
+    result = np.empty((*class_index.shape, *kind.shape), kind.base)
     for index in np.unique(class_index):
-        rows = class_index == index
-        result[rows] = records[f"{slots.slots[index]}/{field}"][rows]
+        row, column = np.nonzero(class_index == index)
+        result[row, column] = records[f"{slots.slots[index]}/{field}"][row]
     return result
 
 
-def _move(values: dict[str, Any], class_index: np.ndarray, plan: RegroupPlan) -> None:
-    """Move pose and shift, where there are any, along with their class; other rows keep their bits."""
+def _move(values: dict[str, np.ndarray], class_index: np.ndarray, plan: RegroupPlan) -> None:
+    """Move poses [n, m, 3] and their shifts along with their class; others keep their bits."""
     if "pose" not in values or plan.move_poses is None:
         return
-    rows = np.flatnonzero(
-        plan.moves(class_index)
-        & np.isfinite(values["pose"]).all(axis=1)
-        & np.isfinite(values["shift"]).all(axis=1)
-    )
-    if not len(rows):
+    pose, shift = values["pose"], values["shift"]
+    place = np.nonzero(plan.moves(class_index) & np.isfinite(pose).all(axis=-1) & np.isfinite(shift).all(axis=-1))
+    if not len(place[0]):
         return
-    pixel = values["psize_A"][rows].astype(np.float64)
+    pixel = values["psize_A"][place].astype(np.float64)
     wrong = ~(np.isfinite(pixel) & (pixel > 0))
     if wrong.any():
         raise InputError(
-            f"{wrong.sum()} particles have a pixel size (alignments psize_A) of {pixel[wrong][0]}, so that "
-            "their shift cannot be moved; run with --keep-poses"
+            f"{len(np.unique(place[0][wrong]))} particles have a pixel size (alignments psize_A) of "
+            f"{pixel[wrong][0]}, so that their shift cannot be moved; run with --keep-poses"
         )
-    rotation, shift = plan.move_poses(
-        Rotation.from_rotvec(values["pose"][rows].astype(np.float64)).as_matrix(),
-        values["shift"][rows].astype(np.float64) * pixel[:, None],
-        *plan.class_pose_arrays(class_index[rows]),
+    rotation, moved_shift = plan.move_poses(
+        Rotation.from_rotvec(pose[place].astype(np.float64)).as_matrix(),
+        shift[place].astype(np.float64) * pixel[:, None],
+        *plan.class_pose_arrays(class_index[place]),
     )
-    for field, moved in (
-        ("pose", Rotation.from_matrix(rotation).as_rotvec()),
-        ("shift", shift / pixel[:, None]),
-    ):
-        values[field] = values[field].copy()
-        values[field][rows] = moved
+    values["pose"], values["shift"] = pose.copy(), shift.copy()
+    values["pose"][place] = Rotation.from_matrix(rotation).as_rotvec()
+    values["shift"][place] = moved_shift / pixel[:, None]

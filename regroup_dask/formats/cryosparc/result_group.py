@@ -63,9 +63,7 @@ def read_result_group(path: str) -> ResultGroup:
     for slot, result in results.items():
         metafile = result.get("metafile") if isinstance(result, dict) else None
         if not isinstance(metafile, str) or not metafile.startswith(">"):
-            raise InputError(
-                f"{path}: the slot {slot} names no file relative to the group (metafile: '>file.cs')"
-            )
+            raise InputError(f"{path}: the slot {slot} names no file relative to the group (metafile: '>file.cs')")
         files_of_slot[str(slot)] = _inside(path, metafile[1:])
     return ResultGroup(path, str(group.get("name", "")), str(group.get("type", "")), files_of_slot)
 
@@ -77,9 +75,7 @@ def _inside(group_path: str, name: str) -> str:
         raise InputError(f"{group_path} names a file with a NUL byte")
     path = os.path.realpath(os.path.join(folder, name))
     if os.path.isabs(name) or os.path.commonpath([folder, path]) != folder or path == folder:
-        raise InputError(
-            f"{group_path} names {name}, which is outside its own folder; only files below it are read"
-        )
+        raise InputError(f"{group_path} names {name}, which is outside its own folder; only files below it are read")
     if not os.path.isfile(path):
         raise InputError(f"{group_path} names {name}, which is not there")
     return path

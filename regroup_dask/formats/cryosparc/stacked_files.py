@@ -30,6 +30,8 @@ class StackedFiles(NamedTuple):
 
     def read(self, start: int, stop: int, columns: Sequence[str]) -> dict[str, np.ndarray]:
         """Read a range of rows, which may span files."""
+        if len(self.files) == 1:
+            return self.files[0].read(start, stop, columns)
         result = {name: np.empty(stop - start, self.dtype[name]) for name in columns}
         first = 0
         for file in self.files:

@@ -22,9 +22,7 @@ def write_volume_groups(folder: str, maps: SuperclassMaps) -> tuple[str, ...]:
     made: list[str] = []
     for number, path in enumerate(maps.paths):
         name = f"volume_superclass_{number}"
-        made += _write_group(
-            folder, maps, name, path, kind="volume", slot="map", title=f"Volume superclass {number}"
-        )
+        made += _write_group(folder, maps, name, path, kind="volume", slot="map", title=f"Volume superclass {number}")
     if maps.series_zip is not None:
         name = "volumes_all_superclasses"
         made += _write_group(

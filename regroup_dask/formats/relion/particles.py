@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from regroup_dask.errors import InputError
-from regroup_dask.formats.particles import FRAGMENT_BYTES, ParticleSource
+from regroup_dask.formats.particles import ParticleSource
 from regroup_dask.formats.relion.poses import (
     PixelSize,
     PoseColumns,
@@ -22,19 +22,16 @@ from regroup_dask.formats.relion.poses import (
     find_pose_columns,
     poses_of_rows,
 )
-from regroup_dask.formats.relion.star_columns import INTEGER, TYPES, rows_to_table, survey_rows
-from regroup_dask.formats.relion.star_text import (
-    CHUNK_BYTES,
-    StarBlock,
-    locate_blocks,
-    read_lines,
-    read_small_block,
-    split_rows,
+from regroup_dask.formats.relion.star_columns import TYPES, rows_to_table
+from regroup_dask.formats.relion.star_text import read_lines, split_rows
+from regroup_dask.formats.relion.survey import (
+    CLASS_COLUMN,
+    StarPart,
+    StarSurvey,
+    optics_groups,
+    other_blocks,
+    survey_file,
 )
-
-CLASS_COLUMN = "rlnClassNumber"
-PARTICLE_BLOCKS = ("particles", "images", "")
-"""Names that RELION gave the block of particles, from 3.1 on and before."""
 
 
 @dataclass(frozen=True)
@@ -72,17 +69,6 @@ class StarFragment:
                 f"{self.first_line} on, where there were {self.n_rows}"
             )
         return table
-
-
-@dataclass(frozen=True)
-class StarPart:
-    """The text around the rows of one star file: where its particles stand."""
-
-    path: str
-    block_start: int
-    labels_stop: int
-    rows_start: int
-    rows_stop: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,11 +140,11 @@ def open_relion_particles(
     InputError
         There is no block of particles, no class column, no row, or a row with a wrong number of values.
     """
-    surveys = [_survey_file(path, fragment_rows) for path in paths]
+    surveys = [survey_file(path, fragment_rows=fragment_rows) for path in paths]
     first = surveys[0]
     for survey in surveys[1:]:
-        if survey.block.columns != first.block.columns or survey.other_blocks != first.other_blocks:
-            same_columns = survey.block.columns == first.block.columns
+        same_columns = survey.block.columns == first.block.columns
+        if not same_columns or other_blocks(survey) != other_blocks(first):
             what = "optics groups or other blocks" if same_columns else "columns"
             raise InputError(
                 f"{first.path} and {survey.path} have different {what}: join them with RELION first"
@@ -174,13 +160,14 @@ def open_relion_particles(
             )
             row += n_rows
     numbers = np.unique(np.concatenate([survey.class_numbers for survey in surveys]))
-    optics = next((rows for name, rows in first.small_blocks if name == "optics"), [])
+    if numbers[-1] < 1:
+        raise InputError(f"{first.path}: no particle has a class: all values of _{CLASS_COLUMN} are below 1")
     poses = find_pose_columns(first.part.path, columns, types)
-    pixel_size = find_pixel_size(first.part.path, columns, optics)
-    pixel = pixel_size.single() if pixel_size is not None else None
-    if pixel_size is not None and pixel_size.columns:
+    pixel_size = find_pixel_size(first.path, columns, types, optics_groups(first))
+    pixel = None if pixel_size is None else pixel_size.single()
+    if pixel_size is not None and not pixel_size.by_group:
         pixels = pixel_size.of_rows(fragments[0].read(pixel_size.columns))
-        pixel = float(pixels[0]) if (pixels == pixels[0]).all() else pixel
+        pixel = float(pixels[0]) if (pixels == pixels[0]).all() and 0 < pixels[0] < np.inf else None
     names = ("rlnImageName", "rlnTomoParticleName")
     return RelionParticles(
         kind="relion",
@@ -199,110 +186,8 @@ def open_relion_particles(
     )
 
 
-@dataclass
-class _Survey:
-    path: str
-    block: StarBlock
-    part: StarPart
-    other_blocks: tuple[bytes, ...]
-    small_blocks: tuple[tuple[str, list[dict[str, str]]], ...]
-    types: tuple[int, ...]
-    ranges: list[tuple[int, int, int, int]]
-    """start, stop, first line, rows of each fragment"""
-    class_numbers: np.ndarray
-
-
-def _survey_file(path: str, fragment_rows: int | None) -> _Survey:
-    blocks = locate_blocks(path)
-    block = _particle_block(path, blocks)
-    n_columns = len(block.columns)
-    types: tuple[int, ...] = (INTEGER,) * n_columns
-    ranges: list[tuple[int, int, int, int]] = []
-    numbers: list[np.ndarray] = []
-    begin: tuple[int, int] | None = None  # byte and line where the fragment at hand begins
-    n_rows = 0
-    rows_start = rows_stop = -1
-    next_line = 0
-    for chunk in read_lines(path, block.labels_stop, block.stop, first_line=block.labels_stop_line):
-        tokens = split_rows(chunk.text, n_columns, path=path, first_line=chunk.first_line)
-        if not len(tokens.starts):
-            continue
-        try:
-            types, found = survey_rows(tokens, block.columns, types, CLASS_COLUMN)
-        except InputError as error:
-            raise InputError(f"{path}, near line {chunk.first_line}: {error}") from None
-        numbers.append(found)
-        if rows_start < 0:
-            first = int(tokens.line_starts[0])
-            rows_start = rows_stop = chunk.start + first
-            next_line = chunk.first_line + chunk.text.count(b"\n", 0, first)
-        row = 0
-        while row < len(tokens.starts):
-            if begin is None:  # a comment between two fragments belongs to the later one
-                begin, n_rows = (rows_stop, next_line), 0
-            rest = len(tokens.starts) - row
-            taken = rest if fragment_rows is None else min(rest, fragment_rows - n_rows)
-            row += taken
-            n_rows += taken
-            row_stop = int(tokens.line_stops[row - 1])
-            rows_stop = min(chunk.start + row_stop, block.stop)
-            large = rows_stop - begin[0] > FRAGMENT_BYTES - CHUNK_BYTES
-            if large if fragment_rows is None else n_rows == fragment_rows:
-                next_line = chunk.first_line + chunk.text.count(b"\n", 0, row_stop)
-                ranges.append((begin[0], rows_stop, begin[1], n_rows))
-                begin = None
-    if begin is not None:
-        ranges.append((begin[0], rows_stop, begin[1], n_rows))
-    if not ranges:
-        raise InputError(f"{path}: the block data_{block.name} has no particles")
-    class_numbers = np.unique(np.concatenate(numbers))
-    broken = class_numbers[class_numbers != np.round(class_numbers)]
-    if len(broken):
-        raise InputError(f"{path}: _{CLASS_COLUMN} holds {broken[0]}, which is no class number")
-    part = StarPart(path, block.start, block.labels_stop, rows_start, rows_stop)
-    others = [other for other in blocks if other is not block]
-    return _Survey(
-        path,
-        block,
-        part,
-        tuple(_text_of_block(path, other) for other in others),
-        tuple((other.name, read_small_block(path, other)) for other in others if other.name == "optics"),
-        types,
-        ranges,
-        class_numbers.astype(np.int64),
-    )
-
-
-def _particle_block(path: str, blocks: Sequence[StarBlock]) -> StarBlock:
-    loops = [block for block in blocks if block.kind == "loop"]
-    named = [block for name in PARTICLE_BLOCKS for block in loops if block.name == name]
-    found = next((block for block in named if CLASS_COLUMN in block.columns), None)
-    if found is not None:
-        return found
-    if named:
-        raise InputError(
-            f"{path} has no column _{CLASS_COLUMN}, so it says no class for its particles and there "
-            "is nothing to regroup: give the run_itNNN_data.star of a 3D classification"
-        )
-    names = ", ".join(f"data_{block.name}" for block in blocks)
-    raise InputError(
-        f"{path} has no table of particles: expected a loop named data_particles, data_images or data_, "
-        f"found {names}"
-    )
-
-
-def _text_of_block(path: str, block: StarBlock) -> bytes:
-    if block.stop - block.start > FRAGMENT_BYTES:
-        raise InputError(f"{path}: the block data_{block.name} is larger than 64 MB")
-    with open(path, "rb") as stream:
-        stream.seek(block.start)
-        lines = stream.read(block.stop - block.start).splitlines()
-    words = (line.split() for line in lines if not line.lstrip().startswith(b"#"))
-    return b"\n".join(b" ".join(line) for line in words if line)
-
-
 def _describe(
-    first: _Survey,
+    first: StarSurvey,
     n_files: int,
     n_rows: int,
     numbers: np.ndarray,

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from regroup_dask.errors import InputError, RegroupWarning
 from regroup_dask.formats.regroup_plan import Assignment, ClassPose, RegroupPlan
-from regroup_dask.formats.relion.particles import CLASS_COLUMN, RelionParticles, class_ids_of_rows
+from regroup_dask.formats.relion.particles import RelionParticles, class_ids_of_rows
 from regroup_dask.formats.relion.poses import (
     ANGLE_PRIORS,
     ANGLES,
@@ -19,7 +19,8 @@ from regroup_dask.formats.relion.poses import (
     poses_of_rows,
     priors_of_rows,
 )
-from regroup_dask.formats.relion.star_rewrite import APPENDED, NewValues
+from regroup_dask.formats.relion.star_rewrite import APPENDED, TOO_LARGE, NewValues
+from regroup_dask.formats.relion.survey import CLASS_COLUMN
 
 DECIMALS = 6
 
@@ -119,6 +120,11 @@ def new_values(
         new += [priors[name] for name in poses.angle_priors]
         new += [axis / pixel for axis in shift.T[: len(poses.origin_priors)]]
     for name, value in zip(names, new, strict=True):
+        if (np.abs(value) >= TOO_LARGE).any():
+            raise InputError(
+                f"{source.part.path}: moving with its class makes a particle's _{name} "
+                f"{value[np.nanargmax(np.abs(value))]:.3g}, which is too large: check its pose"
+            )
         spread = np.zeros(table.num_rows)
         spread[rows] = value
         if name in appended:

@@ -71,7 +71,8 @@ class PixelSize(NamedTuple):
         first = table.column(self.columns[0]).to_numpy().astype(np.float64)
         if len(self.columns) == 1:
             return first
-        return first * 1e4 / table.column(self.columns[1]).to_numpy()  # detector pixel in micrometre
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return first * 1e4 / table.column(self.columns[1]).to_numpy()  # detector pixel in micrometre
 
 
 def find_pose_columns(path: str, columns: Sequence[str], types: Sequence[int]) -> PoseColumns | None:
@@ -95,28 +96,35 @@ def find_pose_columns(path: str, columns: Sequence[str], types: Sequence[int]) -
         tuple(name for name in ANGLE_PRIORS if name in columns),
         priors[: len(origins)] if origins and set(priors[: len(origins)]) <= set(columns) else (),
     )
-    for name in (*ANGLES, *found.origins, *found.angle_priors, *found.origin_priors):
-        if types[list(columns).index(name)] > FLOAT:
-            raise InputError(f"{path}: the column _{name} holds values that are no numbers")
+    used = (*ANGLES, *found.origins, *found.angle_priors, *found.origin_priors)
+    _check_numbers(path, used, columns, types)
     return found
 
 
-def find_pixel_size(path: str, columns: Sequence[str], optics: Sequence[dict[str, str]]) -> PixelSize | None:
-    """Find where the file says the pixel size of its images, or None."""
-    if optics and "rlnImagePixelSize" in optics[0] and "rlnOpticsGroup" in optics[0]:
+def find_pixel_size(
+    path: str, columns: Sequence[str], types: Sequence[int], optics: Sequence[dict[str, str]]
+) -> PixelSize | None:
+    """Find where the file says the pixel size of its images, or None.
+
+    Raises
+    ------
+    InputError
+        The columns or optics groups that say it hold text.
+    """
+    found = None
+    if optics and {"rlnImagePixelSize", "rlnOpticsGroup"} <= set(optics[0]) and "rlnOpticsGroup" in columns:
         try:
             by_group = tuple((int(row["rlnOpticsGroup"]), float(row["rlnImagePixelSize"])) for row in optics)
         except ValueError:
             raise InputError(f"{path}: the number or pixel size of an optics group is no number") from None
-        # Without the group's column in the particles, all of them belong to the one group there is.
-        if "rlnOpticsGroup" in columns:
-            return PixelSize(("rlnOpticsGroup",), by_group)
-    for name in ("rlnImagePixelSize", "rlnPixelSize"):
-        if name in columns:
-            return PixelSize((name,))
-    if {"rlnDetectorPixelSize", "rlnMagnification"} <= set(columns):
-        return PixelSize(("rlnDetectorPixelSize", "rlnMagnification"))
-    return None
+        found = PixelSize(("rlnOpticsGroup",), by_group)
+    elif "rlnImagePixelSize" in columns or "rlnPixelSize" in columns:
+        found = PixelSize(("rlnImagePixelSize" if "rlnImagePixelSize" in columns else "rlnPixelSize",))
+    elif {"rlnDetectorPixelSize", "rlnMagnification"} <= set(columns):
+        found = PixelSize(("rlnDetectorPixelSize", "rlnMagnification"))
+    if found is not None:
+        _check_numbers(path, found.columns, columns, types)
+    return found
 
 
 def poses_of_rows(
@@ -176,6 +184,12 @@ def angles_from_rotation(rotation: np.ndarray) -> np.ndarray:
     at_pole = np.arctan2(rotation[:, 1, 0], rotation[:, 1, 1])
     psi = np.where(pole, at_pole, np.arctan2(rotation[:, 2, 1], -rotation[:, 2, 0]))
     return np.degrees(np.stack([rot, tilt, psi], axis=1))
+
+
+def _check_numbers(path: str, names: Sequence[str], columns: Sequence[str], types: Sequence[int]) -> None:
+    for name in names:
+        if types[list(columns).index(name)] > FLOAT:
+            raise InputError(f"{path}: the column _{name} holds values that are no numbers")
 
 
 def _numbers(table: pa.Table, name: str) -> np.ndarray:

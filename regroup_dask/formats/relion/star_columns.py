@@ -85,18 +85,15 @@ def widen_for_exact_text(tokens: RowTokens, types: Sequence[int]) -> tuple[int, 
     if not len(tokens.starts):
         return tuple(widened)
     text, last = tokens.text, len(tokens.text) - 1
-    for index, kind in enumerate(types):
-        if kind == INTEGER:
-            starts = tokens.starts[:, index]
-            second = text[np.minimum(starts + 1, last)]
-            goes_on = ((second >= ord("0")) & (second <= ord("9"))) | (second | 32 == ord("x"))
-            if (goes_on & (text[starts] == ord("0"))).any():
-                widened[index] = STRING
-        if kind in (INTEGER, FLOAT):
-            starts, stops = tokens.starts[:, index], tokens.stops[:, index]
-            long = np.flatnonzero(stops - starts > _LARGEST_EXACT_DIGITS)
-            if any(text[starts[row] : stops[row]].tobytes().lstrip(b"-").isdigit() for row in long.tolist()):
-                widened[index] = STRING
+    for index in (index for index, kind in enumerate(types) if kind in (INTEGER, FLOAT)):
+        starts, stops = tokens.starts[:, index], tokens.stops[:, index]
+        zeros = starts[text[starts] == ord("0")]
+        second = text[np.minimum(zeros + 1, last)]
+        if (((second >= ord("0")) & (second <= ord("9"))) | (second | 32 == ord("x"))).any():
+            widened[index] = STRING
+        long = np.flatnonzero(stops - starts > _LARGEST_EXACT_DIGITS)
+        if any(text[starts[row] : stops[row]].tobytes().lstrip(b"-").isdigit() for row in long.tolist()):
+            widened[index] = STRING
     return tuple(widened)
 
 
@@ -161,12 +158,9 @@ def _delimit(tokens: RowTokens, indices: Sequence[int]) -> np.ndarray:
 
 def _delimit_all(tokens: RowTokens) -> np.ndarray:
     delimited = tokens.text.copy()
-    keep = np.zeros(len(delimited) + 1, dtype=np.int8)
-    keep[tokens.starts.ravel()] = 1
-    keep[tokens.stops.ravel() + 1] -= 1  # one byte longer than the value: room for the delimiter
-    inside = np.cumsum(keep, dtype=np.int8)[:-1].view(bool)
     delimited[tokens.stops] = _DELIMITER
     delimited[tokens.stops[:, -1]] = NEWLINE
-    if len(tokens.quotes):
-        inside[tokens.quotes] = False
-    return delimited[inside]
+    kept = tokens.inside.copy()
+    kept[tokens.stops] = True
+    kept[tokens.quotes] = False
+    return delimited[kept]

@@ -16,6 +16,9 @@ from regroup_dask.formats.relion.star_text import SPACE, RowTokens
 
 APPENDED = -1
 
+TOO_LARGE = 1e9
+"""Numbers from here on cannot be written with a fixed number of decimals."""
+
 
 class NewValues(NamedTuple):
     """New values of one column."""
@@ -112,7 +115,7 @@ def format_numbers(
     Parameters
     ----------
     values : f64[n] or i64[n]
-        Magnitude below 1e9 where wanted.
+        Magnitude below `TOO_LARGE` where wanted.
     decimals : int
         0 writes whole numbers. Zero is never written with a minus sign.
     separator : u8[n]
@@ -123,7 +126,7 @@ def format_numbers(
         Others become empty.
     """
     safe = np.where(wanted, values, 0)
-    if (np.abs(safe) >= 1e9).any():
+    if (np.abs(safe) >= TOO_LARGE).any():
         raise ValueError(f"{safe[np.argmax(np.abs(safe))]} is too large to be written in a star file")
     scaled = np.rint(np.abs(safe) * 10.0**decimals).astype(np.int64)
     negative = (safe < 0) & (scaled > 0)

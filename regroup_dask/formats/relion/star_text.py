@@ -58,6 +58,8 @@ class RowTokens(NamedTuple):
     """i64[n_rows], just after the newline of each row"""
     quotes: np.ndarray
     """i64[n], the bytes that are quotes around a value"""
+    inside: np.ndarray
+    """bool[n_bytes], the bytes that belong to values"""
 
 
 class Chunk(NamedTuple):
@@ -163,7 +165,7 @@ def split_rows(text: bytes, n_columns: int, *, path: str, first_line: int) -> Ro
         raise _wrong_count(starts.ravel(), newlines, n_columns, path, first_line)
     line_stops = newlines[lines] + 1
     line_starts = np.where(lines > 0, newlines[lines - 1] + 1, 0)
-    return RowTokens(buffer, starts, stops, line_starts, line_stops, quotes)
+    return RowTokens(buffer, starts, stops, line_starts, line_stops, quotes, inside[1:])
 
 
 def read_small_block(path: str, block: StarBlock) -> list[dict[str, str]]:

@@ -59,9 +59,7 @@ def random_records(n, fields, rng):
         if name == "uid":
             records[name] = rng.choice(2**62, n, replace=False).astype(np.uint64) * np.uint64(3)
         elif kind.kind == "S":
-            records[name] = [
-                f"J{rng.integers(100)}/é_{i:04d}.mrc".encode()[: kind.itemsize] for i in range(n)
-            ]
+            records[name] = [f"J{rng.integers(100)}/é_{i:04d}.mrc".encode()[: kind.itemsize] for i in range(n)]
         elif kind.kind == "u":
             records[name] = rng.integers(0, 2**16, shape)
         elif name.endswith("psize_A"):

@@ -82,11 +82,7 @@ def regroup(source, plan, folder, *, rule="argmax", order=None, maps=None, twice
         fragment = fragments[index]
         write_fragment(source, fragment, fragment.read(), assignments[index], plan, outputs, before[index])
     made = finish_outputs(source, plan, outputs, counts, maps)
-    joined = (
-        Assignment(*(np.concatenate(parts) for parts in zip(*assignments, strict=True)))
-        if fragments
-        else None
-    )
+    joined = Assignment(*(np.concatenate(parts) for parts in zip(*assignments, strict=True))) if fragments else None
     return joined, made
 
 
@@ -186,6 +182,28 @@ def test_moved_maps_project_as_before(tmp_path, generation, mirrored):
 
 
 @pytest.mark.parametrize("generation", GENERATIONS)
+def test_poses_are_told_in_angstrom_for_any_class(tmp_path, generation):
+    rng = np.random.default_rng(3)
+    records, _ = make_particles(12, 4, generation, rng)
+    records[5]["alignments3D_multi/pose" if generation == "multi" else records.dtype.names[-1]] = np.nan
+    source = open_particles(save(tmp_path / "p.cs", records))
+    class_index = rng.integers(0, len(source.class_ids), 12)
+    class_index[7] = -1
+    rotation, shift = source.particle_poses(source.to_table(), class_index)
+    for i, (record, index) in enumerate(zip(records, class_index, strict=True)):
+        if i == 7 or (i == 5 and generation == "multi"):
+            assert np.isnan(rotation[i]).all()
+            assert np.isnan(shift[i]).all()
+            continue
+        slot = {"multi": "alignments3D_multi", "class": f"alignments_class_{index}"}.get(generation, "alignments3D")
+        expected = pose_of(record, slot, index if generation == "multi" else None)
+        np.testing.assert_allclose(rotation[i], expected[0], atol=1e-12)
+        np.testing.assert_allclose(shift[i], expected[1], atol=1e-12)
+    nothing = source.to_table().slice(0, 0)
+    assert source.particle_poses(nothing, class_index[:0])[0].shape == (0, 3, 3)
+
+
+@pytest.mark.parametrize("generation", GENERATIONS)
 def test_poses_that_do_not_move_keep_their_bits(tmp_path, generation):
     rng = np.random.default_rng(3)
     records, _ = make_particles(40, 4, generation, rng)
@@ -218,9 +236,7 @@ def test_round_trip_of_any_table(tmp_path_factory, data):
     leave_out = data.draw(st.sampled_from([(), ("alpha_min",), ("class_ess", "weight")]))
     records, _ = make_particles(n, n_classes, generation, rng, leave_out=leave_out)
     n_superclasses = data.draw(st.integers(1, n_classes - 1))
-    labels = rng.permutation(
-        [*range(n_superclasses), *rng.integers(-1, n_superclasses, n_classes - n_superclasses)]
-    )
+    labels = rng.permutation([*range(n_superclasses), *rng.integers(-1, n_superclasses, n_classes - n_superclasses)])
     tmp_path = tmp_path_factory.mktemp("round")
     source = open_particles(save(tmp_path / "p.cs", records), fragment_rows=data.draw(st.integers(1, 70)))
     plan = make_plan(labels.tolist(), rng, update=data.draw(st.booleans()))
@@ -241,9 +257,7 @@ def test_round_trip_of_any_table(tmp_path_factory, data):
             "alignments2D/class_posterior",
         ):
             assert part[name].tobytes() == records[name][rows].tobytes()
-    assert not any(
-        name.endswith(leave_out) for name in regrouped.dtype.names if "2D" not in name and leave_out
-    )
+    assert not any(name.endswith(leave_out) for name in regrouped.dtype.names if "2D" not in name and leave_out)
     for name in [
         "regrouped_particles",
         "remaining_particles",
@@ -263,23 +277,16 @@ def test_the_slot_of_an_upstream_refinement_is_replaced_in_place(tmp_path):
     expected = [name for name in records.dtype.names if not name.startswith("alignments_class_2/")]
     assert list(regrouped.dtype.names) == expected
     for i, class_id in enumerate(assignment.class_id):
-        assert (
-            regrouped["alignments3D/pose"][i].tobytes()
-            == records[f"alignments_class_{class_id}/pose"][i].tobytes()
-        )
+        assert regrouped["alignments3D/pose"][i].tobytes() == records[f"alignments_class_{class_id}/pose"][i].tobytes()
 
 
 def test_new_slots_stand_before_the_posteriors(tmp_path):
     rng = np.random.default_rng(5)
     records, _ = make_particles(9, 3, "multi", rng)
     regroup(open_particles(save(tmp_path / "p.cs", records)), make_plan([0, 1, 1], rng), tmp_path)
-    prefixes = list(
-        dict.fromkeys(name.split("/")[0] for name in load(tmp_path, "regrouped_particles").dtype.names)
-    )
+    prefixes = list(dict.fromkeys(name.split("/")[0] for name in load(tmp_path, "regrouped_particles").dtype.names))
     assert prefixes == ["uid", "blob", "ctf", "alignments3D", "alignments3D_multi", "alignments2D"]
-    names = [
-        name for name in load(tmp_path, "regrouped_particles").dtype.names if name.startswith("alignments3D/")
-    ]
+    names = [name for name in load(tmp_path, "regrouped_particles").dtype.names if name.startswith("alignments3D/")]
     assert len(names) == 18
 
 
@@ -318,9 +325,7 @@ def test_writing_again_changes_nothing_and_order_does_not_matter(tmp_path):
     regroup(source, plan, tmp_path / "b", order=[5, 1, 0, 2, 4, 3])
     regroup(source, plan, tmp_path / "b", order=[2])  # an interrupted run that goes on keeps what is there
     for name in sorted(os.listdir(tmp_path / "a" / "cryosparc")):
-        assert (tmp_path / "a/cryosparc" / name).read_bytes() == (
-            tmp_path / "b/cryosparc" / name
-        ).read_bytes()
+        assert (tmp_path / "a/cryosparc" / name).read_bytes() == (tmp_path / "b/cryosparc" / name).read_bytes()
 
 
 def make_maps(folder, n=2):

@@ -47,6 +47,18 @@ def test_every_generation_is_read_bit_for_bit(tmp_path, generation):
     np.testing.assert_array_equal(source.class_posteriors(narrow), posteriors)
 
 
+@pytest.mark.filterwarnings("ignore:Stored array in format 2.0")
+def test_a_hundred_classes_need_the_second_version_of_the_header(tmp_path):
+    records, posteriors = make_particles(2, 100, "class", np.random.default_rng(3))
+    source = open_particles(save(tmp_path / "p.cs", records))
+    np.testing.assert_array_equal(source.class_posteriors(source.to_table()), posteriors)
+    assert (tmp_path / "p.cs").read_bytes()[6] == 2
+    from regroup_dask.formats.cryosparc.record_file import write_records
+
+    write_records(str(tmp_path / "again.cs"), records)
+    assert (tmp_path / "again.cs").read_bytes() == (tmp_path / "p.cs").read_bytes()
+
+
 def test_fragments_and_sources_travel(tmp_path):
     records, _ = make_particles(30, 2, "multi", np.random.default_rng(2))
     source = open_particles(save(tmp_path / "p.cs", records), fragment_rows=12)
@@ -73,8 +85,9 @@ def test_columnar_encoding_equals_cryosparc_tools(tmp_path, generation, n):
     source = open_particles(tmp_path / "p.cs", fragment_rows=7, scratch=tmp_path / "scratch")
     expected = Dataset.load(str(tmp_path / "p.cs"))
     assert source.schema.names == expected.fields()
+    records = records_of(source, source.to_table())
     for name in expected.fields():
-        found = records_of(source, source.to_table())[name]
+        found = records[name]
         if found.dtype.kind == "S":
             assert [text.decode() for text in found] == list(expected[name])
         else:
@@ -88,9 +101,7 @@ def test_the_columnar_encoding_of_2022(tmp_path):
         (name, records.dtype[name].base.str, *([records.dtype[name].shape] * bool(records.dtype[name].shape)))
         for name in names
     ]
-    header = json.dumps(
-        {"dtype": descr, "compression": "snap", "compressed_fields": list(names[1:])}
-    ).encode()
+    header = json.dumps({"dtype": descr, "compression": "snap", "compressed_fields": list(names[1:])}).encode()
     content = b"\x94CSDAT" + struct.pack("<I", len(header)) + header
     for name in names:
         data = np.ascontiguousarray(records[name]).tobytes()
@@ -120,9 +131,7 @@ def test_arrow_keeps_every_bit(data):
         shape = () if base.startswith("S") else data.draw(st.sampled_from([(), (1,), (3,), (2, 3)]))
         fields.append((f"slot/{index}", base, shape))
     dtype = np.dtype(fields)
-    records = np.frombuffer(
-        data.draw(st.binary(min_size=n * dtype.itemsize, max_size=n * dtype.itemsize)), dtype
-    )
+    records = np.frombuffer(data.draw(st.binary(min_size=n * dtype.itemsize, max_size=n * dtype.itemsize)), dtype)
     binary = [name for name in dtype.names if dtype[name].kind == "S"]
     table = to_arrow({name: records[name] for name in dtype.names}, arrow_schema(dtype, binary=binary))
     back = np.zeros(n, record_dtype(table.schema))
@@ -157,9 +166,7 @@ def test_passthrough_is_joined_on_uid(tmp_path, order, encoding, monkeypatch):
     assert source.schema.names == [*records.dtype.names, "location/micrograph_path", "location/center_x_frac"]
     table = source.to_table()
     assert table["uid"].to_pylist() == records["uid"].tolist()
-    for uid, text, x in zip(
-        *(table[name].to_pylist() for name in ("uid", *source.schema.names[-2:])), strict=True
-    ):
+    for uid, text, x in zip(*(table[name].to_pylist() for name in ("uid", *source.schema.names[-2:])), strict=True):
         assert (text.encode(), np.float32(x)) == (by_uid[uid]["location/micrograph_path"], by_uid[uid][2])
     alone = source.fragments[3].read(["location/center_x_frac"])
     assert alone.column(0).to_pylist() == table["location/center_x_frac"].to_pylist()[27:36]
@@ -188,17 +195,13 @@ def test_one_file_per_class_gives_hard_classes(tmp_path):
     assert source.hard
     assert source.class_ids == (0, 1, 2, 3)
     table = source.to_table()
-    np.testing.assert_array_equal(
-        source.class_posteriors(table).argmax(axis=1), records["alignments3D/class"]
-    )
+    np.testing.assert_array_equal(source.class_posteriors(table).argmax(axis=1), records["alignments3D/class"])
     assert records_of(source, table).tobytes() == records.tobytes()
 
 
 def test_files_with_text_of_other_widths_are_stacked(tmp_path):
     records, _ = make_particles(10, 2, "class", np.random.default_rng(10))
-    wider = records[5:].astype(
-        [(n, "S99") if n == "blob/path" else (n, records.dtype[n]) for n in records.dtype.names]
-    )
+    wider = records[5:].astype([(n, "S99") if n == "blob/path" else (n, records.dtype[n]) for n in records.dtype.names])
     source = open_particles([save(tmp_path / "a.cs", records[:5]), save(tmp_path / "b.cs", wider)])
     assert source.dtype["blob/path"] == np.dtype("S99")
     assert source.to_table()["uid"].to_pylist() == records["uid"].tolist()
@@ -231,12 +234,10 @@ def test_index_finds_every_uid(tmp_path_factory, uids, bucket_rows, data):
         scratch = str(tmp_path_factory.mktemp("scratch"))
         index = uid_index.build_uid_index(iter(pieces), n_rows=len(values), scratch=scratch)
         uid_index.refuse_duplicates(index, [("a", len(values))])
-        asked = np.array(
-            [*uids, *data.draw(st.lists(st.integers(0, 2**64 - 1), max_size=5))], dtype=np.uint64
-        )
+        asked = np.array([*uids, *data.draw(st.lists(st.integers(0, 2**64 - 1), max_size=5))], dtype=np.uint64)
         expected = [uids.index(uid) if uid in uids else -1 for uid in asked.tolist()]
         assert index.find(asked).tolist() == expected
-        hashes = uid_index.load_hashes(index)
+        hashes = index.hashes(0, max(len(uids), 1)) if uids else []
         assert sorted(map(uid_index.uid_of_hash, hashes)) == sorted(uids)
         if uids:
             twice = np.append(values, values[data.draw(st.integers(0, len(uids) - 1))])
@@ -320,7 +321,7 @@ def test_flipped_bytes_give_an_answer_or_an_error(tmp_path, encoding):
         Dataset(records).save(path, format=CSDAT_FORMAT)
     content = bytearray(path.read_bytes())
     rng = np.random.default_rng(19)
-    for trial in range(300):
+    for trial in range(120):
         damaged = bytearray(content)
         for place in rng.integers(0, len(content) if trial % 2 else 700, 1 + trial % 3):
             damaged[place] = rng.integers(256)
@@ -336,9 +337,7 @@ def test_flipped_bytes_give_an_answer_or_an_error(tmp_path, encoding):
 
 
 def write_group(path, files, kind="particle"):
-    results = {
-        slot: {"metafile": name, "num_items": 1, "type": f"particle.{slot}"} for slot, name in files.items()
-    }
+    results = {slot: {"metafile": name, "num_items": 1, "type": f"particle.{slot}"} for slot, name in files.items()}
     group = {"description": "", "name": "particles", "title": "", "type": kind}
     path.write_text(yaml.safe_dump({"created": "", "group": group, "results": results, "version": "v4.5.3"}))
     return path
@@ -370,9 +369,7 @@ def test_a_group_cannot_lead_outside_its_folder(tmp_path, name):
         open_particles(write_group(folder / "g.csg", {"blob": name}))
 
 
-@pytest.mark.parametrize(
-    "text", ["", "a: [", "- 1\n- 2", "group: 3\nresults: {}", "!!python/object:os.system {}"]
-)
+@pytest.mark.parametrize("text", ["", "a: [", "- 1\n- 2", "group: 3\nresults: {}", "!!python/object:os.system {}"])
 def test_what_is_no_group_is_refused(tmp_path, text):
     (tmp_path / "g.csg").write_text(text)
     with pytest.raises(InputError):

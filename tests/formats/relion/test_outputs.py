@@ -272,6 +272,14 @@ def test_a_pose_that_is_not_finite_stays_as_it_is_written(tmp_path):
     assert found[1] != rows_of(path)[1]
 
 
+def test_a_pose_beyond_all_bounds_is_refused(tmp_path):
+    rows = random_rows(4, 2)
+    rows[2][6] = "1e72"
+    source = open_particles(star(tmp_path, OPTICS + table_text(LABELS, rows)))
+    with pytest.raises(InputError, match=r"_rlnOriginXAngst 1e[+]72, which is too large"):
+        regroup(source, plan_for(source, [0, 0], {0: random_pose(1)}), tmp_path, relion)
+
+
 def test_an_opposite_hand_of_subtomograms_is_warned_of(tmp_path):
     rows = [[*row, 1.0] for row in random_rows(4, 2)]
     source = open_particles(star(tmp_path, OPTICS + table_text([*LABELS, "rlnOriginZAngst"], rows)))

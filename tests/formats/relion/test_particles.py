@@ -3,13 +3,12 @@ import pickle
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from regroup_dask.errors import InputError
 from regroup_dask.formats.particles import open_particles
-from regroup_dask.formats.relion import particles as particles_module
-from regroup_dask.formats.relion import star_text
+from regroup_dask.formats.relion import star_text, survey
 
 from .regrouping import LABELS, OPTICS, random_rows, table_text, write_star
 
@@ -75,6 +74,7 @@ names = st.sampled_from(
 identifiers = st.integers(10**17, 10**20).map(str)
 
 
+@settings(deadline=None)
 @given(
     kinds=st.lists(st.sampled_from([integers, floats, names, identifiers]), min_size=1, max_size=4),
     data=st.data(),
@@ -153,6 +153,16 @@ def test_class_below_one_is_no_class(tmp_path):
             "near line 7: _rlnClassNumber holds text, not numbers, for example 'one'",
         ),
         (["rlnClassNumber"], [[1.5]], "_rlnClassNumber holds 1.5, which is no class number"),
+        (
+            ["rlnClassNumber"],
+            [[0], [-1]],
+            "no particle has a class: all values of _rlnClassNumber are below 1",
+        ),
+        (
+            ["rlnClassNumber", "rlnPixelSize"],
+            [[1, "a"]],
+            "the column _rlnPixelSize holds values that are no numbers",
+        ),
         (["rlnX", "rlnClassNumber"], [[1, 2], [3]], "line 9: 1 values where the table has 2 columns"),
         (
             ["rlnClassNumber", "rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"],
@@ -198,11 +208,17 @@ def test_a_file_that_changes_is_noticed(tmp_path):
 
 
 def test_fragments_are_cut_near_their_aimed_size(tmp_path, monkeypatch):
-    monkeypatch.setattr(particles_module, "FRAGMENT_BYTES", 4000)
-    monkeypatch.setattr(particles_module, "CHUNK_BYTES", 500)
+    monkeypatch.setattr(survey, "FRAGMENT_BYTES", 4000)
+    monkeypatch.setattr(survey, "CHUNK_BYTES", 500)
     monkeypatch.setattr(star_text, "CHUNK_BYTES", 500)
     source = open_particles(write_star(tmp_path / "a.star", n=200))
     sizes = [fragment.stop - fragment.start for fragment in source.fragments]
     assert len(sizes) > 3
     assert max(sizes) <= 4000
     assert min(sizes[:-1]) > 3000
+
+
+def test_pixel_size_of_several_optics_groups_is_not_one(tmp_path):
+    optics = OPTICS.rstrip() + "\n 2 opticsGroup2 1.5\n\n"
+    source = open_particles(star(tmp_path, optics + table_text(LABELS, random_rows(6, 2))), fragment_rows=2)
+    assert source.voxel_size_angstrom is None

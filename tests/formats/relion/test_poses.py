@@ -1,7 +1,7 @@
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
@@ -25,6 +25,7 @@ angles = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(angles=angles)
 def test_angles_to_rotations_and_back(angles):
     expected = Rotation.from_euler("ZYZ", angles, degrees=True).as_matrix()
@@ -48,11 +49,13 @@ def test_pixel_size_of_optics_groups():
         {"rlnOpticsGroup": "1", "rlnImagePixelSize": "1.5"},
         {"rlnOpticsGroup": "3", "rlnImagePixelSize": "2"},
     ]
-    found = find_pixel_size("a.star", ["rlnOpticsGroup"], optics)
+    found = find_pixel_size("a.star", ["rlnOpticsGroup"], [0], optics)
     assert found.single() is None
     np.testing.assert_array_equal(found.of_rows(pa.table({"rlnOpticsGroup": [3, 1, 2]})), [2, 1.5, np.nan])
     with pytest.raises(InputError, match=r"a.star: the number or pixel size of an optics group"):
-        find_pixel_size("a.star", ["rlnOpticsGroup"], [{"rlnOpticsGroup": "x", "rlnImagePixelSize": "2"}])
+        find_pixel_size(
+            "a.star", ["rlnOpticsGroup"], [0], [{"rlnOpticsGroup": "x", "rlnImagePixelSize": "2"}]
+        )
 
 
 def test_files_with_fewer_pose_columns():

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from regroup_dask.formats.relion.star_rewrite import NewValues, format_numbers, rewrite_rows
@@ -15,6 +15,7 @@ numbers = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(values=st.lists(numbers, min_size=1, max_size=30), decimals=st.sampled_from([0, 1, 6]))
 def test_numbers_are_written_as_python_writes_them(values, decimals):
     n = len(values)

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from regroup_dask.errors import InputError
@@ -20,6 +20,7 @@ def values(tokens):
     ]
 
 
+@settings(deadline=None)
 @given(data=st.data(), n_columns=st.integers(1, 5), n_rows=st.integers(0, 6))
 def test_every_value_of_every_row_is_found(data, n_columns, n_rows):
     newline = data.draw(st.sampled_from(["\n", "\r\n"]))
@@ -77,6 +78,7 @@ def test_blocks_of_all_kinds(tmp_path):
     ]
 
 
+@settings(deadline=None)
 @given(text=st.binary(max_size=400), chunk=st.integers(1, 50))
 def test_lines_come_whole_and_once(tmp_path_factory, text, chunk):
     path = tmp_path_factory.mktemp("lines") / "a"

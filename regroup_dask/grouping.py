@@ -8,7 +8,10 @@ from scipy.spatial.transform import Rotation
 
 from regroup_dask.errors import InputError
 from regroup_dask.science import frames, grouping
-from regroup_dask.steps.consistency import pair_weights
+from regroup_dask.science.reliability import Reliability
+from regroup_dask.science.shell_model import ShellComparison
+
+RELIABILITY_FIELDS = ("signal_fraction", "noise_variance", "scale_error", "decorrelation")
 
 
 def group_pairs(
@@ -64,7 +67,9 @@ def group_pairs(
         n_superclasses,  # type: ignore[arg-type]
         distance=pairs["distance"].values if structural else None,
         distance_sigma=pairs["distance_sigma"].values if structural else None,
-        information=pairs["information"].values if structural and "information" in pairs.coords else None,
+        shared_sigma=pairs["shared_sigma"].values if structural and "shared_sigma" in pairs else None,
+        information=pairs["information"].values if structural and "information" in pairs else None,
+        shells=_shells(pairs) if structural else None,
         seed=seed,
     )
     order = superclass_order(found.labels, sizes)
@@ -96,9 +101,21 @@ def group_pairs(
     return xr.Dataset(data, coords=coords, attrs=_curves(found))
 
 
+def _shells(pairs: xr.Dataset) -> ShellComparison | None:
+    """Shell correlations of all pairs, if they are kept and every pair was compared."""
+    if "fsc" not in pairs or "signal_fraction" not in pairs:
+        return None
+    fsc = pairs["fsc"].values.astype(np.float64)
+    off_diagonal = ~np.eye(len(fsc), dtype=bool)
+    if not np.isfinite(fsc[off_diagonal][:, 1:]).all():
+        return None
+    fields = {name: pairs[name].values for name in RELIABILITY_FIELDS}
+    return ShellComparison(fsc, Reliability(**fields, source=("",) * len(fsc)), pairs["shell_coefficients"].values)
+
+
 def _curves(found: grouping.Grouping) -> dict[str, object]:
     curves = {
-        name: np.asarray(getattr(found, name)).tolist()
+        name: [value if np.isfinite(value) else None for value in np.asarray(getattr(found, name)).tolist()]
         for name in ("candidate_superclasses", "stability_curve", "eigengap_curve", "separation_curve")
     }
     return {"n_superclasses": int(found.n_superclasses), **curves}
@@ -160,13 +177,21 @@ def superclass_poses(
     return quaternion, shift, mirrored
 
 
+def pair_weights(correlation: np.ndarray) -> np.ndarray:
+    """Weight of each pair in agreeing on poses: the square of what the two maps have in common; 0 if not compared."""
+    weight = np.where(np.isfinite(correlation), np.clip(correlation, 1e-6, 1) ** 2, 0.0)
+    np.fill_diagonal(weight, 0.0)
+    return weight
+
+
 def similarity_to_superclass(measure: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Mean similarity of a class to the other classes of its superclass; 1 for a class on its own."""
     result = np.ones(len(labels))
     for position, label in enumerate(labels):
         others = (labels == label) & (np.arange(len(labels)) != position)
         if others.any():
-            result[position] = measure[position, others].mean()
+            known = measure[position, others]
+            result[position] = np.nanmean(known) if np.isfinite(known).any() else np.nan
     return result
 
 

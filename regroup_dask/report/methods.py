@@ -1,0 +1,153 @@
+"""A paragraph for the methods section of a paper, and the works it refers to: only what this run did."""
+
+from __future__ import annotations
+
+from typing import Any
+
+REFERENCES = {
+    "crowther": "Crowther, R. A. (1972). The fast rotation function. In: The Molecular Replacement Method (ed. "
+    "Rossmann, M. G.), 173–178. Gordon and Breach.",
+    "kovacs": "Kovacs, J. A. & Wriggers, W. (2002). Fast rotational matching. Acta Crystallogr. D 58, 1282–1286.",
+    "luxburg": "von Luxburg, U. (2007). A tutorial on spectral clustering. Stat. Comput. 17, 395–416.",
+    "ng": "Ng, A. Y., Jordan, M. I. & Weiss, Y. (2002). On spectral clustering: analysis and an algorithm. Adv. Neural "
+    "Inf. Process. Syst. 14, 849–856.",
+    "punjani": "Punjani, A., Rubinstein, J. L., Fleet, D. J. & Brubaker, M. A. (2017). cryoSPARC: algorithms for rapid "
+    "unsupervised cryo-EM structure determination. Nat. Methods 14, 290–296.",
+    "rosenthal": "Rosenthal, P. B. & Henderson, R. (2003). Optimal determination of particle orientation, absolute "
+    "hand, and contrast loss in single-particle electron cryomicroscopy. J. Mol. Biol. 333, 721–745.",
+    "scheres": "Scheres, S. H. W. (2012). RELION: implementation of a Bayesian approach to cryo-EM structure "
+    "determination. J. Struct. Biol. 180, 519–530.",
+    "singer": "Singer, A. & Shkolnisky, Y. (2011). Three-dimensional structure determination from common lines in "
+    "cryo-EM by eigenvectors and semidefinite programming. SIAM J. Imaging Sci. 4, 543–572.",
+}
+
+
+def methods_paragraph(record: dict[str, Any], pair_attributes: dict[str, Any]) -> tuple[str, list[str]]:
+    """Describe what a run did.
+
+    Parameters
+    ----------
+    record
+        run.json.
+    pair_attributes
+        Attributes of pairs.zarr.
+
+    Returns
+    -------
+    str, list of str
+        The paragraph, and the references it cites, in the order of the alphabet.
+    """
+    settings = record.get("settings", {})
+    cited: set[str] = set()
+    sentences = [
+        _input_sentence(record, pair_attributes, cited),
+        _map_sentence(settings, pair_attributes),
+        *_comparison_sentences(settings, pair_attributes, cited),
+        *_grouping_sentences(record, settings, cited),
+        *_output_sentences(record, settings),
+    ]
+    text = " ".join(sentence for sentence in sentences if sentence)
+    return text, [REFERENCES[name] for name in sorted(cited)]
+
+
+def _input_sentence(record: dict[str, Any], pair_attributes: dict[str, Any], cited: set[str]) -> str:
+    n_classes, n_particles = record.get("n_classes"), record.get("n_particles")
+    version = (record.get("versions") or {}).get("regroup-dask")
+    program = "regroup_dask" if version in (None, "unknown") else f"regroup_dask {version}"
+    origin = ""
+    kind = _kind_of_job(record)
+    if kind == "cryosparc":
+        origin = " of a CryoSPARC job (Punjani et al., 2017)"
+        cited.add("punjani")
+    elif kind == "relion":
+        origin = " of a RELION job (Scheres, 2012)"
+        cited.add("scheres")
+    what = f"The {n_classes} class maps{origin}"
+    box, voxel = pair_attributes.get("box"), pair_attributes.get("voxel_size_angstrom")
+    if box and voxel:
+        what += f" (box {box} voxels, {voxel:.3g} Å per voxel)"
+    if n_particles is not None:
+        what += f" and their {n_particles:,} particles"
+    return f"{what} were regrouped with {program}."
+
+
+def _kind_of_job(record: dict[str, Any]) -> str | None:
+    words = " ".join([*map(str, record.get("found") or []), str(record.get("kind", ""))]).lower()
+    return next((kind for kind in ("cryosparc", "relion") if kind in words), None)
+
+
+def _map_sentence(settings: dict[str, Any], pair_attributes: dict[str, Any]) -> str:
+    left_out = []
+    if settings.get("minimum_class_size"):
+        left_out.append(f"classes of fewer than {settings['minimum_class_size']:,} particles")
+    if settings.get("exclude_classes"):
+        left_out.append("classes " + ", ".join(map(str, settings["exclude_classes"])))
+    parts = []
+    if left_out:
+        parts.append(f"{' and '.join(left_out).capitalize()} were left out.")
+    masks = []
+    if settings.get("mask"):
+        masks.append("the given mask")
+    if settings.get("mask_inner_radius"):
+        masks.append(f"a soft spherical mask from {settings['mask_inner_radius']:g} of half the box")
+    working, voxel = pair_attributes.get("working_box"), pair_attributes.get("working_voxel_size_angstrom")
+    if working and voxel and working != pair_attributes.get("box"):
+        parts.append(f"For comparison, maps were cropped in Fourier space to {working} voxels of {voxel:.3g} Å.")
+    if masks:
+        parts.append(f"Maps were multiplied with {' and '.join(masks)}.")
+    return " ".join(parts)
+
+
+def _comparison_sentences(settings: dict[str, Any], pair_attributes: dict[str, Any], cited: set[str]) -> list[str]:
+    sentences = []
+    if settings.get("align"):
+        cited.update(("crowther", "kovacs", "singer"))
+        hand = ", in both hands," if settings.get("hand") == "detect" else ""
+        sentences.append(
+            f"Every pair of maps was aligned{hand} over all rotations, by correlation of their expansions in spherical "
+            "harmonics on the rotation group (Crowther, 1972; Kovacs & Wriggers, 2002), and over shifts of up to "
+            f"{settings.get('maximum_shift_angstrom', 0):g} Å; the best poses were refined in Fourier space. Relative "
+            "orientations were then made consistent over all pairs (Singer & Shkolnisky, 2011)."
+        )
+    else:
+        sentences.append("Maps were compared in the orientation they came in.")
+    if settings.get("similarity", "structure") == "structure":
+        cited.add("rosenthal")
+        sentences.append(
+            "The similarity of two maps is the correlation of the structures behind them, estimated from their Fourier "
+            "shell correlation divided by the share of signal in each map and shell (Rosenthal & Henderson, 2003) and "
+            "averaged over shells with the inverse of its variance."
+        )
+    else:
+        sentences.append("The similarity of two maps is their correlation coefficient.")
+    return sentences
+
+
+def _grouping_sentences(record: dict[str, Any], settings: dict[str, Any], cited: set[str]) -> list[str]:
+    cited.update(("luxburg", "ng"))
+    count = record.get("n_superclasses")
+    chosen = "; their number was chosen by the program" if settings.get("n_superclasses") == "auto" else ""
+    return [
+        f"Classes were grouped into {count} superclasses by spectral clustering of the similarities (Ng et al., 2002; "
+        f"von Luxburg, 2007){chosen}."
+    ]
+
+
+def _output_sentences(record: dict[str, Any], settings: dict[str, Any]) -> list[str]:
+    frame = "the largest class of all" if settings.get("frame") == "common" else "the largest class of each superclass"
+    moved = f", moved into the frame of {frame} by cubic spline interpolation," if settings.get("align") else ""
+    sentences = [f"The map of a superclass is the mean of its class maps{moved} in real space."]
+    if record.get("n_particles") is not None:
+        rule = (
+            "the superclass with the largest summed class posterior"
+            if settings.get("posteriors") == "sum"
+            else "the superclass of the class with the highest posterior"
+        )
+        text = f"Each particle was assigned to {rule}"
+        if settings.get("minimum_posterior") is not None:
+            text += f", if that posterior was at least {settings['minimum_posterior']:g}"
+        sentences.append(text + ".")
+        follows = settings.get("align") if settings.get("update_poses") is None else settings.get("update_poses")
+        if follows and settings.get("align"):
+            sentences.append("Particle poses were moved into the frame of the superclass.")
+    return sentences

@@ -1,0 +1,199 @@
+"""How many superclasses: what the numbers say for every K, and what one more or one less would change."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from regroup_dask.errors import InputError
+from regroup_dask.grouping import group_pairs
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+logger = logging.getLogger(__name__)
+
+LARGEST_CURVE = 24
+CURVE_NAMES = {
+    "stability": ("stability_curve", "stability"),
+    "eigengap": ("eigengap_curve", "eigengap"),
+    "separation": ("separation_curve", "separation"),
+}
+CANDIDATES = ("candidate_superclasses", "candidates", "n_superclasses_tried")
+
+
+def count_curves(
+    pairs: xr.Dataset | None, recorded: dict[str, Any], *, measure: str = "similarity"
+) -> xr.Dataset | None:
+    """What is known of every number of superclasses.
+
+    Parameters
+    ----------
+    pairs
+        The pairs, for the eigengap where it was not recorded.
+    recorded
+        Attributes of the grouping, as in run.json.
+    measure
+        ``"similarity"`` or ``"correlation"``.
+
+    Returns
+    -------
+    xarray.Dataset or None
+        ``stability``, ``eigengap``, ``separation`` on ``n_superclasses``, those that are known.
+    """
+    tried = next((recorded[name] for name in CANDIDATES if isinstance(recorded.get(name), list | tuple)), None)
+    parts = []
+    for name, keys in CURVE_NAMES.items():
+        values = next((recorded[key] for key in keys if isinstance(recorded.get(key), list | tuple)), None)
+        if values is None or tried is None or len(values) != len(tried):
+            continue
+        numbers = np.array([np.nan if value is None else float(value) for value in values])
+        if np.isfinite(numbers).any():
+            parts.append(xr.Dataset({name: ("n_superclasses", numbers)}, coords={"n_superclasses": list(tried)}))
+    if pairs is not None and not any("eigengap" in part and part.sizes["n_superclasses"] > 1 for part in parts):
+        parts = [part for part in parts if "eigengap" not in part]
+        parts.append(_eigengaps(pairs[measure if measure in pairs else "correlation"].values))
+    if not parts:
+        return None
+    curves = xr.merge(parts, join="outer")
+    return curves.sel(n_superclasses=curves["n_superclasses"] <= LARGEST_CURVE)
+
+
+def _eigengaps(similarity: np.ndarray) -> xr.Dataset:
+    """Gaps between neighbouring eigenvalues of the normalised affinity (von Luxburg 2007)."""
+    affinity = np.clip(np.nan_to_num(similarity), 0, None)
+    degree = np.sqrt(np.maximum(affinity.sum(axis=1), 1e-12))
+    values = np.sort(np.linalg.eigvalsh(affinity / degree[:, None] / degree[None, :]))[::-1]
+    return xr.Dataset(
+        {"eigengap": ("n_superclasses", values[:-1] - values[1:])},
+        coords={"n_superclasses": np.arange(1, len(values))},
+    )
+
+
+def neighbour_groupings(pairs: xr.Dataset, groups: xr.Dataset, settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """Group once more with one superclass less and one more, and say in words what changes.
+
+    Parameters
+    ----------
+    pairs
+        The pairs.
+    groups
+        The grouping to compare with.
+    settings
+        Settings of the run.
+
+    Returns
+    -------
+    list of dict
+        ``n_superclasses`` and ``sentences``.
+    """
+    chosen = int(groups.sizes["superclass_id"])
+    found = []
+    for count in (chosen - 1, chosen + 1):
+        if not 1 <= count <= pairs.sizes["class_i"] - 1:
+            continue
+        try:
+            other = group_pairs(
+                pairs,
+                count,
+                similarity=settings.get("similarity", "structure"),
+                frame=settings.get("frame", "superclass"),
+                seed=settings.get("seed", 0),
+            )
+        except InputError as error:
+            logger.warning("no grouping into %d superclasses for the report: %s", count, error)
+            continue
+        found.append({"n_superclasses": count, "sentences": describe_change(groups, other)})
+    return found
+
+
+def describe_change(groups: xr.Dataset, other: xr.Dataset) -> list[str]:
+    """Say what another grouping of the same classes does to each superclass."""
+    now = dict(zip(groups["class_id"].values.tolist(), groups["superclass"].values.tolist(), strict=True))
+    then = dict(zip(other["class_id"].values.tolist(), other["superclass"].values.tolist(), strict=True))
+    shared = [class_id for class_id in now if class_id in then and now[class_id] >= 0]
+    pieces: dict[int, dict[int, list[int]]] = {}
+    for class_id in shared:
+        pieces.setdefault(now[class_id], {}).setdefault(then[class_id], []).append(class_id)
+    targets: dict[int, set[int]] = {}
+    for superclass, parts in pieces.items():
+        for target in parts:
+            targets.setdefault(target, set()).add(superclass)
+    sentences = []
+    for superclass, parts in sorted(pieces.items()):
+        if len(parts) > 1:
+            words = " | ".join(
+                _listed(members) for members in sorted(parts.values(), key=lambda part: (-len(part), part))
+            )
+            sentences.append(f"superclass {superclass} is split: classes {words}")
+    for sources in sorted(targets.values(), key=sorted):
+        if len(sources) > 1 and all(len(pieces[source]) == 1 for source in sources):
+            sentences.append("superclasses " + _listed(sorted(sources), last=" and ") + " become one")
+        elif len(sources) > 1:
+            sentences.append("parts of superclasses " + _listed(sorted(sources), last=" and ") + " come together")
+    return sentences or ["the grouping stays as it is"]
+
+
+def _listed(values: list[int], last: str = ", ") -> str:
+    words = [str(value) for value in values]
+    return words[0] if len(words) == 1 else ", ".join(words[:-1]) + last + words[-1]
+
+
+def plot_stability(curves: xr.Dataset, chosen: int, *, ink: str = "black", accent: str = "#0072b2") -> Figure:
+    """Plot stability and eigengap against the number of superclasses, with the chosen one marked.
+
+    Parameters
+    ----------
+    curves
+        From `count_curves`.
+    chosen
+        The number of superclasses of the run.
+    ink, accent
+        Colours of axes and of the curves.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    titles = {
+        "stability": "stability of the grouping",
+        "eigengap": "eigengap",
+        "separation": "separation of the closest two (σ)",
+    }
+    names = [name for name in titles if name in curves and np.isfinite(curves[name]).sum() > 1]
+    figure = Figure(figsize=(3.6 * max(len(names), 1), 2.6), layout="constrained")
+    for axes, name in zip(np.ravel(figure.subplots(1, max(len(names), 1))), names, strict=False):
+        line = curves[name].dropna("n_superclasses")
+        counts = line["n_superclasses"].values
+        axes.axvline(chosen, color=ink, linewidth=0.8, linestyle=(0, (4, 3)), alpha=0.7)
+        axes.plot(counts, line.values, color=accent, linewidth=1.6, marker="o", markersize=4)
+        if chosen in counts:
+            axes.plot([chosen], [float(line.sel(n_superclasses=chosen))], "o", color=accent, markersize=9)
+        _set_height(axes, name, line.values)
+        axes.set_title(
+            titles[name] + (", log scale" if axes.get_yscale() == "log" else ""), fontsize=10, color=ink, loc="left"
+        )
+        axes.set_xlabel(f"superclasses K (chosen: {chosen})")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.spines[["top", "right"]].set_visible(False)
+        for spine in axes.spines.values():
+            spine.set_color(ink)
+        axes.tick_params(colors=ink)
+        axes.xaxis.label.set_color(ink)
+    return figure
+
+
+def _set_height(axes: Axes, name: str, values: np.ndarray) -> None:
+    """Show eigengaps, which fall by orders of magnitude, on a logarithmic scale; else begin at 0."""
+    if name == "eigengap" and values.max() > 0 and np.median(values) < 0.1 * values.max():
+        axes.set_yscale("log")
+        axes.set_ylim(bottom=max(float(values[values > 0].min()), 1e-3 * float(values.max())) * 0.7)
+    else:
+        axes.set_ylim(bottom=min(0.0, float(values.min())), top=1.05 if name == "stability" else None)

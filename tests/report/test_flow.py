@@ -1,0 +1,77 @@
+"""Flow of particles: nothing is lost between the files and the figure."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from regroup_dask.report.flow import lay_out_flow, plot_flow
+from regroup_dask.report.output_contents import read_flow, read_output
+from regroup_dask.report.page_figures import spread_labels
+from tests.report.output_folder import write_output
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.lists(st.integers(0, 1000), min_size=3, max_size=3), min_size=1, max_size=8))
+def test_widths_are_particles(counts: list[list[int]]) -> None:
+    flow = xr.DataArray(
+        np.array(counts),
+        dims=("class_id", "destination"),
+        coords={"class_id": np.arange(len(counts)), "destination": [0, 1, -1]},
+    )
+    laid = lay_out_flow(flow)
+    assert laid.total == flow.sum()
+    for bars in (laid.classes, laid.destinations):
+        if laid.total:
+            assert sum(bar.particles for bar in bars) == flow.sum()
+            assert bars[0].begin == pytest.approx(0)
+            assert bars[-1].end == pytest.approx(1)
+        assert all(first.end <= second.begin + 1e-9 for first, second in itertools.pairwise(bars))
+    for ribbon in laid.ribbons:
+        bar = next(bar for bar in laid.classes if bar.identity == ribbon.class_id)
+        assert bar.begin - 1e-9 <= ribbon.left[0] <= ribbon.left[1] <= bar.end + 1e-9
+        end = next(bar for bar in laid.destinations if bar.identity == ribbon.destination)
+        assert end.begin - 1e-9 <= ribbon.right[0] <= ribbon.right[1] <= end.end + 1e-9
+
+
+def test_counts_come_from_the_particles(tmp_path: Path) -> None:
+    contents = read_output(write_output(tmp_path / "OUT", labels=(0, 1, 0, -1)))
+    flow = read_flow(contents.folder, contents.classes, 2)
+    assert flow is not None
+    expected = [[59, 0, 0], [0, 56, 0], [53, 0, 0], [0, 0, 50]]
+    np.testing.assert_array_equal(flow["particles"], expected)
+    np.testing.assert_allclose(flow["expected_particles"].sel(class_id=0), [59 * 0.9, 59 * 0.1, 0], rtol=1e-5)
+    assert float(flow["expected_particles"].sum()) == pytest.approx(218, rel=1e-5)
+
+
+def test_without_particle_files_the_table_of_classes_counts(tmp_path: Path) -> None:
+    classes = [
+        {"class_id": 0, "n_particles": 10, "superclass": 0},
+        {"class_id": 4, "n_particles": 5, "superclass": -1},
+    ]
+    flow = read_flow(tmp_path, classes, 1)
+    assert flow is not None
+    assert flow["particles"].values.tolist() == [[10, 0], [0, 5]]
+    assert read_flow(tmp_path, [{"class_id": 0, "n_particles": None, "superclass": 0}], 1) is None
+
+
+def test_plot_names_every_bar(tmp_path: Path) -> None:
+    contents = read_output(write_output(tmp_path / "OUT", labels=(0, 1, 0, -1)))
+    flow = read_flow(contents.folder, contents.classes, 2)
+    assert flow is not None
+    words = " ".join(text.get_text() for text in plot_flow(flow).axes[0].texts)
+    for name in ("class 0", "class 3", "superclass 1", "remaining"):
+        assert name in words
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.floats(0, 500), min_size=1, max_size=20))
+def test_labels_do_not_overlap(middles: list[float]) -> None:
+    placed = spread_labels(sorted(middles), distance=14, height=500)
+    assert all(second - first >= 14 - 1e-6 for first, second in itertools.pairwise(placed))
