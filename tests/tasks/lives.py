@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import regroup_dask as rd
 from regroup_dask import api  # noqa: F401  imported once, before the forks
@@ -40,7 +41,9 @@ def regroup(job: SmallJob, output: Path, *, die_at: int | None = None, computed:
         _die_at_rename(die_at)
     source = open_particles(job.particles, fragment_rows=150)
     given = {"n_superclasses": 2, "align": True, "maximum_shift_angstrom": 8.0, **options}
-    return rd.regroup(job.volumes, source, output=output, **given)
+    # The report is drawn at the very end, and takes longer than all else of so small a job.
+    with mock.patch("regroup_dask.pipeline.write_page"):
+        return rd.regroup(job.volumes, source, output=output, **given)
 
 
 def make_output(output: Path, text: str, *, die_at: int | None = None) -> None:

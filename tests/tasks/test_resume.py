@@ -30,12 +30,12 @@ def undisturbed(job, tmp_path_factory) -> dict[str, str]:
 def test_killed_again_and_again_a_run_ends_with_the_same_bytes(job, undisturbed, tmp_path):
     output, computed = tmp_path / "OUT", tmp_path / "computed"
     for lives in range(1, 40):
-        ended = live(regroup, job, output, resume=lives > 1, die_at=22 * lives, computed=computed)
+        ended = live(regroup, job, output, resume=lives > 1, die_at=27 * lives, computed=computed)
         assert ended in (0, KILLED)
         if output.exists():  # killed after the last rename: nothing is left to do but to clean up
             check_output_is_complete(output)
             break
-    assert lives > 3
+    assert lives > 2
     assert content(output) == undisturbed
     names = computed.read_text().split()
     assert len(names) == len(set(names)), "a finished unit was computed again"
