@@ -169,8 +169,8 @@ def test_volumes_in_every_form(flat, tmp_path, given):
     np.testing.assert_allclose(pairs["correlation"].values, expected, atol=2e-2)
     groups = rd.group(pairs, 2)
     labels = groups["superclass"].values
-    same = flat.structure_of_class[:, None] == flat.structure_of_class
-    np.testing.assert_array_equal(labels[:, None] == labels, same[:n, :n])
+    same_structure = flat.structure_of_class[:, None] == flat.structure_of_class
+    np.testing.assert_array_equal(labels[:, None] == labels, same_structure[:n, :n])
     assert float(pairs.attrs["voxel_size_angstrom"]) == flat.voxel_size
 
 

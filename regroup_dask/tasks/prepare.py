@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from regroup_dask.formats.volumes import VolumeReference, read_map
+from regroup_dask.formats.volumes import VolumeReference, checked_map_slabs, read_map
 from regroup_dask.science import align, average, fourier, invariants, masks, noise, rotations
 from regroup_dask.tasks import map_store
 from regroup_dask.tasks.execute import Result
@@ -28,6 +28,11 @@ class ReduceUnit(NamedTuple):
     working_box: int
     store: Path
 
+    @property
+    def about(self) -> str:
+        """The map's file."""
+        return self.reference.path
+
 
 class PrepareUnit(NamedTuple):
     """Mask one working map and prepare it for comparing."""
@@ -40,6 +45,12 @@ class PrepareUnit(NamedTuple):
     has_mask: bool
     pose_to_mask: rotations.Pose | None
     statistics: noise.MapStatistics
+    map_name: str = ""
+
+    @property
+    def about(self) -> str:
+        """The map."""
+        return self.map_name or self.name
 
 
 def working_box(box: int) -> int:
@@ -55,16 +66,12 @@ def working_voxel_size(box: int, voxel_size_angstrom: float) -> float:
 def reduce_map(unit: ReduceUnit) -> Result:
     """Read one map, keep it in the working box, and return its statistics."""
     reference = unit.reference
-    volume = read_map(reference)
-    working = fourier.fourier_crop(volume, unit.working_box)
-    del volume
+    working = _reduced(reference, unit.working_box)
     voxel_size = reference.voxel_size_angstrom * reference.box / unit.working_box
     halves = None
     if reference.half_map_paths is not None:
         first, second = (
-            fourier.fourier_crop(
-                read_map(dataclasses.replace(reference, path=path, kind="mrc", index=0)), unit.working_box
-            )
+            _reduced(dataclasses.replace(reference, path=path, kind="mrc", index=0), unit.working_box)
             for path in reference.half_map_paths
         )
         halves = (first, second)
@@ -72,6 +79,12 @@ def reduce_map(unit: ReduceUnit) -> Result:
     map_store.write_map(unit.store, unit.position, {WORKING: working})
     extent = masks.estimate_extent(working).radius_voxels * voxel_size
     return {EXTENT: np.asarray(extent)} | {name: np.asarray(value) for name, value in statistics._asdict().items()}
+
+
+def _reduced(reference: VolumeReference, box: int) -> np.ndarray:
+    if reference.box == box:
+        return read_map(reference)
+    return fourier.fourier_crop_slabs(checked_map_slabs(reference), reference.box, box)
 
 
 def statistics_of(result: Result) -> noise.MapStatistics:
