@@ -74,6 +74,7 @@ def group_pairs(
         "rotation_quaternion": (("class_id", "quaternion"), rotation),
         "shift_angstrom": (("class_id", "axis"), shift, {"units": "angstrom"}),
         "mirrored": ("class_id", mirrored),
+        "opposite_hand": ("class_id", opposite_hands(pairs, sizes)),
         "similarity_to_superclass": ("class_id", similarity_to_superclass(measure, labels)),
         "stability": ("class_id", np.asarray(found.class_stability, np.float64)),
         "junk": ("class_id", np.asarray(found.junk, bool)),
@@ -183,10 +184,6 @@ def superclass_poses(
     shift, mirrored = np.zeros((n_classes, 3)), np.zeros(n_classes, bool)
     if not pairs.attrs.get("align", 1) or "rotation_quaternion" not in pairs:
         return quaternion, shift, mirrored
-    matrices = Rotation.from_quat(pairs["rotation_quaternion"].values.reshape(-1, 4)).as_matrix()
-    matrices = matrices.reshape(n_classes, n_classes, 3, 3)
-    shifts, hands = pairs["shift_angstrom"].values, pairs["mirrored"].values
-    weights = pair_weights(pairs["correlation"].values)
     if frame == "common":
         blocks = [(np.arange(n_classes), int(np.argmax(sizes)))]
     else:
@@ -194,18 +191,33 @@ def superclass_poses(
     for members, reference in blocks:
         if len(members) == 1:
             continue
-        square = np.ix_(members, members)
-        solved = frames.synchronize(
-            matrices[square],
-            shifts[square],
-            hands[square],
-            weights[square],
-            reference=int(np.flatnonzero(members == reference)[0]),
-        )
+        solved = _synchronized(pairs, members, int(np.flatnonzero(members == reference)[0]))
         quaternion[members] = Rotation.from_matrix(solved.rotation).as_quat(canonical=True)
         shift[members], mirrored[members] = solved.shift_angstrom, solved.mirrored
         quaternion[reference], shift[reference], mirrored[reference] = (0.0, 0.0, 0.0, 1.0), 0.0, False
     return quaternion, shift, mirrored
+
+
+def opposite_hands(pairs: xr.Dataset, sizes: np.ndarray) -> np.ndarray:
+    """Which classes are of the other hand than the largest class of all, bool (N,); False where it cannot be told."""
+    everything = np.arange(len(sizes))
+    if not pairs.attrs.get("align", 1) or "mirrored" not in pairs or not pairs["mirrored"].values.any():
+        return np.zeros(len(sizes), bool)
+    return _synchronized(pairs, everything, int(np.argmax(sizes))).mirrored
+
+
+def _synchronized(pairs: xr.Dataset, members: np.ndarray, reference: int) -> frames.Frames:
+    """Poses of some classes in the frame of one of them, from all pairs between them."""
+    square = np.ix_(members, members)
+    matrices = Rotation.from_quat(pairs["rotation_quaternion"].values[square].reshape(-1, 4)).as_matrix()
+    return frames.synchronize(
+        matrices.reshape(len(members), len(members), 3, 3),
+        pairs["shift_angstrom"].values[square],
+        pairs["mirrored"].values[square],
+        pair_weights(pairs["correlation"].values[square]),
+        reference=reference,
+        hand_weight=pairs["hand_trust"].values[square] if "hand_trust" in pairs else None,
+    )
 
 
 def pair_weights(correlation: np.ndarray) -> np.ndarray:

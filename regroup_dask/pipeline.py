@@ -129,6 +129,7 @@ def regroup_inputs(
             frame=settings.frame,
             seed=settings.seed,
         )
+        _say_of_hands(pairs, groups, settings)
         if settings.align and inputs.mask is None:
             classes_store = folder / CLASSES
             groups = polishing.polish_poses(groups, read_classes(classes_store), classes_store, settings, run)
@@ -213,6 +214,26 @@ def _copy_comparison(earlier: Path, folder: Path) -> xr.Dataset:
         if (earlier / name).is_dir():
             shutil.copytree(earlier / name, folder / name, dirs_exist_ok=True)
     return pairs
+
+
+def _say_of_hands(pairs: xr.Dataset, groups: xr.Dataset, settings: Settings) -> None:
+    """Report classes of the opposite hand, or that no pair can tell the hand."""
+    if "hand_trust" not in pairs or settings.hand == "off":
+        return
+    opposite = groups["class_id"].values[groups["opposite_hand"].values]
+    if len(opposite):
+        warnings.warn(
+            f"Of the opposite hand to the largest class: class {', '.join(map(str, opposite))}; within a superclass such "
+            "maps are inverted before they are averaged.",
+            RegroupWarning,
+            stacklevel=2,
+        )
+    elif not (pairs["hand_trust"].values > 0).any():
+        warnings.warn(
+            "At the resolution of these maps their hand cannot be told: every class keeps the hand it has.",
+            RegroupWarning,
+            stacklevel=2,
+        )
 
 
 def _count(

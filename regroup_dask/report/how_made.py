@@ -19,6 +19,7 @@ SETTING_WORDS = {
     "hand": ("Opposite hand", ""),
     "frame": ("Frame", ""),
     "similarity": ("Measure grouped by", ""),
+    "pairs": ("Pairs of classes compared", ""),
     "seed": ("Seed", ""),
 }
 

@@ -162,7 +162,7 @@ def plot_stability(curves: xr.Dataset, chosen: int, *, ink: str = "black", accen
     titles = {
         "stability": "stability of the grouping",
         "eigengap": "eigengap",
-        "separation": "separation of the closest two (σ)",
+        "separation": "separation (log ratio of distances)",
     }
     names = [name for name in titles if name in curves and np.isfinite(curves[name]).sum() > 1]
     figure = Figure(figsize=(3.6 * max(len(names), 1), 2.6), layout="constrained")

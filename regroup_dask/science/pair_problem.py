@@ -165,7 +165,7 @@ def reweighed(problem: PairProblem, poses: CandidatePoses, index: int) -> PairPr
 def polish_best(problem: PairProblem, poses: CandidatePoses) -> CandidatePoses:
     """Refine the first pose once more, over all shells, with the weights that fit what was found."""
     best = poses.take(np.array([0]))
-    better = refine_over(reweighed(problem, best, 0), best, problem.plan.finest_shell, 6, 0.001)
+    better = refine_over(reweighed(problem, best, 0), best, problem.plan.finest_shell, 5, 0.001)
     rotation, shift = poses.rotation.copy(), poses.shift.copy()
     rotation[0], shift[0] = better.rotation[0], better.shift[0]
     return poses._replace(rotation=rotation, shift=shift)

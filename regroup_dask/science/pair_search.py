@@ -142,8 +142,9 @@ def find_poses(problem: PairProblem) -> CandidatePoses:
     others = _funnel(problem, amplitude_poses(problem, plan.amplitude_candidates), width=6)
     both = distinct_poses(join_poses([poses, others]), DIFFERENT_DEGREES, 8)
     chance = problem.chance(MIDDLE_SHELL)
-    sure = _lead(problem, both, MIDDLE_SHELL) > 3.0 or both.score[0] > 20.0 * chance
-    if _is_clear(problem, both) or (sure and same_best(poses, others)):
+    strong = both.score[0] > 20.0 * chance
+    sure = strong or _lead(problem, both, MIDDLE_SHELL) > 3.0
+    if _is_clear(problem, both) or (sure and same_best(poses, others, 0.3 * chance if strong else 0.0)):
         return both
     wide = join_poses(
         [
@@ -181,7 +182,7 @@ def search_pair(problem: PairProblem) -> tuple[CandidatePoses, int | None, float
     _, first_of_hand = np.unique(poses.hand, return_index=True)
     close = poses.score >= min(poses.score[0] - 3.0 * problem.chance(MIDDLE_SHELL), 0.85 * poses.score[0])
     close[first_of_hand] = True
-    poses = refine_over(problem, poses.take(np.flatnonzero(close)), problem.plan.finest_shell, 4, 0.01)
+    poses = refine_over(problem, poses.take(np.flatnonzero(close)), problem.plan.finest_shell, 3, 0.01)
     poses = polish_best(problem, distinct_poses(poses, DIFFERENT_DEGREES, 4))
     if np.count_nonzero(poses.hand == poses.hand[0]) > 1:
         confidence = _lead(problem, poses, problem.plan.finest_shell)

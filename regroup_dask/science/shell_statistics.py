@@ -51,6 +51,15 @@ def shell_coefficients(box: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 @njit(cache=True, fastmath=True, nogil=True)
+def _stream(values: np.ndarray) -> float:
+    """Read one value of every cache line in order, and so bring the array near before it is read out of order."""
+    total = np.float32(0.0)
+    for i in range(0, values.shape[0], 16):
+        total += values[i]
+    return float(total)
+
+
+@njit(cache=True, fastmath=True, nogil=True)
 def _moved_sums(
     fixed: np.ndarray,
     padded: np.ndarray,
@@ -136,9 +145,11 @@ def cross_power_at(
         terms = multiplicity * (spectrum.astype(np.complex128).conj() * moving).real
         return np.add.reduceat(terms, np.concatenate([[0], ends[:-1]])), moving_power.copy()
     cross, power = np.empty(box // 2 + 1), np.empty(box // 2 + 1)
+    flat = moving_padded.reshape(-1).view(np.float32)
+    _stream(flat)
     _moved_sums(
         spectrum.view(np.float32),
-        moving_padded.reshape(-1).view(np.float32),
+        flat,
         moving_padded.shape[2] - 1,
         frequency,
         multiplicity,

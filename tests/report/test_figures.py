@@ -158,7 +158,23 @@ def test_methods_say_only_what_was_done(contents: OutputContents) -> None:
     assert "aligned" not in still
     assert "summed class posterior" in still
     assert not any(name in " ".join(fewer) for name in ("Crowther", "Rosenthal", "Singer"))
+    assert "spectral clustering" in still
+    modelled, more = methods_paragraph(record, {}, ("distance", "fsc", "signal_fraction"))
+    assert "spectral clustering" not in modelled
+    assert any("Holland" in reference for reference in more)
+    auto = {**record, "settings": {**record["settings"], "n_superclasses": "auto"}}
+    assert "number was chosen" in methods_paragraph(auto, {}, ("distance",))[0]
 
 
 def test_reads_from_a_path(tmp_path: Path) -> None:
     assert read_output(write_output(tmp_path / "OUT")).folder == tmp_path / "OUT"
+
+
+def test_every_figure_is_found_by_name() -> None:
+    from regroup_dask import report
+
+    for name in ("superclasses", "similarity", "flow", "stability", "members", "fsc"):
+        assert callable(getattr(report, f"plot_{name}"))
+        assert f"plot_{name}" in dir(report)
+    with pytest.raises(AttributeError, match="plot_nothing"):
+        _ = report.plot_nothing

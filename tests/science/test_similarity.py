@@ -108,6 +108,18 @@ def test_pairs_that_were_not_compared_stay_unknown():
     assert np.isfinite(found.similarity[0, 1])
 
 
+def test_one_triangle_is_enough():
+    rng = np.random.default_rng(0)
+    maps = [_structure(4) + 0.1 * rng.normal(size=(BOX,) * 3) for _ in range(3)]
+    whole = _powers(maps)
+    upper = np.triu(np.ones((3, 3), bool))[:, :, None]
+    half = [np.where(upper, array, np.nan) for array in whole]
+    first = estimate_similarity(*whole, coefficients=COEFFICIENTS)
+    second = estimate_similarity(*half, coefficients=COEFFICIENTS)
+    np.testing.assert_allclose(first.distance, second.distance, atol=1e-12)
+    np.testing.assert_allclose(first.correlation, second.correlation, atol=1e-12)
+
+
 def test_pure_noise_has_no_information():
     structure = _structure(5)
     sigma = structure.std()
