@@ -112,7 +112,7 @@ def test_without_workers_a_run_waits_and_then_says_so(tmp_path):
             time.sleep(0.1)
         with (
             dask.config.set({"regroup.no-workers-timeout": "1 s"}),
-            pytest.raises(ClusterError, match="no workers for 1 s.*--resume"),
+            pytest.raises(ClusterError, match=r"no workers for 1 s.*--resume"),
         ):
             run_units(work, [Piece("never", tmp_path)], client=client, checkpoint=tmp_path / "kept")
 
