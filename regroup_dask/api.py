@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import dask
 import numpy as np
 import xarray as xr
 from distributed import Client
@@ -17,6 +19,7 @@ from distributed import Client
 from regroup_dask import grouping, pipeline
 from regroup_dask.errors import InputError
 from regroup_dask.formats.particles import ParticleSource
+from regroup_dask.formats.scratch_folder import scratch_folder
 from regroup_dask.formats.volumes import VolumeSeries, find_mask, find_volumes, open_volumes, series_of
 from regroup_dask.pipeline import Regrouped
 from regroup_dask.progress import Listener, StageClock, silent
@@ -129,7 +132,9 @@ def compare(
         pairs=pairs,
     )
     client = current_client() if client is None else client
-    with tempfile.TemporaryDirectory(prefix="regroup_dask_") as folder:
+    # Workers on other machines need a folder that they see: Dask's own setting says which.
+    beside = dask.config.get("temporary-directory", None)
+    with tempfile.TemporaryDirectory(prefix="regroup_dask_", dir=beside) as folder:
         series = _series(volumes, voxel_size_angstrom, Path(folder))
         sizes = None
         if n_particles is not None:
@@ -215,7 +220,7 @@ def regroup(
     similarity: Literal["structure", "correlation"] = "structure",
     pairs: str = "all",
     seed: int = 0,
-    passthrough: Sequence[str | Path] = (),
+    passthrough: str | Path | Sequence[str | Path] = (),
     voxel_size_angstrom: float | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -269,31 +274,51 @@ def regroup(
     )
     target = Path(output)
     client = current_client() if client is None else client
-    with tempfile.TemporaryDirectory(prefix="regroup_dask_") as folder:
-        series = _series(volumes, voxel_size_angstrom, Path(folder))
-        inputs = inputs_of_files(
-            series, particles, passthrough=passthrough, mask=mask, class_prefix=class_prefix, scratch=Path(folder)
-        )
+    with scratch_folder(target) as folder:
+        with pipeline.heard_warnings(StageClock(listener)) as heard:
+            inputs = inputs_of_files(
+                volumes if _are_paths(volumes) else _series(volumes, voxel_size_angstrom, folder),
+                particles,
+                passthrough=passthrough,
+                mask=mask,
+                class_prefix=class_prefix,
+                voxel_size_angstrom=voxel_size_angstrom,
+                scratch=folder,
+            )
         return pipeline.regroup_inputs(
-            inputs, settings, target, client=client, listener=listener, resume=resume, overwrite=overwrite
+            inputs,
+            settings,
+            target,
+            client=client,
+            listener=listener,
+            resume=resume,
+            overwrite=overwrite,
+            heard_before=heard,
         )
+
+
+def _are_paths(volumes: Any) -> bool:
+    return isinstance(volumes, str | Path) or (
+        isinstance(volumes, Sequence) and all(isinstance(item, str | Path) for item in volumes)
+    )
 
 
 def _series(volumes: Any, voxel_size_angstrom: float | None, folder: Path) -> VolumeSeries:
     """Find the files behind the maps; maps that are only in memory, or were changed there, are stored first."""
     if isinstance(volumes, VolumeSeries):
         return volumes
-    if isinstance(volumes, str | Path) or (
-        isinstance(volumes, Sequence) and all(isinstance(item, str | Path) for item in volumes)
-    ):
+    if _are_paths(volumes):
         return find_volumes(volumes, voxel_size_angstrom=voxel_size_angstrom)
     array = open_volumes(volumes, voxel_size_angstrom=voxel_size_angstrom)
     series = series_of(array)
     if series is not None:
         return series
     store = folder / "given_maps.zarr"
-    dataset = array.drop_vars(["volume", "volume_index"], errors="ignore").to_dataset(name="density")
-    dataset.chunk(class_id=1, z=-1, y=-1, x=-1).to_zarr(store, mode="w", consolidated=False)
+    dataset = array.drop_vars(["name", "volume", "volume_index"], errors="ignore").to_dataset(name="density")
+    # Arrays of this process do not travel to a cluster only to be written to disk.
+    here = isinstance(volumes, np.ndarray | list | tuple) or not dask.is_dask_collection(getattr(volumes, "data", None))
+    with dask.config.set(scheduler="threads") if here else contextlib.nullcontext():
+        dataset.chunk(class_id=1, z=-1, y=-1, x=-1).to_zarr(store, mode="w", consolidated=False)
     return find_volumes(
         store,
         voxel_size_angstrom=float(array.attrs["voxel_size_angstrom"]),

@@ -7,10 +7,12 @@ import xarray as xr
 from scipy.spatial.transform import Rotation
 
 from regroup_dask.errors import InputError
-from regroup_dask.science import frames, grouping
+from regroup_dask.science import frames, grouping, sparse_grouping
 from regroup_dask.science.reliability import Reliability
 from regroup_dask.science.shell_model import ShellComparison
 
+# Above this the methods that look at all pairs together take too long; the graph of nearest maps says enough.
+MOST_DENSE_CLASSES = 300
 RELIABILITY_FIELDS = ("signal_fraction", "noise_variance", "scale_error", "decorrelation")
 
 
@@ -62,16 +64,7 @@ def group_pairs(
         raise InputError(f"n_particles has {len(sizes)} values for {n_classes} classes: give one per class.")
     measure = pairs["correlation" if similarity == "correlation" else "similarity"].values
     structural = similarity != "correlation" and "distance" in pairs
-    found = grouping.group_classes(
-        np.clip(measure, 0, 1),
-        n_superclasses,  # type: ignore[arg-type]
-        distance=pairs["distance"].values if structural else None,
-        distance_sigma=pairs["distance_sigma"].values if structural else None,
-        shared_sigma=pairs["shared_sigma"].values if structural and "shared_sigma" in pairs else None,
-        information=pairs["information"].values if structural and "information" in pairs else None,
-        shells=_shells(pairs) if structural else None,
-        seed=seed,
-    )
+    found = _group(pairs, measure, n_superclasses, structural=structural, seed=seed)
     order = superclass_order(found.labels, sizes)
     labels = order[found.labels]
     references = reference_classes(labels, sizes)
@@ -81,6 +74,7 @@ def group_pairs(
         "rotation_quaternion": (("class_id", "quaternion"), rotation),
         "shift_angstrom": (("class_id", "axis"), shift, {"units": "angstrom"}),
         "mirrored": ("class_id", mirrored),
+        "opposite_hand": ("class_id", opposite_hands(pairs, sizes)),
         "similarity_to_superclass": ("class_id", similarity_to_superclass(measure, labels)),
         "stability": ("class_id", np.asarray(found.class_stability, np.float64)),
         "junk": ("class_id", np.asarray(found.junk, bool)),
@@ -99,6 +93,44 @@ def group_pairs(
     if n_particles is not None:
         coords["n_particles"] = ("class_id", sizes)
     return xr.Dataset(data, coords=coords, attrs=_curves(found))
+
+
+def _group(
+    pairs: xr.Dataset, measure: np.ndarray, n_superclasses: int | str, *, structural: bool, seed: int
+) -> grouping.Grouping:
+    """Group densely when every pair was compared, else on the graph of those that were."""
+    n_classes = len(measure)
+    compared = np.isfinite(measure)
+    if compared.all() and n_classes <= MOST_DENSE_CLASSES:
+        return grouping.group_classes(
+            np.clip(measure, 0, 1),
+            n_superclasses,  # type: ignore[arg-type]
+            distance=pairs["distance"].values if structural else None,
+            distance_sigma=pairs["distance_sigma"].values if structural else None,
+            shared_sigma=pairs["shared_sigma"].values if structural and "shared_sigma" in pairs else None,
+            information=pairs["information"].values if structural and "information" in pairs else None,
+            shells=_shells(pairs) if structural else None,
+            seed=seed,
+        )
+    distance = pairs["distance"].values if structural else 1 - measure
+    sigma = pairs["distance_sigma"].values if structural else np.where(compared, 0.01, np.nan)
+    sparse = sparse_grouping.group_sparse(distance, sigma, n_superclasses)
+    candidates = np.arange(1, len(sparse.eigengap_curve) + 1)
+    unknown = np.full(len(candidates), np.nan)
+    return grouping.Grouping(
+        labels=sparse.labels,
+        n_superclasses=sparse.n_superclasses,
+        class_stability=sparse.class_stability,
+        superclass_stability=np.array(
+            [sparse.class_stability[sparse.labels == label].mean() for label in range(sparse.n_superclasses)]
+        ),
+        candidate_superclasses=candidates,
+        stability_curve=unknown,
+        eigengap_curve=sparse.eigengap_curve,
+        separation_curve=unknown,
+        junk=np.zeros(n_classes, bool),
+        reason=("",) * n_classes,
+    )
 
 
 def _shells(pairs: xr.Dataset) -> ShellComparison | None:
@@ -152,10 +184,6 @@ def superclass_poses(
     shift, mirrored = np.zeros((n_classes, 3)), np.zeros(n_classes, bool)
     if not pairs.attrs.get("align", 1) or "rotation_quaternion" not in pairs:
         return quaternion, shift, mirrored
-    matrices = Rotation.from_quat(pairs["rotation_quaternion"].values.reshape(-1, 4)).as_matrix()
-    matrices = matrices.reshape(n_classes, n_classes, 3, 3)
-    shifts, hands = pairs["shift_angstrom"].values, pairs["mirrored"].values
-    weights = pair_weights(pairs["correlation"].values)
     if frame == "common":
         blocks = [(np.arange(n_classes), int(np.argmax(sizes)))]
     else:
@@ -163,18 +191,33 @@ def superclass_poses(
     for members, reference in blocks:
         if len(members) == 1:
             continue
-        square = np.ix_(members, members)
-        solved = frames.synchronize(
-            matrices[square],
-            shifts[square],
-            hands[square],
-            weights[square],
-            reference=int(np.flatnonzero(members == reference)[0]),
-        )
+        solved = _synchronized(pairs, members, int(np.flatnonzero(members == reference)[0]))
         quaternion[members] = Rotation.from_matrix(solved.rotation).as_quat(canonical=True)
         shift[members], mirrored[members] = solved.shift_angstrom, solved.mirrored
         quaternion[reference], shift[reference], mirrored[reference] = (0.0, 0.0, 0.0, 1.0), 0.0, False
     return quaternion, shift, mirrored
+
+
+def opposite_hands(pairs: xr.Dataset, sizes: np.ndarray) -> np.ndarray:
+    """Which classes are of the other hand than the largest class of all, bool (N,); False where it cannot be told."""
+    everything = np.arange(len(sizes))
+    if not pairs.attrs.get("align", 1) or "mirrored" not in pairs or not pairs["mirrored"].values.any():
+        return np.zeros(len(sizes), bool)
+    return _synchronized(pairs, everything, int(np.argmax(sizes))).mirrored
+
+
+def _synchronized(pairs: xr.Dataset, members: np.ndarray, reference: int) -> frames.Frames:
+    """Poses of some classes in the frame of one of them, from all pairs between them."""
+    square = np.ix_(members, members)
+    matrices = Rotation.from_quat(pairs["rotation_quaternion"].values[square].reshape(-1, 4)).as_matrix()
+    return frames.synchronize(
+        matrices.reshape(len(members), len(members), 3, 3),
+        pairs["shift_angstrom"].values[square],
+        pairs["mirrored"].values[square],
+        pair_weights(pairs["correlation"].values[square]),
+        reference=reference,
+        hand_weight=pairs["hand_trust"].values[square] if "hand_trust" in pairs else None,
+    )
 
 
 def pair_weights(correlation: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import platform
 import shutil
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -87,6 +87,7 @@ def regroup_inputs(
     overwrite: bool = False,
     command: str | None = None,
     earlier: Path | None = None,
+    heard_before: Sequence[str] = (),
 ) -> Regrouped:
     """Regroup the classes of one job.
 
@@ -108,6 +109,8 @@ def regroup_inputs(
         The command line, for the record.
     earlier
         Folder of an earlier run with the same inputs: its pairs are taken, nothing is aligned again.
+    heard_before
+        Warnings of finding the inputs, for the record.
     """
     check_output(output, resume=resume, overwrite=overwrite)
     identity = {"version": __version__, "settings": settings.as_dict(), "inputs": fingerprints(inputs)}
@@ -116,6 +119,7 @@ def regroup_inputs(
         heard_warnings(clock) as heard,
         run_folder(output, resume=resume, overwrite=overwrite, identity=identity) as folder,
     ):
+        heard.extend(heard_before)
         run = RunContext(folder, client, clock)
         check_inputs(inputs, settings.exclude_classes)
         if client is not None:
@@ -135,6 +139,7 @@ def regroup_inputs(
             frame=settings.frame,
             seed=settings.seed,
         )
+        _say_of_hands(pairs, groups, settings)
         if settings.align and inputs.mask is None:
             classes_store = folder / CLASSES
             groups = polishing.polish_poses(groups, read_classes(classes_store), classes_store, settings, run)
@@ -162,10 +167,23 @@ def regroup_inputs(
         record = _record(inputs, settings, selection, groups, counts, clock, tuple(heard), identity, command)
         write_run(folder, record)
         with clock.stage("Writing the report", 1):
-            write_page(folder)
-        write_run(folder, {**record, "seconds": clock.seconds})
+            _report(folder)
+        write_run(folder, {**record, "warnings": list(heard), "seconds": clock.seconds})
     n_remaining = 0 if counts is None else counts.remaining
     return Regrouped(output, pairs, groups, classes, superclasses, n_remaining, tuple(heard), clock.seconds)
+
+
+def _report(folder: Path) -> None:
+    """Write the page; particles and maps are not lost because a figure could not be drawn."""
+    try:
+        write_page(folder)
+    except Exception:
+        logger.exception("the report could not be made")
+        warnings.warn(
+            "The report could not be made; everything else is there. `regroup-dask --verbose report OUT` shows why.",
+            RegroupWarning,
+            stacklevel=2,
+        )
 
 
 def settings_of_run(earlier: Path) -> tuple[dict[str, Any], Settings]:
@@ -180,20 +198,19 @@ def _select(inputs: Inputs, settings: Settings, run: RunContext) -> Selection:
         counts, silent_rows = particles.survey(inputs.source, run)
         if silent_rows:
             warnings.warn(
-                f"{silent_rows} particles have no class posterior (NaN or all zero) and go to remaining.",
+                f"Particles without a class (no posterior, NaN or all zero): {silent_rows}; they go to remaining.",
                 RegroupWarning,
                 stacklevel=2,
             )
         sizes = np.array([counts.get(reference.class_id, 0) for reference in inputs.series.references], np.int64)
-    return select_classes(inputs.series, sizes, settings)
+    without_map = () if inputs.source is None else inputs.source.class_ids
+    return select_classes(inputs.series, sizes, settings, without_map=without_map)
 
 
 def _compare(inputs: Inputs, selection: Selection, settings: Settings, run: RunContext) -> xr.Dataset:
     references = tuple(inputs.series.references[position] for position in selection.kept)
     ssnr = comparing.ssnr_table(inputs.ssnr, references)
     found = comparing.compare_maps(references, selection, settings, run, mask=inputs.mask, ssnr=ssnr)
-    for sentence in found.warnings:
-        warnings.warn(sentence, RegroupWarning, stacklevel=2)
     write_pairs(found.pairs, run.folder / PAIRS)
     write_classes(found.classes, run.folder / CLASSES)
     return found.pairs
@@ -205,6 +222,26 @@ def _copy_comparison(earlier: Path, folder: Path) -> xr.Dataset:
         if (earlier / name).is_dir():
             shutil.copytree(earlier / name, folder / name, dirs_exist_ok=True)
     return pairs
+
+
+def _say_of_hands(pairs: xr.Dataset, groups: xr.Dataset, settings: Settings) -> None:
+    """Report classes of the opposite hand, or that no pair can tell the hand."""
+    if "hand_trust" not in pairs or settings.hand == "off":
+        return
+    opposite = groups["class_id"].values[groups["opposite_hand"].values]
+    if len(opposite):
+        warnings.warn(
+            f"Of the opposite hand to the largest class: class {', '.join(map(str, opposite))}; within a superclass such "
+            "maps are inverted before they are averaged.",
+            RegroupWarning,
+            stacklevel=2,
+        )
+    elif not (pairs["hand_trust"].values > 0).any():
+        warnings.warn(
+            "At the resolution of these maps their hand cannot be told: every class keeps the hand it has.",
+            RegroupWarning,
+            stacklevel=2,
+        )
 
 
 def _count(
@@ -263,7 +300,7 @@ def _version(package: str) -> str:
 
 @contextlib.contextmanager
 def heard_warnings(clock: StageClock) -> Iterator[list[str]]:
-    """Collect the warnings meant for a person, and pass each on as it comes."""
+    """Collect the warnings meant for a person, and pass each on as it comes: Python shows them if nobody listens."""
     heard: list[str] = []
     show = warnings.showwarning
 
@@ -272,6 +309,8 @@ def heard_warnings(clock: StageClock) -> Iterator[list[str]]:
             if str(message) not in heard:
                 heard.append(str(message))
                 clock.say(f"Note: {message}")
+                if clock.listener is silent:
+                    show(message, category, *rest, **more)
         else:
             show(message, category, *rest, **more)
 

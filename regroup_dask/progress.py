@@ -156,9 +156,10 @@ class RichBars:
 
 @contextlib.contextmanager
 def listener_for(console: Any, *, quiet: bool = False) -> Iterator[Listener]:
-    """Choose bars for a terminal, plain lines for anything else, nothing when quiet."""
+    """Choose bars for a terminal, plain lines for anything else, nothing but notes when quiet."""
     if quiet:
-        yield silent
+        lines = PlainLines(console.file)
+        yield lambda event: lines(event) if isinstance(event, Message) else None
     elif console.is_terminal:
         with RichBars(console) as bars:
             yield bars

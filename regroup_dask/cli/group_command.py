@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,7 @@ def command(context: click.Context, earlier: str, output: str | None, **options:
     from regroup_dask import pipeline
     from regroup_dask.cli.summary import show_result
     from regroup_dask.formats.run_folder import check_output
+    from regroup_dask.formats.scratch_folder import scratch_folder
     from regroup_dask.progress import listener_for
     from regroup_dask.steps.inputs import inputs_of_record
     from regroup_dask.tasks.connect import Where, connected
@@ -54,8 +54,8 @@ def command(context: click.Context, earlier: str, output: str | None, **options:
         options["workers"],
         options["slurm"],
     )
-    with tempfile.TemporaryDirectory(prefix="regroup_dask_") as folder:
-        inputs = inputs_of_record(record, settings.class_prefix, Path(folder))
+    with scratch_folder(target) as scratch:
+        inputs = inputs_of_record(record, settings.class_prefix, scratch)
         with (
             connected(where) as client,
             listener_for(Console(stderr=True), quiet=options["quiet"]) as listener,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +88,7 @@ def run_job(
     from regroup_dask import pipeline
     from regroup_dask.cli.summary import show_found, show_result
     from regroup_dask.formats.run_folder import check_output
+    from regroup_dask.formats.scratch_folder import scratch_folder
     from regroup_dask.progress import StageClock, listener_for
     from regroup_dask.settings import Settings
     from regroup_dask.steps.inputs import inputs_of_files, inputs_of_job
@@ -104,9 +104,8 @@ def run_job(
         "class_prefix": settings.class_prefix,
         "voxel_size_angstrom": voxel_size_angstrom,
     }
-    with tempfile.TemporaryDirectory(prefix="regroup_dask_") as folder:
-        scratch = Path(folder)
-        with listener_for(console, quiet=quiet) as listener, pipeline.heard_warnings(StageClock(listener)):
+    with scratch_folder(target) as scratch:
+        with listener_for(console, quiet=quiet) as listener, pipeline.heard_warnings(StageClock(listener)) as heard:
             if job_folder is not None:
                 inputs = inputs_of_job(job_folder, scratch=scratch, **found)
             else:
@@ -125,6 +124,7 @@ def run_job(
                 resume=resume,
                 overwrite=overwrite,
                 command=pipeline.command_line(),
+                heard_before=heard,
             )
     if not quiet:
         show_result(Console(), result)

@@ -53,7 +53,10 @@ def show_result(console: Console, result: Regrouped) -> None:
     for sentence in result.warnings:
         console.print(f"Note: {sentence}", highlight=False, markup=False, soft_wrap=True)
     console.print("[dim]* the class whose frame the superclass has; ' a class of the opposite hand[/dim]")
-    console.print(f"Look at {result.output / 'report.html'}", highlight=False, markup=False, soft_wrap=True)
+    look = result.output / "report.html"
+    console.print(
+        f"Look at {look if look.exists() else result.output}", highlight=False, markup=False, soft_wrap=True
+    )
 
 
 def _member(entry: dict, reference: int) -> str:

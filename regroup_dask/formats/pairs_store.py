@@ -25,6 +25,8 @@ DESCRIPTIONS = {
     "noise_variance": ("squared relative random error of the noise power, shell by shell", "1"),
     "decorrelation": ("loss of correlation that no noise estimate shows, shell by shell", "1"),
     "scale_error": ("relative error of the noise power common to all shells of a map", "1"),
+    "correlation_other_hand": ("best correlation of the hand that was not taken", "1"),
+    "hand_trust": ("how surely the hand of the pair is told, in standard deviations; 0 where it cannot be told", "1"),
     "confidence": ("how far the best pose stands above the next different one", "1"),
 }
 
@@ -59,7 +61,7 @@ def pairs_dataset(
         Plain values that describe the comparison.
     """
     extra = {"rotation_quaternion": ("quaternion",), "shift_angstrom": ("axis",), "fsc": ("shell",)}
-    data = {}
+    data: dict[str, tuple[object, np.ndarray, dict[str, str]]] = {}
     for name, values in variables.items():
         text, units = DESCRIPTIONS[name]
         dims = ("class_i", "class_j", *extra.get(name, ()))

@@ -170,6 +170,16 @@ class ParticleSource:
         """
         raise NotImplementedError
 
+    def class_counts(self, fragment: Any) -> np.ndarray | None:
+        """Rows of a fragment per class, where opening the files has told them already.
+
+        Returns
+        -------
+        i64[n_classes + 1] or None
+            In the order of `class_ids`; the last is of rows without a class.
+        """
+        return None
+
     def particle_poses(
         self, table: pa.Table, class_index: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray] | None:

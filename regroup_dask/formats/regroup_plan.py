@@ -94,9 +94,10 @@ class RegroupPlan:
 
     def moves(self, class_index: np.ndarray) -> np.ndarray:
         """Tell for each row whether its class moves at all: rows that do not keep their bits. bool[...]."""
-        rotation, shift, mirrored = self.class_pose_arrays(class_index)
+        classes = np.arange(-1, len(self.class_ids))
+        rotation, shift, mirrored = self.class_pose_arrays(classes)
         still = (rotation == np.eye(3)).all(axis=(-2, -1)) & (shift == 0).all(axis=-1) & ~mirrored
-        return ~still if self.update_poses else np.zeros_like(still)
+        return (~still & self.update_poses)[np.maximum(class_index, -1) + 1]
 
 
 class Assignment(NamedTuple):

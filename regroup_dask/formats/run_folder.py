@@ -14,6 +14,8 @@ import errno
 import fcntl
 import hashlib
 import json
+import math
+import numbers
 import os
 import shutil
 from collections.abc import Iterator
@@ -60,11 +62,13 @@ def run_folder(output: Path, *, resume: bool, overwrite: bool, identity: dict[st
         `resume` was asked for and settings or inputs have changed, or the folder cannot be made.
     """
     check_output(output, resume=resume, overwrite=overwrite)
-    partial = partial_folder(output)
+    # Workers have working directories of their own.
+    partial = Path(os.path.abspath(partial_folder(output)))
     if partial.exists() and not resume:
         with _locked(partial):
             shutil.rmtree(partial)
     resumed = partial.exists()
+    above = [folder for folder in partial.parents if not folder.exists()]
     try:
         partial.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -86,6 +90,9 @@ def run_folder(output: Path, *, resume: bool, overwrite: bool, identity: dict[st
             # Nothing of a run whose input was wrong is worth keeping.
             if not resumed:
                 shutil.rmtree(partial, ignore_errors=True)
+                for made in above:
+                    with contextlib.suppress(OSError):
+                        made.rmdir()
             raise
         _give_final_name(partial, output)
 
@@ -151,6 +158,8 @@ def check_output(output: Path, *, resume: bool, overwrite: bool) -> None:
     """Refuse an output folder that exists, or an interrupted run, unless told what to do with it."""
     if resume and overwrite:
         raise InputError("Give --resume or --overwrite, not both.")
+    if not output.name:
+        raise InputError(f"The output folder {str(output)!r} has no name of its own: give the name of a folder to make.")
     partial = partial_folder(output)
     if output.exists() and not overwrite:
         if resume and not partial.exists():
@@ -165,6 +174,11 @@ def check_output(output: Path, *, resume: bool, overwrite: bool) -> None:
         raise OutputExistsError(
             f"The folder {output} was not made by regroup-dask (it has no {RUN_FILE}) and is not overwritten: give "
             "another name."
+        )
+    if partial.exists() and not _is_ours(partial):
+        raise OutputExistsError(
+            f"{partial}, where an unfinished run would lie, was not made by regroup-dask (it has no {RUN_FILE}): move it "
+            "away, or give another name."
         )
     if partial.exists() and not (resume or overwrite):
         raise OutputExistsError(
@@ -220,8 +234,23 @@ def _differences(name: str, kept: Any, now: Any) -> list[str]:
 def write_run(folder: Path, record: dict[str, Any]) -> None:
     """Write run.json in one step."""
     partial = folder / f".{RUN_FILE}.partial"
-    partial.write_text(json.dumps(record, indent=1, sort_keys=False, default=str) + "\n")
+    partial.write_text(json.dumps(_plain(record), indent=1, allow_nan=False) + "\n")
     os.replace(partial, folder / RUN_FILE)
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON knows it: NaN and infinity, which it does not know, become null."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, bool | str):
+        return value
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real):
+        return float(value) if math.isfinite(value) else None
+    return str(value)
 
 
 def read_run(folder: Path) -> dict[str, Any]:

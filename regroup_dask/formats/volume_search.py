@@ -93,12 +93,12 @@ def find_volumes(
         VolumeReference(
             class_id=int(class_id),
             name=str(name),
-            path=item.path,
+            path=_absolute(item.path),
             kind=item.kind,
             index=item.position,
             box=box,
             voxel_size_angstrom=voxel_size,
-            half_map_paths=half_maps_beside(item.path) if item.kind == "mrc" else None,
+            half_map_paths=half_maps_beside(_absolute(item.path)) if item.kind == "mrc" else None,
         )
         for item, class_id, name in zip(found, ids, labels, strict=True)
     ]
@@ -135,7 +135,12 @@ def find_mask(path: str | Path, *, series: VolumeSeries) -> VolumeReference:
             f"the mask {path} has a voxel size of {voxel_size:g} A and the maps have {expected:g} A; "
             "resample it to the maps."
         )
-    return VolumeReference(-1, "mask", path, "mrc", 0, series.box, expected)
+    return VolumeReference(-1, "mask", _absolute(path), "mrc", 0, series.box, expected)
+
+
+def _absolute(path: str) -> str:
+    """Workers have working directories of their own."""
+    return path if "://" in path else os.path.abspath(path)
 
 
 def check_voxel_size(voxel_size_angstrom: float) -> None:

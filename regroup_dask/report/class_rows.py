@@ -10,6 +10,7 @@ from scipy.spatial.transform import Rotation
 
 from regroup_dask.report.colours import superclass_colour
 from regroup_dask.report.output_contents import OutputContents
+from regroup_dask.science.rotations import quaternion_to_matrix, rotation_angle_degrees
 
 CONTRADICTION_DEGREES = 10.0
 
@@ -90,9 +91,7 @@ def alignment_confidence(pairs: xr.Dataset | None, groups: xr.Dataset, class_id:
         return None
     labels = dict(zip(groups["class_id"].values.tolist(), groups["superclass"].values.tolist(), strict=True))
     others = [
-        other
-        for other in pairs["class_j"].values.tolist()
-        if other != class_id and labels.get(other) == labels.get(class_id)
+        other for other in pairs["class_j"].values.tolist() if other != class_id and labels.get(other) == labels.get(class_id)
     ]
     if not others or class_id not in pairs["class_i"].values:
         return None
@@ -111,20 +110,18 @@ def contradicting_pairs(pairs: xr.Dataset | None, groups: xr.Dataset) -> list[di
     """
     if pairs is None or "rotation_quaternion" not in pairs or not pairs.attrs.get("align", 1):
         return []
-    found = []
-    labels, class_ids = groups["superclass"].values, groups["class_id"].values
-    into_frame = Rotation.from_quat(groups["rotation_quaternion"].values.reshape(-1, 4))
-    hands = groups["mirrored"].values
-    for first in range(len(class_ids)):
-        for second in range(first + 1, len(class_ids)):
-            if labels[first] != labels[second] or labels[first] < 0:
-                continue
-            pair = pairs.sel(class_i=class_ids[first], class_j=class_ids[second])
-            expected = into_frame[first].inv() * into_frame[second]
-            measured = Rotation.from_quat(pair["rotation_quaternion"].values)
-            degrees = float(np.degrees((expected.inv() * measured).magnitude()))
-            if bool(pair["mirrored"]) != bool(hands[first] ^ hands[second]):
-                degrees = 180.0
-            if degrees > CONTRADICTION_DEGREES:
-                found.append({"first": int(class_ids[first]), "second": int(class_ids[second]), "degrees": degrees})
+    known = np.isin(groups["class_id"].values, pairs["class_i"].values) & (groups["superclass"].values >= 0)
+    grouped = groups.isel(class_id=known)
+    class_ids, labels = grouped["class_id"].values, grouped["superclass"].values
+    chosen = pairs.sel(class_i=class_ids, class_j=class_ids)
+    frames = quaternion_to_matrix(grouped["rotation_quaternion"].values)
+    expected = np.einsum("iba,jbc->ijac", frames, frames)
+    degrees = rotation_angle_degrees(quaternion_to_matrix(chosen["rotation_quaternion"].values), expected)
+    hands = grouped["mirrored"].values
+    degrees = np.where(chosen["mirrored"].values == (hands[:, None] ^ hands[None, :]), degrees, 180.0)
+    compared = np.isfinite(chosen["correlation"].values) & (labels[:, None] == labels[None, :])
+    found = [
+        {"first": int(class_ids[first]), "second": int(class_ids[second]), "degrees": float(degrees[first, second])}
+        for first, second in np.argwhere(np.triu(compared & (degrees > CONTRADICTION_DEGREES), 1))
+    ]
     return sorted(found, key=lambda entry: (-entry["degrees"], entry["first"], entry["second"]))

@@ -147,9 +147,7 @@ def plot_flow(flow: xr.Dataset | xr.DataArray, *, rule: str = "particles") -> Fi
             colour = "0.35" if at == 0.0 else superclass_colour(bar.identity)
             axes.add_patch(Rectangle((at, bar.begin), 0.02, bar.end - bar.begin, color=colour))
             text = class_words(bar.identity) if at == 0.0 else destination_words(bar.identity)
-            axes.text(
-                aside, (bar.begin + bar.end) / 2, f"{text}  {bar.particles:,.0f}", ha=alignment, va="center", fontsize=8
-            )
+            axes.text(aside, (bar.begin + bar.end) / 2, f"{text}  {bar.particles:,.0f}", ha=alignment, va="center", fontsize=8)
     return figure
 
 

@@ -19,6 +19,7 @@ SETTING_WORDS = {
     "hand": ("Opposite hand", ""),
     "frame": ("Frame", ""),
     "similarity": ("Measure grouped by", ""),
+    "pairs": ("Pairs of classes compared", ""),
     "seed": ("Seed", ""),
 }
 
@@ -80,10 +81,7 @@ def stage_rows(record: dict[str, Any]) -> list[dict[str, Any]]:
     """Seconds of every stage, and their share of the longest."""
     seconds = {str(name): float(value) for name, value in (record.get("seconds") or {}).items()}
     longest = max(seconds.values(), default=0.0)
-    return [
-        {"stage": name, "seconds": value, "share": value / longest if longest else 0.0}
-        for name, value in seconds.items()
-    ]
+    return [{"stage": name, "seconds": value, "share": value / longest if longest else 0.0} for name, value in seconds.items()]
 
 
 def found_lines(record: dict[str, Any]) -> list[str]:

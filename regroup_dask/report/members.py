@@ -50,9 +50,7 @@ def member_images(members: AlignedMembers) -> tuple[MemberImages, ...]:
         if index and np.isfinite(members.limit[index - 1]):
             differences = _differences(members.deviation[index - 1][crop], members.limit[index - 1], base)
         images.append(
-            MemberImages(
-                _scaled(_slices(volume), slice_range), _scaled(_project(volume), projection_range), differences
-            )
+            MemberImages(_scaled(_slices(volume), slice_range), _scaled(_project(volume), projection_range), differences)
         )
     return tuple(images)
 
@@ -106,9 +104,7 @@ def _differences(deviation: NDArray[np.float32], limit: float, base: NDArray[np.
     return (grey * (1 - strength) + colour * strength).astype(np.float32)
 
 
-def fsc_of_members(
-    pairs: xr.Dataset | None, members: AlignedMembers
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def fsc_of_members(pairs: xr.Dataset | None, members: AlignedMembers) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """FSC between the members: what the comparison of pairs kept, else that of the moved maps.
 
     Returns
@@ -128,9 +124,7 @@ def fsc_of_members(
     return np.arange(fsc.shape[-1]) / extent, fsc
 
 
-def plot_fsc(
-    frequency: NDArray[np.float64], fsc: NDArray[np.float64], *, superclass: int = 0, ink: str = "black"
-) -> Figure:
+def plot_fsc(frequency: NDArray[np.float64], fsc: NDArray[np.float64], *, superclass: int = 0, ink: str = "black") -> Figure:
     """Plot the FSC of every pair of members of a superclass, and their median.
 
     Parameters

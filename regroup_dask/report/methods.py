@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
+
+LARGEST_FOR_MODELS = 120
+"""Beyond as many classes `regroup_dask.science.clustering` goes by linkage alone."""
 
 REFERENCES = {
     "crowther": "Crowther, R. A. (1972). The fast rotation function. In: The Molecular Replacement Method (ed. "
     "Rossmann, M. G.), 173–178. Gordon and Breach.",
+    "holland": "Holland, P. W., Laskey, K. B. & Leinhardt, S. (1983). Stochastic blockmodels: first steps. Soc. Netw. 5, "
+    "109–137.",
+    "hubert": "Hubert, L. & Arabie, P. (1985). Comparing partitions. J. Classif. 2, 193–218.",
+    "kazhdan": "Kazhdan, M., Funkhouser, T. & Rusinkiewicz, S. (2003). Rotation invariant spherical harmonic representation "
+    "of 3D shape descriptors. Symposium on Geometry Processing, 156–164.",
     "kovacs": "Kovacs, J. A. & Wriggers, W. (2002). Fast rotational matching. Acta Crystallogr. D 58, 1282–1286.",
     "luxburg": "von Luxburg, U. (2007). A tutorial on spectral clustering. Stat. Comput. 17, 395–416.",
     "ng": "Ng, A. Y., Jordan, M. I. & Weiss, Y. (2002). On spectral clustering: analysis and an algorithm. Adv. Neural "
@@ -22,7 +31,9 @@ REFERENCES = {
 }
 
 
-def methods_paragraph(record: dict[str, Any], pair_attributes: dict[str, Any]) -> tuple[str, list[str]]:
+def methods_paragraph(
+    record: dict[str, Any], pair_attributes: dict[str, Any], pair_variables: Collection[str] = ()
+) -> tuple[str, list[str]]:
     """Describe what a run did.
 
     Parameters
@@ -31,6 +42,8 @@ def methods_paragraph(record: dict[str, Any], pair_attributes: dict[str, Any]) -
         run.json.
     pair_attributes
         Attributes of pairs.zarr.
+    pair_variables
+        Names of what pairs.zarr holds.
 
     Returns
     -------
@@ -43,7 +56,7 @@ def methods_paragraph(record: dict[str, Any], pair_attributes: dict[str, Any]) -
         _input_sentence(record, pair_attributes, cited),
         _map_sentence(settings, pair_attributes),
         *_comparison_sentences(settings, pair_attributes, cited),
-        *_grouping_sentences(record, settings, cited),
+        *_grouping_sentences(record, settings, cited, pair_variables),
         *_output_sentences(record, settings),
     ]
     text = " ".join(sentence for sentence in sentences if sentence)
@@ -100,14 +113,21 @@ def _map_sentence(settings: dict[str, Any], pair_attributes: dict[str, Any]) -> 
 
 def _comparison_sentences(settings: dict[str, Any], pair_attributes: dict[str, Any], cited: set[str]) -> list[str]:
     sentences = []
+    if settings.get("pairs", "all") != "all":
+        cited.add("kazhdan")
+        sentences.append(
+            "Each map was compared with those nearest to it by rotation-invariant descriptors (Kazhdan et al., 2003)."
+        )
     if settings.get("align"):
         cited.update(("crowther", "kovacs", "singer"))
+        pairs = "Every pair of maps" if settings.get("pairs", "all") == "all" else "Every such pair"
         hand = ", in both hands," if settings.get("hand") == "detect" else ""
         sentences.append(
-            f"Every pair of maps was aligned{hand} over all rotations, by correlation of their expansions in spherical "
+            f"{pairs} was aligned{hand} over all rotations, by correlation of their expansions in spherical "
             "harmonics on the rotation group (Crowther, 1972; Kovacs & Wriggers, 2002), and over shifts of up to "
             f"{settings.get('maximum_shift_angstrom', 0):g} Å; the best poses were refined in Fourier space. Relative "
-            "orientations were then made consistent over all pairs (Singer & Shkolnisky, 2011)."
+            "orientations were made consistent over all pairs (Singer & Shkolnisky, 2011), and pairs that the others "
+            "contradicted were aligned again."
         )
     else:
         sentences.append("Maps were compared in the orientation they came in.")
@@ -123,20 +143,48 @@ def _comparison_sentences(settings: dict[str, Any], pair_attributes: dict[str, A
     return sentences
 
 
-def _grouping_sentences(record: dict[str, Any], settings: dict[str, Any], cited: set[str]) -> list[str]:
-    cited.update(("luxburg", "ng"))
+def _grouping_sentences(
+    record: dict[str, Any], settings: dict[str, Any], cited: set[str], pair_variables: Collection[str]
+) -> list[str]:
     count = record.get("n_superclasses")
-    chosen = "; their number was chosen by the program" if settings.get("n_superclasses") == "auto" else ""
-    return [
-        f"Classes were grouped into {count} superclasses by spectral clustering of the similarities (Ng et al., 2002; "
-        f"von Luxburg, 2007){chosen}."
-    ]
+    superclasses = "one superclass" if count == 1 else f"{count} superclasses"
+    if settings.get("similarity", "structure") != "structure" or "distance" not in pair_variables:
+        cited.update(("luxburg", "ng"))
+        sentences = [
+            f"Classes were grouped into {superclasses} by spectral clustering of the similarities (Ng et al., 2002; von "
+            "Luxburg, 2007)."
+        ]
+    elif (record.get("n_classes_kept") or 0) > LARGEST_FOR_MODELS:
+        sentences = [
+            f"Classes were grouped into {superclasses} by average linkage of 1 − similarity, each weighted by the inverse of "
+            "its variance."
+        ]
+    else:
+        cited.update(("holland", "hubert"))
+        models = "a block model of them (Holland et al., 1983)"
+        if "fsc" in pair_variables and "signal_fraction" in pair_variables:
+            models += " and a Gaussian model of the Fourier shell correlations"
+        sentences = [
+            f"Classes were grouped into {superclasses} by average linkage of 1 − similarity, each weighted by the inverse of "
+            f"its variance, and by {models}; of these groupings the one that agreed best with all of them was taken "
+            "(adjusted Rand index; Hubert & Arabie, 1985)."
+        ]
+    if settings.get("n_superclasses") == "auto":
+        cited.add("luxburg")
+        sentences.append(
+            "Their number was chosen as that of the largest gap between distances within and between superclasses (von "
+            "Luxburg, 2007), weighted by the stability of the grouping when noise is added."
+        )
+    return sentences
 
 
 def _output_sentences(record: dict[str, Any], settings: dict[str, Any]) -> list[str]:
     frame = "the largest class of all" if settings.get("frame") == "common" else "the largest class of each superclass"
     moved = f", moved into the frame of {frame} by cubic spline interpolation," if settings.get("align") else ""
-    sentences = [f"The map of a superclass is the mean of its class maps{moved} in real space."]
+    sentences = []
+    if settings.get("align") and any("olish" in str(stage) for stage in record.get("seconds") or {}):
+        sentences.append("The pose of each class in its superclass was refined against the average of the other classes.")
+    sentences += [f"The map of a superclass is the mean of its class maps{moved} in real space."]
     if record.get("n_particles") is not None:
         rule = (
             "the superclass with the largest summed class posterior"

@@ -14,7 +14,8 @@ import xarray as xr
 from regroup_dask.report import answer, class_rows, how_made, page_figures
 from regroup_dask.report.aligned_members import align_members, move_classes
 from regroup_dask.report.colours import superclass_colour
-from regroup_dask.report.inline_svg import INK, inline_svg
+from regroup_dask.report.common_frame import in_one_frame
+from regroup_dask.report.inline_svg import ACCENT, INK, inline_svg
 from regroup_dask.report.members import fsc_of_members, member_images, plot_fsc
 from regroup_dask.report.methods import methods_paragraph
 from regroup_dask.report.output_contents import OutputContents, read_flow, read_output
@@ -22,7 +23,6 @@ from regroup_dask.report.pictures import data_uri, grey_png, rgb_png, shaded_png
 from regroup_dask.report.stability import count_curves, neighbour_groupings, plot_stability
 from regroup_dask.report.superclass_views import (
     draw_superclasses,
-    in_one_frame,
     scale_bar,
     superclass_maps,
 )
@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 PAGE = "report.html"
 FEW_SUPERCLASSES = 12
+MOST_PICTURED = 120
 
 
 def write_page(folder: Path) -> Path:
@@ -97,10 +98,18 @@ def _signed(values: list[float], decimals: int = 1) -> str:
 def page_contents(contents: OutputContents) -> dict[str, Any]:
     """Everything the template shows."""
     count = len(contents.superclasses)
-    flow = read_flow(contents.folder, contents.classes, count)
-    moved = None if contents.class_maps is None else move_classes(contents.class_maps, contents.groups)
+    flow = read_flow(
+        contents.folder,
+        contents.classes,
+        count,
+        without_map=contents.record.get("settings", {}).get("exclude_classes") or (),
+    )
+    pictured = _pictured(contents.groups)
+    moved = None if contents.class_maps is None else move_classes(contents.class_maps, pictured)
     paragraph, references = methods_paragraph(
-        contents.record, {} if contents.pairs is None else dict(contents.pairs.attrs)
+        contents.record,
+        {} if contents.pairs is None else dict(contents.pairs.attrs),
+        () if contents.pairs is None else [str(name) for name in contents.pairs.data_vars],
     )
     return {
         "headline": answer.headline(contents),
@@ -114,7 +123,7 @@ def page_contents(contents: OutputContents) -> dict[str, Any]:
         "rules_differ": contents.record.get("n_particles_rules_differ"),
         "posteriors": contents.record.get("settings", {}).get("posteriors", "argmax"),
         "choice": _choice(contents),
-        "members": _members(contents, moved),
+        "members": _members(contents, moved, pictured),
         "rows": class_rows.class_rows(contents),
         "contradictions": class_rows.contradicting_pairs(contents.pairs, contents.groups),
         "aligned": bool(contents.record.get("settings", {}).get("align")),
@@ -183,10 +192,16 @@ def _choice(contents: OutputContents) -> dict[str, Any]:
     chosen = len(contents.superclasses)
     measure = "correlation" if settings.get("similarity") == "correlation" else "similarity"
     curves = count_curves(contents.pairs, contents.record.get("grouping") or {}, measure=measure)
-    figure = None
-    if curves is not None and curves.sizes["n_superclasses"] > 1:
-        words = f"Curves against the number of superclasses; {chosen} is marked."
-        figure = inline_svg(plot_stability(curves, chosen, ink=INK), label=words, salt="choice")
+    shown = [] if curves is None else [str(name) for name in curves.data_vars if int(curves[name].count()) > 1]
+    figures = [
+        inline_svg(
+            plot_stability(curves[[name]], chosen, ink=INK, accent=ACCENT),
+            label=f"{name} against the number of superclasses; {chosen} is marked",
+            salt=name,
+        )
+        for name in shown
+        if curves is not None
+    ]
     neighbours = [] if contents.pairs is None else neighbour_groupings(contents.pairs, contents.groups, settings)
     table = []
     if curves is not None:
@@ -196,15 +211,29 @@ def _choice(contents: OutputContents) -> dict[str, Any]:
     return {
         "chosen": chosen,
         "automatic": settings.get("n_superclasses") == "auto",
-        "figure": figure,
+        "figures": figures,
         "names": [] if curves is None else [str(name) for name in curves.data_vars],
-        "shown": [] if curves is None else [str(name) for name in curves.data_vars if curves[name].count() > 1],
+        "shown": shown,
         "table": table,
         "neighbours": neighbours,
     }
 
 
-def _members(contents: OutputContents, moved: xr.DataArray | None) -> list[dict[str, Any]]:
+def _pictured(groups: xr.Dataset) -> xr.Dataset:
+    """The classes whose pictures the page shows: all, or of many the largest of each superclass."""
+    labels = groups["superclass"].values
+    if len(labels) <= MOST_PICTURED:
+        return groups
+    each = max(2, MOST_PICTURED // int(groups.sizes["superclass_id"]))
+    sizes = groups["n_particles"].values if "n_particles" in groups.coords else np.zeros(len(labels))
+    chosen: list[int] = []
+    for superclass in np.unique(labels):
+        members = np.flatnonzero(labels == superclass)
+        chosen.extend(members[np.argsort(-sizes[members], kind="stable")][:each].tolist())
+    return groups.isel(class_id=sorted(chosen))
+
+
+def _members(contents: OutputContents, moved: xr.DataArray | None, pictured: xr.Dataset) -> list[dict[str, Any]]:
     by_id = {row["class_id"]: row for row in contents.classes}
     sections = []
     for row in contents.superclasses:
@@ -219,7 +248,7 @@ def _members(contents: OutputContents, moved: xr.DataArray | None) -> list[dict[
             "fsc": None,
         }
         if moved is not None:
-            aligned = align_members(moved, contents.groups, superclass, statistics=contents.class_maps)
+            aligned = align_members(moved, pictured, superclass, statistics=contents.class_maps)
             pictures = member_images(aligned)
             entry["average"] = _strip_uris(pictures[0])
             shares = aligned.significant_share
@@ -233,7 +262,8 @@ def _members(contents: OutputContents, moved: xr.DataArray | None) -> list[dict[
                 entry["fsc"] = inline_svg(figure, label=words, salt=f"fsc{superclass}")
         else:
             strips, share_of = {}, {}
-            order = [class_id for class_id, value in by_id.items() if value["superclass"] == superclass]
+            order = pictured["class_id"].values[pictured["superclass"].values == superclass].tolist()
+        entry["not_shown"] = row["n_classes"] - len(order)
         for class_id in order:
             member = by_id[class_id]
             entry["members"].append(

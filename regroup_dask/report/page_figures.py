@@ -124,10 +124,7 @@ def _tree_paths(brackets: tuple[Any, ...], cell: float) -> list[dict[str, str]]:
     paths = []
     for bracket in brackets:
         left, right = (bracket.left + 0.5) * cell, (bracket.right + 0.5) * cell
-        path = (
-            f"M{left:.1f} {up(bracket.left_height):.1f}V{up(bracket.height):.1f}"
-            f"H{right:.1f}V{up(bracket.right_height):.1f}"
-        )
+        path = f"M{left:.1f} {up(bracket.left_height):.1f}V{up(bracket.height):.1f}H{right:.1f}V{up(bracket.right_height):.1f}"
         colour = "currentColor" if bracket.superclass < 0 else superclass_colour(bracket.superclass)
         paths.append({"path": path, "colour": colour})
     return paths

@@ -23,12 +23,11 @@ CURVE_NAMES = {
     "eigengap": ("eigengap_curve", "eigengap"),
     "separation": ("separation_curve", "separation"),
 }
+SAME = "the grouping stays as it is"
 CANDIDATES = ("candidate_superclasses", "candidates", "n_superclasses_tried")
 
 
-def count_curves(
-    pairs: xr.Dataset | None, recorded: dict[str, Any], *, measure: str = "similarity"
-) -> xr.Dataset | None:
+def count_curves(pairs: xr.Dataset | None, recorded: dict[str, Any], *, measure: str = "similarity") -> xr.Dataset | None:
     """What is known of every number of superclasses.
 
     Parameters
@@ -126,16 +125,14 @@ def describe_change(groups: xr.Dataset, other: xr.Dataset) -> list[str]:
     sentences = []
     for superclass, parts in sorted(pieces.items()):
         if len(parts) > 1:
-            words = " | ".join(
-                _listed(members) for members in sorted(parts.values(), key=lambda part: (-len(part), part))
-            )
+            words = " | ".join(_listed(members) for members in sorted(parts.values(), key=lambda part: (-len(part), part)))
             sentences.append(f"superclass {superclass} is split: classes {words}")
     for sources in sorted(targets.values(), key=sorted):
         if len(sources) > 1 and all(len(pieces[source]) == 1 for source in sources):
             sentences.append("superclasses " + _listed(sorted(sources), last=" and ") + " become one")
         elif len(sources) > 1:
             sentences.append("parts of superclasses " + _listed(sorted(sources), last=" and ") + " come together")
-    return sentences or ["the grouping stays as it is"]
+    return sentences or [SAME]
 
 
 def _listed(values: list[int], last: str = ", ") -> str:
@@ -165,21 +162,19 @@ def plot_stability(curves: xr.Dataset, chosen: int, *, ink: str = "black", accen
     titles = {
         "stability": "stability of the grouping",
         "eigengap": "eigengap",
-        "separation": "separation of the closest two (σ)",
+        "separation": "separation (log ratio of distances)",
     }
     names = [name for name in titles if name in curves and np.isfinite(curves[name]).sum() > 1]
     figure = Figure(figsize=(3.6 * max(len(names), 1), 2.6), layout="constrained")
     for axes, name in zip(np.ravel(figure.subplots(1, max(len(names), 1))), names, strict=False):
-        line = curves[name].dropna("n_superclasses")
+        line = curves[name].where(np.isfinite(curves[name])).dropna("n_superclasses")
         counts = line["n_superclasses"].values
         axes.axvline(chosen, color=ink, linewidth=0.8, linestyle=(0, (4, 3)), alpha=0.7)
         axes.plot(counts, line.values, color=accent, linewidth=1.6, marker="o", markersize=4)
         if chosen in counts:
             axes.plot([chosen], [float(line.sel(n_superclasses=chosen))], "o", color=accent, markersize=9)
         _set_height(axes, name, line.values)
-        axes.set_title(
-            titles[name] + (", log scale" if axes.get_yscale() == "log" else ""), fontsize=10, color=ink, loc="left"
-        )
+        axes.set_title(titles[name] + (", log scale" if axes.get_yscale() == "log" else ""), fontsize=10, color=ink, loc="left")
         axes.set_xlabel(f"superclasses K (chosen: {chosen})")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.spines[["top", "right"]].set_visible(False)

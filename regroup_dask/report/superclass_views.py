@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
 from regroup_dask.report.colours import superclass_colour
 from regroup_dask.report.pictures import shades_of
@@ -21,7 +20,6 @@ from regroup_dask.report.surface import (
     surface_view,
     without_dust,
 )
-from regroup_dask.science.average import move_map
 from regroup_dask.science.fourier import fourier_crop
 
 if TYPE_CHECKING:
@@ -57,9 +55,7 @@ class DrawnSuperclasses(NamedTuple):
     width_angstrom: float
 
 
-def superclass_maps(
-    volumes: xr.Dataset | None, moved_classes: xr.DataArray | None, groups: xr.Dataset
-) -> xr.DataArray | None:
+def superclass_maps(volumes: xr.Dataset | None, moved_classes: xr.DataArray | None, groups: xr.Dataset) -> xr.DataArray | None:
     """Small maps of the superclasses, for drawing.
 
     Parameters
@@ -101,58 +97,6 @@ def superclass_maps(
 
 def _reduced(volume: NDArray[np.float32], box: int) -> NDArray[np.float32]:
     return volume if volume.shape[0] == box else fourier_crop(np.asarray(volume, np.float32), box)
-
-
-def in_one_frame(maps: xr.DataArray, pairs: xr.Dataset | None, groups: xr.Dataset) -> tuple[xr.DataArray, bool]:
-    """Turn every superclass onto superclass 0, by the pose of its reference class, so that views compare.
-
-    Parameters
-    ----------
-    maps
-        (superclass, z, y, x), each in the frame of its reference class.
-    pairs
-        Poses of the pairs of classes, or None.
-    groups
-        As of `regroup_dask.group`.
-
-    Returns
-    -------
-    xarray.DataArray, bool
-        The maps, and whether any was turned.
-    """
-    references = groups["reference_class"].values
-    if pairs is None or "rotation_quaternion" not in pairs or not pairs.attrs.get("align", 1) or len(references) < 2:
-        return maps, False
-    if not bool(_poses_at_rest(groups, references)):
-        return maps, False
-    voxel_size = float(maps.attrs["voxel_size_angstrom"])
-    turned = maps.copy(deep=True)
-    moved_any = False
-    for superclass in range(1, maps.sizes["superclass"]):
-        pose = pairs.sel(class_i=int(references[0]), class_j=int(references[superclass]))
-        rotation = Rotation.from_quat(pose["rotation_quaternion"].values).as_matrix()
-        shift = pose["shift_angstrom"].values / voxel_size
-        mirrored = bool(pose["mirrored"])
-        if np.allclose(rotation, np.eye(3)) and not shift.any() and not mirrored:
-            continue
-        turned[superclass] = move_map(
-            np.ascontiguousarray(maps[superclass].values, np.float32),
-            rotation=rotation,
-            shift_voxel=shift,
-            mirrored=mirrored,
-        )
-        moved_any = True
-    return turned, moved_any
-
-
-def _poses_at_rest(groups: xr.Dataset, references: NDArray[np.int64]) -> bool:
-    """Whether each reference class lies in its own frame; with one frame for all they need no turning."""
-    poses = groups.sel(class_id=references)
-    return bool(
-        np.allclose(poses["rotation_quaternion"], [0, 0, 0, 1])
-        and np.allclose(poses["shift_angstrom"], 0)
-        and not poses["mirrored"].any()
-    )
 
 
 def draw_superclasses(maps: xr.DataArray, *, pixels: int = 320) -> DrawnSuperclasses:

@@ -184,9 +184,7 @@ def _shade(stack: NDArray[np.float32], threshold: float, scale: float, half_widt
     return View(np.clip(shade, 0, 1), _coverage(stack, hit, threshold))
 
 
-def _hollows(
-    depth: NDArray[np.float32], hit: NDArray[np.bool_], scale: float, half_width: float
-) -> NDArray[np.float32]:
+def _hollows(depth: NDArray[np.float32], hit: NDArray[np.bool_], scale: float, half_width: float) -> NDArray[np.float32]:
     """Darken what lies behind its surroundings, and what is far away: 0..1."""
     nearest, furthest = depth[hit].min(), depth[hit].max()
     filled = np.where(hit, depth, furthest)
@@ -203,6 +201,6 @@ def _coverage(stack: NDArray[np.float32], hit: NDArray[np.bool_], threshold: flo
     largest = stack.max(axis=0)
     slope = np.hypot(*np.gradient(largest))
     inside = np.clip(0.5 + (largest - threshold) / np.maximum(slope, 1e-12), 0, 1)
-    return np.where(
-        ndimage.binary_erosion(hit, iterations=2), 1.0, np.where(hit, np.maximum(inside, 0.34), 0.0)
-    ).astype(np.float32)
+    return np.where(ndimage.binary_erosion(hit, iterations=2), 1.0, np.where(hit, np.maximum(inside, 0.34), 0.0)).astype(
+        np.float32
+    )

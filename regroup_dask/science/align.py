@@ -12,14 +12,10 @@ from __future__ import annotations
 import numpy as np
 
 from regroup_dask.science.alignment_plan import AlignmentPlan, plan_alignment
+from regroup_dask.science.pair_problem import PairProblem, pair_problem, refine_candidates
 from regroup_dask.science.pair_result import PairAlignment
-from regroup_dask.science.pair_search import (
-    CandidatePoses,
-    PairProblem,
-    pair_problem,
-    refine_candidates,
-    search_pair,
-)
+from regroup_dask.science.pair_search import search_pair
+from regroup_dask.science.poses import CandidatePoses
 from regroup_dask.science.prepared_map import PreparedMap, prepare_map, prepared_shapes
 from regroup_dask.science.shell_statistics import cross_power_at
 

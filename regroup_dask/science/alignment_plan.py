@@ -141,7 +141,7 @@ def plan_alignment(
         coarse_degree=9,
         coarse_shells=coarse_shells,
         amplitude_degree=18,
-        amplitude_shells=int(round((amplitude_last - 1.5) / 0.5)) + 1,
+        amplitude_shells=round((amplitude_last - 1.5) / 0.5) + 1,
         bank_spacing=0.15 * particle_box,
         bank_radius=0.2 * particle_box,
         coarse_candidates=20,

@@ -184,7 +184,7 @@ def agglomerate(edges: Edges, n_clusters: int, *, caution: float = 0.0) -> NDArr
 
 
 def agglomeration(edges: Edges, *, caution: float = 0.0) -> Merges:
-    """Unite the two superclasses of least weighted mean distance (plus ``caution`` sigmas), until one is left.
+    """Unite the two superclasses of least mean distance (plus ``caution`` sigmas), until one is left.
 
     Average linkage with each distance weighted by its inverse variance: as distances are unbiased, their mean
     is the squared difference of the two mean structures, whatever the noise of the members.

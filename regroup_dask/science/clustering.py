@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from regroup_dask.science.block_model import Edges, agglomerate, merge_path
 from regroup_dask.science.shell_model import ShellComparison, fit_shell_model, search_shell_model
 
-_LARGEST_FOR_MODELS = 120
+_LARGEST_FOR_MODELS = 60
 
 
 def canonical_labels(labels: NDArray[np.integer]) -> NDArray[np.int64]:
@@ -74,7 +74,7 @@ def cluster(
 
 
 def _most_agreed(answers: list[NDArray[np.int64]]) -> NDArray[np.int64]:
-    """The partition of largest mean adjusted Rand index (Hubert and Arabie 1985) to all; the first of equals."""
+    """The partition of largest mean adjusted Rand index (Hubert and Arabie 1985) to all."""
     from sklearn.metrics import adjusted_rand_score
 
     agreement = [np.mean([adjusted_rand_score(one, other) for other in answers]) for one in answers]

@@ -5,6 +5,9 @@ from numpy.typing import NDArray
 
 from regroup_dask.science.reliability import Reliability
 
+# Above so many maps the normal equations are solved by damped Jacobi steps.
+_LARGEST_SOLVED = 300
+
 
 def shared_variance(reliability: Reliability, coefficients: NDArray[np.float64]) -> NDArray[np.float64]:
     """Variance per map and shell of the relative error of ``r``, float64[N, S].
@@ -77,9 +80,17 @@ def share_signal(
         noise = pair_variance(q[use], coefficients, s) + 1e-4
         precision = np.where(np.isfinite(c), weights[np.ix_(use, use)], 0) / noise
         np.fill_diagonal(precision, 0)
-        normal = precision + np.diag(precision.sum(axis=1) + 1 / prior[use, s])
-        inverse = np.linalg.inv(normal)
-        correction[use, s] = inverse @ (precision * excess).sum(axis=1)
-        variance[use, s] = np.diag(inverse)
+        diagonal = precision.sum(axis=1) + 1 / prior[use, s]
+        pull = (precision * excess).sum(axis=1)
+        if len(use) > _LARGEST_SOLVED:
+            for _ in range(10):
+                correction[use, s] += 0.5 * (
+                    (pull - precision @ correction[use, s]) / diagonal - correction[use, s]
+                )
+            variance[use, s] = 1 / diagonal
+        else:
+            inverse = np.linalg.inv(precision + np.diag(diagonal))
+            correction[use, s] = inverse @ pull
+            variance[use, s] = np.diag(inverse)
         cost += float((correction[use, s] ** 2 / prior[use, s]).sum())
     return correction, variance, cost

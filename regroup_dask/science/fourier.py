@@ -84,7 +84,7 @@ def _check_cube(volume: np.ndarray) -> int:
 
 
 def _resize_full_axis(spectrum: np.ndarray, axis: int, old: int, new: int) -> np.ndarray:
-    """Crop or zero-pad one full (two-sided) frequency axis, splitting or joining the Nyquist plane."""
+    """Crop or zero-pad one full (two-sided) frequency axis, sharing out or joining the Nyquist plane."""
     spectrum = np.moveaxis(spectrum, axis, 0)
     kept = min(old, new)
     low = kept // 2  # frequencies -low .. low fit, Nyquist of an even `kept` needs care
@@ -96,8 +96,8 @@ def _resize_full_axis(spectrum: np.ndarray, axis: int, old: int, new: int) -> np
     if kept % 2 == 0 and kept > 1:
         if new == old:
             out[low] = spectrum[low]
-        elif new < old:  # the small box has one Nyquist plane: it holds the mean of both signs
-            out[low] = 0.5 * (spectrum[low] + spectrum[old - low])
+        elif new < old:  # both signs look the same on the small box: they meet in its one Nyquist plane
+            out[low] = spectrum[low] + spectrum[old - low]
         else:  # the large box has two: each gets half
             out[low] = 0.5 * spectrum[low]
             out[new - low] = 0.5 * spectrum[low]
@@ -105,14 +105,14 @@ def _resize_full_axis(spectrum: np.ndarray, axis: int, old: int, new: int) -> np
 
 
 def _resize_half_axis(spectrum: np.ndarray, old: int, new: int) -> np.ndarray:
-    """Crop or zero-pad the one-sided x axis; an old Nyquist plane that becomes two-sided is halved."""
+    """Crop or zero-pad the one-sided x axis; a Nyquist plane is shared out or joined as on the others."""
     kept = min(old, new)
     out = np.zeros((*spectrum.shape[:2], new // 2 + 1), dtype=spectrum.dtype)
     out[..., : kept // 2 + 1] = spectrum[..., : kept // 2 + 1]
     if new > old and old % 2 == 0:
         out[..., old // 2] *= 0.5
-    # new < old with new even: the inverse transform keeps the Hermitian part of the Nyquist plane, the mean
-    # of both
+    if new < old and new % 2 == 0:
+        out[..., new // 2] *= 2.0  # the inverse transform takes the mean of both signs, where their sum belongs
     return out
 
 
@@ -193,10 +193,10 @@ def fourier_resample(
             once = (phase[:, nyquist] @ analysis[nyquist]).real
             matrix = matrix - once + wave
     matrix[(position < sample[0] - 0.5) | (position > sample[-1] + 0.5)] = 0.0
-    matrix = matrix.astype(np.float32)
+    single = matrix.astype(np.float32)
     result = np.asarray(volume, dtype=np.float32)
     for _ in range(3):  # the first axis goes, its new one comes last: after three turns z, y, x again
-        result = np.tensordot(result, matrix, axes=(0, 1))
+        result = np.tensordot(result, single, axes=(0, 1))
     return np.ascontiguousarray(result)
 
 
@@ -232,8 +232,8 @@ def sampled_spectrum(
         np.complex64
     )
     rows = np.asarray(volume, dtype=np.float32).reshape(box * box, box)
-    along_x = (rows @ half.real.T) + 1j * (rows @ half.imag.T)
-    along_x = along_x.astype(np.complex64).reshape(box, box, reach + 1)
+    both_parts = (rows @ half.real.T) + 1j * (rows @ half.imag.T)
+    along_x = both_parts.astype(np.complex64).reshape(box, box, reach + 1)
     along_y = np.matmul(full, along_x)  # (z, ky, kx)
     cube = full @ along_y.reshape(box, -1)
     return cube.reshape(2 * reach + 1, 2 * reach + 1, reach + 1)

@@ -1,7 +1,8 @@
 """Reading an oversampled spectrum at rotated frequencies: the inner loop of everything that moves a map.
 
-Trilinear interpolation; the real-space window that it amounts to was divided out when the spectrum was sampled
-(`fourier.sampled_spectrum`). Indices are unsigned and arrays flat so that no bound or sign is tested per value.
+Trilinear interpolation; the real-space window that it amounts to was divided out when the spectrum was
+sampled (`fourier.sampled_spectrum`). Indices are unsigned and arrays flat so that no bound or sign is tested
+per value.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ class PredictedPair(NamedTuple):
 def complete_pairs(
     rotation: np.ndarray, shift_angstrom: np.ndarray, mirrored: np.ndarray, weight: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Fill the lower triangle with the inverse poses of the upper one, symmetrically weighted, identity on the diagonal.
+    """Fill the lower triangle with the inverse poses of the upper one, and the diagonal with the identity.
 
     Only pairs (i, j) with i < j are read.
     """
@@ -102,9 +102,7 @@ def predicted_pair(frames: Frames, fixed: int, moving: int) -> PredictedPair:
     sign = -1.0 if frames.mirrored[fixed] else 1.0
     rotation = frames.rotation[fixed].T @ frames.rotation[moving]
     shift = sign * frames.rotation[fixed].T @ (frames.shift_angstrom[moving] - frames.shift_angstrom[fixed])
-    return PredictedPair(
-        fixed, moving, rotation, shift, bool(frames.mirrored[fixed]) != bool(frames.mirrored[moving])
-    )
+    return PredictedPair(fixed, moving, rotation, shift, bool(frames.mirrored[fixed]) != bool(frames.mirrored[moving]))
 
 
 def frame_pose(frames: Frames, index: int) -> Pose:
@@ -147,21 +145,29 @@ def cycle_residual_degrees(rotation: np.ndarray, mirrored: np.ndarray, weight: n
 
 
 def _synchronize_hands(mirrored: np.ndarray, weight: np.ndarray, reference: int) -> np.ndarray:
-    """Return which maps are of the other hand than the reference, by the top eigenvector of the signs."""
-    if not mirrored.any():
-        return np.zeros(len(mirrored), dtype=bool)
-    signs = np.where(mirrored, -1.0, 1.0) * weight
-    degree = np.sqrt(np.maximum(weight.sum(axis=1), 1e-300))
-    _, vectors = np.linalg.eigh(signs / degree[:, None] / degree[None, :])
+    """Return which maps are of the other hand than the reference, by the top eigenvector of the signs.
+
+    Maps that no weight connects with the reference keep its hand.
+    """
+    n = len(mirrored)
+    reached = np.zeros(n, dtype=bool)
+    reached[reference] = True
+    for _ in range(n):
+        reached |= (weight[reached] > 0).any(axis=0)
+    signs = np.where(mirrored, -1.0, 1.0) * weight * reached[:, None] * reached[None, :]
+    if not (signs < 0).any():
+        return np.zeros(n, dtype=bool)
+    degree = np.sqrt(np.maximum(np.abs(signs).sum(axis=1), 1e-300))
+    _, vectors = np.linalg.eigh(np.where(reached[:, None] & reached[None, :], signs / np.outer(degree, degree), 0.0))
     top = np.where(vectors[:, -1] < 0, -1.0, 1.0)
-    for _ in range(len(mirrored)):  # settle maps that the eigenvector leaves near zero by majority
+    for _ in range(n):  # settle maps that the eigenvector leaves near zero by majority
         vote = signs @ top
         better = np.where(vote == 0, top, np.sign(vote))
         worst = int(np.argmax(np.where(better != top, np.abs(vote), -1.0)))
         if better[worst] == top[worst]:
             break
         top[worst] = better[worst]
-    return top * top[reference] < 0
+    return np.asarray((top * top[reference] < 0) & reached)
 
 
 def _spectral_rotations(rotation: np.ndarray, weight: np.ndarray) -> np.ndarray:
@@ -179,9 +185,7 @@ def _spectral_rotations(rotation: np.ndarray, weight: np.ndarray) -> np.ndarray:
     return nearest_rotation(blocks.transpose(0, 2, 1))
 
 
-def _polish_rotations(
-    rotations: np.ndarray, rotation: np.ndarray, weight: np.ndarray, *, rounds: int
-) -> np.ndarray:
+def _polish_rotations(rotations: np.ndarray, rotation: np.ndarray, weight: np.ndarray, *, rounds: int) -> np.ndarray:
     """Reweigh and average: each map's rotation becomes the robust mean of what its neighbours say."""
     scale = 8.0
     for step in range(rounds):
@@ -248,6 +252,7 @@ def synchronize(
     weight: np.ndarray,
     *,
     reference: int,
+    hand_weight: np.ndarray | None = None,
 ) -> Frames:
     """Find poses of all maps in one frame that agree best with the relative poses of pairs, wrong ones among them.
 
@@ -263,6 +268,9 @@ def synchronize(
         float64 (N, N), trust in each pair, 0 (or NaN) for pairs that were not compared.
     reference : int
         the map whose pose is exactly the identity.
+    hand_weight : numpy.ndarray, optional
+        float64 (N, N), trust in what each pair says of the hand (`hands.hand_weights`); `weight` by default.
+        Maps of whose hand nothing is known keep the reference's.
 
     Returns
     -------
@@ -284,7 +292,11 @@ def synchronize(
         np.asarray(mirrored, bool),
         weight,
     )
-    other_hand = _synchronize_hands(hand, trust, reference)
+    voice = trust
+    if hand_weight is not None:
+        voice = np.triu(np.nan_to_num(np.asarray(hand_weight, np.float64)), 1)
+        voice = np.where(trust > 0, voice + voice.T, 0.0)
+    other_hand = _synchronize_hands(hand, voice, reference)
     agrees = ~((other_hand[:, None] ^ other_hand[None, :]) ^ hand)
     usable = np.where(agrees, trust, 0.0)
     cycles = cycle_residual_degrees(relative, hand, trust)

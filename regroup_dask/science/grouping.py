@@ -125,7 +125,9 @@ def group_classes(
         part_edges = Edges(edges.distance[part], edges.variance[part], edges.shared_variance[used])
     scored = part_edges if part_edges is not None else _edges_of_similarity(similarity[part])
     merges = agglomeration(scored)
-    resampled = resample(scored, n_resamplings, seed) if len(used) > 1 else []
+    # Agglomeration grows with the cube of N: at most some ten seconds of it.
+    count = int(n_resamplings * min(1.0, (50 / max(len(used), 1)) ** 2))
+    resampled = resample(scored, count, seed) if len(used) > 1 else []
     largest = max(1, min(len(used) - 1, 20))
     chosen, candidates, stable, gap = choose_number(merges, resampled, largest)
     k = chosen if n_superclasses == "auto" else int(n_superclasses)
@@ -141,7 +143,7 @@ def group_classes(
     class_stability = np.zeros(n)
     labels[used], class_stability[used] = found, sure.class_stability
     for i in np.setdiff1d(np.arange(n), used):
-        labels[i] = int(found[int(np.nan_to_num(similarity[i, used], nan=-1.0).argmax())])
+        labels[i] = found[int(np.nan_to_num(similarity[i, used], nan=-1.0).argmax())]
     order = canonical_labels(labels)
     superclass_stability = np.zeros(k)
     superclass_stability[order] = sure.superclass_stability[labels]
@@ -168,8 +170,8 @@ def _junk_reasons(
     """Why a map is junk, or nothing."""
     reason = [""] * n
     if information is not None:
-        for i in np.flatnonzero(np.asarray(information) < _LEAST_INFORMATION):
-            reason[i] = "noise: no shell has signal above the map's own noise"
+        for empty in np.flatnonzero(np.asarray(information) < _LEAST_INFORMATION):
+            reason[empty] = "noise: no shell has signal above the map's own noise"
     if distance is not None and sigma is not None and n > 2:
         surely_apart = np.where(np.isfinite(distance), distance - 2 * sigma, np.nan)
         np.fill_diagonal(surely_apart, np.nan)

@@ -73,6 +73,6 @@ def nearest_pairs(invariants: np.ndarray, weights: np.ndarray, n_nearest: int) -
         distance = squared + squared[i] - 2.0 * flat @ flat[i]
         distance[i] = np.inf
         order = np.argsort(distance, kind="stable")[: n_maps - 1]
-        far: np.ndarray = order[n_nearest :: max(1, (n_maps - 1 - n_nearest) // FAR_PAIRS)] if n_nearest < n_maps - 1 else order[:0]
-        pairs.update((min(i, int(j)), max(i, int(j))) for j in [*order[:n_nearest], *list(far)[:FAR_PAIRS]])
+        far = order[n_nearest :: max(1, (n_maps - 1 - n_nearest) // FAR_PAIRS)][:FAR_PAIRS]
+        pairs.update((min(i, int(j)), max(i, int(j))) for j in [*order[:n_nearest], *far])
     return sorted(pairs)

@@ -80,9 +80,10 @@ def low_pass(volume: np.ndarray, shell: float) -> np.ndarray:
 def estimate_extent(volume: np.ndarray, *, shell: float | None = None) -> MapExtent:
     """Find the particle in a map: its centre of mass and the radius that holds it.
 
-    The map is blurred, the more so the noisier it is; what rises above a fifth of the blurred map's height over the solvent level is the
-    particle, of which pieces with a tenth of the largest one's mass count. Works without a mask and at low signal, because
-    the blurred map keeps the shells where signal is strongest.
+    The map is blurred, the more so the noisier it is; what rises above a fifth of the blurred map's height
+    over the solvent level is the particle, of which pieces with a tenth of the largest one's mass count.
+    Works without a mask and at low signal, because the blurred map keeps the shells where signal is
+    strongest.
 
     Parameters
     ----------

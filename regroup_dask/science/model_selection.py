@@ -8,7 +8,9 @@ from scipy.optimize import linear_sum_assignment
 
 from regroup_dask.science.block_model import Edges, Merges, agglomeration
 
-_SAME_STRUCTURE = 0.005
+_SAME_STRUCTURE = 0.003
+_SIGNIFICANT = 2.3
+_CLEARLY_LESS = 0.25
 
 
 class Stability(NamedTuple):
@@ -17,7 +19,7 @@ class Stability(NamedTuple):
     Attributes
     ----------
     class_stability : float64[N]
-        Share of resamplings in which a class has its superclass.
+        Share of resamplings in which a class has its superclass; NaN without resamplings.
     superclass_stability : float64[K]
         Mean Jaccard overlap of a superclass with its match (Hennig 2007).
     """
@@ -43,6 +45,8 @@ def resample(edges: Edges, n_resamplings: int, seed: int) -> list[Merges]:
 def stability(labels: NDArray[np.int64], resampled: list[NDArray[np.int64]]) -> Stability:
     """Match every resampled partition to ``labels`` and count."""
     k = int(labels.max()) + 1
+    if not resampled:
+        return Stability(np.full(len(labels), np.nan), np.full(k, np.nan))
     same, overlap = np.zeros(len(labels)), np.zeros(k)
     for other in resampled:
         table = np.zeros((k, max(k, int(other.max()) + 1)))
@@ -54,34 +58,46 @@ def stability(labels: NDArray[np.int64], resampled: list[NDArray[np.int64]]) -> 
         match[rows] = columns
         same += match[labels] == other
         overlap[rows] += jaccard[rows, columns]
-    count = max(len(resampled), 1)
-    return Stability(same / count, overlap / count)
+    return Stability(same / len(resampled), overlap / len(resampled))
 
 
 def separation(merges: Merges) -> NDArray[np.float64]:
-    """Log ratio of the least distance between K superclasses to that within them, entry K, float64[N].
+    """Log ratio of the distance at which K superclasses unite to that at which K + 1 do, entry K, float64[N].
 
-    The eigengap of von Luxburg (2007) in terms of distances that have a sigma: the first counts by its lower,
-    the other by its upper confidence bound, and what is less than half a percent counts as the same
-    structure.
+    The eigengap of von Luxburg (2007) in terms of distances that have a sigma: the first counts by its
+    lower, the other by its upper confidence bound; what is less than `_SAME_STRUCTURE` counts as that.
     """
     n = len(merges.labels)
-    lower = np.maximum(np.nan_to_num(merges.height - 2.5 * merges.height_sigma, nan=0.0), _SAME_STRUCTURE)
-    upper = np.maximum(np.nan_to_num(merges.height + 0.5 * merges.height_sigma, nan=1.0), _SAME_STRUCTURE)
-    # Average linkage may fall: what K superclasses are apart is the least of all unions from K down.
-    lower = np.array([lower[2 : k + 1].min() if k > 1 else 1.0 for k in range(n + 1)])
+    lower = np.maximum(_lower_bound(merges), _SAME_STRUCTURE)
+    upper = np.maximum(np.nan_to_num(merges.height + 0.5 * merges.height_sigma, nan=0.0), _SAME_STRUCTURE)
     upper = np.append(upper, _SAME_STRUCTURE)
     gap = np.full(n, -np.inf)
-    for k in range(2, n):
-        gap[k] = np.log(lower[k] / max(upper[k + 1], _SAME_STRUCTURE))
-    gap[1] = 0.0 if n > 1 and lower[2] <= 2 * _SAME_STRUCTURE else -np.inf
+    gap[1] = np.log(1 / upper[2]) if n > 1 and lower[2] <= _SAME_STRUCTURE else -np.inf
+    gap[2:] = np.log(lower[2:n] / upper[3 : n + 1])
     return gap
+
+
+def _lower_bound(merges: Merges) -> NDArray[np.float64]:
+    return np.asarray(np.nan_to_num(merges.height - _SIGNIFICANT * merges.height_sigma, nan=1.0))
+
+
+def significant_number(merges: Merges, largest: int) -> int:
+    """Most superclasses that all differ by more than chance and more than maps of one structure do."""
+    lower = _lower_bound(merges)
+    k = 1
+    while k < largest and lower[k + 1] > _SAME_STRUCTURE:
+        k += 1
+    return k
 
 
 def choose_number(
     merges: Merges, resampled: list[Merges], largest: int
 ) -> tuple[int, NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
-    """Choose the largest stable separation; returns the number, candidates, their stability and separation."""
+    """Number of superclasses, the candidates, their stability, and their separation.
+
+    As many as differ significantly, if what is left within them is not more; where differences fade out
+    without a gap (a continuum), the stable number with the widest gap instead.
+    """
     from sklearn.metrics import adjusted_rand_score
 
     gap = separation(merges)
@@ -91,6 +107,8 @@ def choose_number(
         if k > 1 and resampled:
             base = merges.labels[k - 1]
             stable[index] = np.mean([adjusted_rand_score(base, other.labels[k - 1]) for other in resampled])
-    score = np.where(np.isfinite(gap[candidates]), gap[candidates], -1e3) * np.clip(stable, 0.1, 1)
-    chosen = int(candidates[int(score.argmax())]) if len(candidates) else 1
+    chosen = significant_number(merges, largest)
+    if chosen > 1 and gap[chosen] < np.log(_CLEARLY_LESS):
+        score = np.where(np.isfinite(gap[candidates]), gap[candidates], -np.inf) * np.clip(stable, 0.1, 1)
+        chosen = int(candidates[:chosen][int(score[:chosen].argmax())])
     return chosen, candidates, stable, gap[candidates]

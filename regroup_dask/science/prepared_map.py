@@ -127,7 +127,8 @@ def cut_particle(
 def _solvent(values: np.ndarray, centre: np.ndarray, plan: AlignmentPlan) -> np.ndarray:
     """Return where, outside the particle, the map shows its noise: not where a mask has faded it out.
 
-    A mask about the origin leaves noise of one variance up to some radius; only radii near that variance count.
+    A mask about the origin leaves noise of one variance up to some radius; only radii near that variance
+    count.
     """
     box = plan.box
     outside = squared_radius(box, centre) > (1.05 * plan.particle_radius_voxels + 2.0) ** 2
@@ -175,7 +176,8 @@ def _noise_per_coefficient(
         given = np.asarray(noise_power, dtype=np.float64)
         if given.shape != (plan.n_shells,):
             raise InputError(
-                f"noise_power has the shape {given.shape}, but the plan has {plan.n_shells} shells; give one value a shell"
+                f"noise_power has the shape {given.shape}, but the plan has {plan.n_shells} shells; "
+                "give one value a shell"
             )
         scaled = given / counts * (mask_energy / max(float((values != values[0, 0, 0]).sum()), 1.0))
         estimate = np.where(np.isfinite(scaled) & (scaled >= 0), scaled, estimate)
@@ -249,7 +251,7 @@ def prepare_map(
     centre = np.rint(np.clip(estimate_extent(volume).centre_voxels, -limit, limit))
     particle, mask = cut_particle(volume, centre, plan)
     cube = sampled_spectrum(particle, spacing=1.0 / (OVERSAMPLING * size), reach=_cube_reach(plan))
-    coefficients, curvature, power = _derivatives(particle, plan)
+    coefficients, curvature, power = particle_derivatives(particle, plan)
     noise = _noise_per_coefficient(volume, mask, centre, plan, noise_power)
     noise_here = np.interp(np.arange(finest + 1) * (box / size), np.arange(plan.n_shells), noise)
     reliability = _reliability(power, noise_here)
@@ -282,8 +284,12 @@ def prepare_map(
     )
 
 
-def _derivatives(particle: np.ndarray, plan: AlignmentPlan) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return coefficients with rotational derivatives, curvature per shell and power per shell."""
+def particle_derivatives(particle: np.ndarray, plan: AlignmentPlan) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return coefficients with rotational derivatives, curvature per shell and power per shell.
+
+    The arrays are those of `PreparedMap`; the gradient in frequency is the transform of the map times -2 pi i
+    x.
+    """
     size = plan.particle_box
     frequency, shells, _ = particle_coefficients(plan.finest_shell)
     kx, ky, kz = frequency.astype(np.int64)

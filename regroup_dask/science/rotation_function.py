@@ -192,7 +192,8 @@ def correlate_rotations(
 
 
 @njit(cache=True, fastmath=True, nogil=True)
-def _best_over_bank(values: np.ndarray, best: np.ndarray, which: np.ndarray) -> None:
+def best_over_bank(values: np.ndarray, best: np.ndarray, which: np.ndarray) -> None:
+    """Fill best and which, float32 and int64 (p,), with the highest of values (p, bank) and where it is."""
     for i in range(values.shape[0]):
         top = values[i, 0]
         at = 0

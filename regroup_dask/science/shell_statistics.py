@@ -1,7 +1,7 @@
 """Power and cross power per Fourier shell of two maps at a pose, on the working box.
 
-The moving map is rotated in Fourier space: its zero-padded spectrum is read at R^T k, its shift is a phase. At
-a rotation that is exactly the identity no interpolation happens and the sums are exact.
+The moving map is rotated in Fourier space: its zero-padded spectrum is read at R^T k, its shift is a phase.
+At a rotation that is exactly the identity no interpolation happens and the sums are exact.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from regroup_dask.science.fourier_interpolation import interpolate_rotated, shif
 PADDING = 1.75
 """How many times its box a map is zero-padded to before its spectrum is read between the nodes."""
 
+CHUNK = 1024
+
 
 @lru_cache(maxsize=4)
 def shell_coefficients(box: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -25,9 +27,9 @@ def shell_coefficients(box: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     Returns
     -------
     frequency : numpy.ndarray
-        float32 (3, c), kx >= 0, ky, kz.
+        int16 (3, c), kx >= 0, ky, kz.
     multiplicity : numpy.ndarray
-        float32 (c,), 2, or 1 where -k is k itself.
+        int8 (c,), 2, or 1 where -k is k itself.
     ends : numpy.ndarray
         int64 (box // 2 + 1,), how many coefficients have a shell up to s.
     """
@@ -40,12 +42,21 @@ def shell_coefficients(box: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     plane = (kx == 0) | (2 * kx == box)
     keep = np.flatnonzero((shell <= box // 2) & (~plane | (own <= partner)))
     keep = keep[np.argsort(shell[keep], kind="stable")]
-    frequency = np.stack([kx[keep], ky[keep], kz[keep]]).astype(np.float32)
-    multiplicity = np.where(plane[keep] & (own[keep] == partner[keep]), 1.0, 2.0).astype(np.float32)
+    frequency = np.stack([kx[keep], ky[keep], kz[keep]]).astype(np.int16)
+    multiplicity = np.where(plane[keep] & (own[keep] == partner[keep]), 1, 2).astype(np.int8)
     ends = np.searchsorted(shell[keep], np.arange(box // 2 + 1), side="right").astype(np.int64)
     for array in (frequency, multiplicity, ends):
         array.setflags(write=False)
     return frequency, multiplicity, ends
+
+
+@njit(cache=True, fastmath=True, nogil=True)
+def _stream(values: np.ndarray) -> float:
+    """Read one value of every cache line in order, and so bring the array near before it is read out of order."""
+    total = np.float32(0.0)
+    for i in range(0, values.shape[0], 16):
+        total += values[i]
+    return float(total)
 
 
 @njit(cache=True, fastmath=True, nogil=True)
@@ -64,20 +75,29 @@ def _moved_sums(
     power: np.ndarray,
 ) -> None:
     """Sum Re conj(F) M and |M|^2 over shells; fixed float32 (2 c,), padded float32, flat."""
-    values = np.empty((2, frequency.shape[1]), dtype=np.float32)
-    interpolate_rotated(padded, reach, frequency, 0, frequency.shape[1], rotation, PADDING, hand, values)
-    shift_values(values, frequency, 0, frequency.shape[1], shift, float(box))
+    values = np.empty((2, CHUNK), dtype=np.float32)  # small: stays in the nearest cache
+    chunk = np.empty((3, CHUNK), dtype=np.float32)
     start = 0
     for shell in range(ends.shape[0]):
-        c = np.float32(0.0)
-        p = np.float32(0.0)
-        for i in range(start, ends[shell]):
-            real = multiplicity[i] * values[0, i]
-            imag = multiplicity[i] * values[1, i]
-            c += fixed[2 * i] * real + fixed[2 * i + 1] * imag
-            p += values[0, i] * real + values[1, i] * imag
-        cross[shell] = c
-        power[shell] = p
+        cross[shell] = 0.0
+        power[shell] = 0.0
+        for first in range(start, ends[shell], CHUNK):
+            count = min(CHUNK, ends[shell] - first)
+            for axis in range(3):
+                for i in range(count):
+                    chunk[axis, i] = np.float32(frequency[axis, first + i])
+            interpolate_rotated(padded, reach, chunk, 0, count, rotation, PADDING, hand, values)
+            shift_values(values, chunk, 0, count, shift, float(box))
+            c = np.float32(0.0)
+            p = np.float32(0.0)
+            for i in range(count):
+                multiple = np.float32(multiplicity[first + i])
+                real = multiple * values[0, i]
+                imag = multiple * values[1, i]
+                c += fixed[2 * (first + i)] * real + fixed[2 * (first + i) + 1] * imag
+                p += values[0, i] * real + values[1, i] * imag
+            cross[shell] += c
+            power[shell] += p
         start = ends[shell]
 
 
@@ -125,9 +145,11 @@ def cross_power_at(
         terms = multiplicity * (spectrum.astype(np.complex128).conj() * moving).real
         return np.add.reduceat(terms, np.concatenate([[0], ends[:-1]])), moving_power.copy()
     cross, power = np.empty(box // 2 + 1), np.empty(box // 2 + 1)
+    flat = moving_padded.reshape(-1).view(np.float32)
+    _stream(flat)
     _moved_sums(
         spectrum.view(np.float32),
-        moving_padded.reshape(-1).view(np.float32),
+        flat,
         moving_padded.shape[2] - 1,
         frequency,
         multiplicity,

@@ -81,9 +81,9 @@ def estimate_similarity(
     Parameters
     ----------
     cross_power, power_fixed, power_moving : float[N, N, S]
-        Per pair and shell, sums over Fourier coefficients of ``Re(F_i conj F_j)``, ``|F_i|^2`` and
-        ``|F_j|^2`` of the masked maps at the pose of the pair; NaN where a pair was not compared. The
-        diagonal is not read, except for power.
+        Per pair (one triangle is enough) and shell, sums over Fourier coefficients of ``Re(F_i conj F_j)``,
+        ``|F_i|^2`` and ``|F_j|^2`` of the masked maps at the pose of the pair; NaN where a pair was not
+        compared. The diagonal is not read, except for power.
     coefficients : float[S]
         Independent complex Fourier coefficients per shell of the box (`noise.shell_coefficients`).
     solvent_power : float[N, S], optional
@@ -93,8 +93,8 @@ def estimate_similarity(
     half_map_fsc : float[N, S], optional
         Half-map FSC per map, NaN where unknown. Comes before ``ssnr``, and that before ``solvent_power``.
     ssnr : float[N, S], optional
-        Signal-to-noise power ratio of the map per shell (for RELION: rlnSsnrMap divided by the tau2 fudge
-        factor).
+        Signal-to-noise power ratio of the whole, unmasked map per shell (RELION: rlnSsnrMap over the tau2
+        fudge factor).
     mask_volume_fraction : float or float[N]
         Mean over the box of the squared mask that the maps were multiplied with: noise under a mask has that
         many fewer independent coefficients.
@@ -110,7 +110,8 @@ def estimate_similarity(
     n = cross_power.shape[0]
     power = _own_power(power_fixed, power_moving)
     fsc = _shell_correlation(cross_power, power_fixed, power_moving)
-    effective = np.maximum(np.asarray(coefficients, np.float64) * float(np.mean(mask_volume_fraction)), 1e-9)
+    mean_mask = max(float(np.mean(mask_volume_fraction)), 1e-6)
+    effective = np.maximum(np.asarray(coefficients, np.float64) * mean_mask, 1e-9)
     reliability = estimate_reliability(
         fsc,
         power,
@@ -118,7 +119,8 @@ def estimate_similarity(
         solvent_power=solvent_power,
         solvent_fraction=solvent_fraction,
         half_map_fsc=half_map_fsc,
-        ssnr=ssnr,
+        # Signal is within the mask, noise was everywhere: a mask raises the ratio by the noise it takes.
+        ssnr=None if ssnr is None else ssnr / mean_mask,
     )
     fsc = even_transfer(fsc, power, reliability.signal_fraction)
     q = reliability.signal_fraction
@@ -214,6 +216,8 @@ def _shell_correlation(
             product > 0, cross_power / np.sqrt(product), np.where(np.isfinite(product), 0.0, np.nan)
         )
     n = len(fsc)
+    # One triangle is enough.
+    fsc = np.where(np.isfinite(fsc), fsc, fsc.transpose(1, 0, 2))
     fsc[np.arange(n), np.arange(n)] = np.nan
     return np.clip(fsc, -1, 1)
 
@@ -224,5 +228,6 @@ def _pearson(
     cross, first, second = (x[..., 1:].sum(axis=-1) for x in (cross_power, power_fixed, power_moving))
     with np.errstate(invalid="ignore", divide="ignore"):
         correlation = np.clip(cross / np.sqrt(first * second), -1, 1)
+    correlation = np.where(np.isfinite(correlation), correlation, correlation.T)
     np.fill_diagonal(correlation, 1.0)
     return correlation

@@ -18,7 +18,7 @@ from regroup_dask.grouping import RELIABILITY_FIELDS
 from regroup_dask.science import align, fourier, invariants, noise, similarity
 from regroup_dask.science.rotations import Pose
 from regroup_dask.settings import Settings
-from regroup_dask.steps.consistency import agree_on_poses
+from regroup_dask.steps.consistency import agree_on_poses, trust_in_hands
 from regroup_dask.steps.pair_table import PairTable, collect_pairs
 from regroup_dask.steps.run_context import RunContext
 from regroup_dask.steps.selection import Selection
@@ -37,13 +37,10 @@ class Comparison(NamedTuple):
         Dataset on (class_i, class_j), as pairs.zarr holds it.
     classes
         The working maps of the kept classes and their statistics, as classes.zarr holds them.
-    warnings
-        Sentences for the person who runs it.
     """
 
     pairs: xr.Dataset
     classes: xr.Dataset
-    warnings: tuple[str, ...]
 
 
 class PreparedMaps(NamedTuple):
@@ -95,16 +92,18 @@ def compare_maps(
     """
     store = run.work / "maps.zarr"
     box = prepare.working_box(references[0].box)
-    statistics = _reduce(references, box, store, run)
+    statistics, extents = _reduce(references, box, store, run)
     plan = plan_for_maps(
         box=box,
         voxel_size_angstrom=prepare.working_voxel_size(references[0].box, references[0].voxel_size_angstrom),
-        radii_angstrom=np.array([entry.particle_radius_angstrom for entry in statistics]),
+        extents_angstrom=extents,
         resolutions_angstrom=np.array([entry.resolution_angstrom for entry in statistics]),
         settings=settings,
     )
     try:
-        table, prepared_maps = _compare_reduced(references, selection, plan, statistics, settings, run, store, mask)
+        table, prepared_maps, hand_trust = _compare_reduced(
+            references, selection, plan, statistics, settings, run, store, mask
+        )
     except DamagedStoreError as error:
         for stage in ("prepare", "prepare_unmasked"):
             run.forget(stage, [f"map_{error.position:05d}"])
@@ -121,8 +120,8 @@ def compare_maps(
         ssnr=None if ssnr is None else ssnr[:, : table.cross_power.shape[-1]],
         coefficients=noise.shell_coefficients(box),
     )
-    dataset = _label(references, selection, settings, plan, table, found)
-    return Comparison(dataset, _label_classes(selection, plan, statistics, found, store), ())
+    dataset = _label(references, selection, settings, plan, table, found, hand_trust)
+    return Comparison(dataset, _label_classes(selection, plan, statistics, extents, found, store))
 
 
 def _compare_reduced(
@@ -134,8 +133,8 @@ def _compare_reduced(
     run: RunContext,
     store: Path,
     mask: VolumeReference | None,
-) -> tuple[PairTable, PreparedMaps]:
-    """Mask and prepare the working maps and compare them; returns all pairs and the noise of the masked maps."""
+) -> tuple[PairTable, PreparedMaps, np.ndarray | None]:
+    """Mask, prepare and compare the working maps: all pairs, what preparing said, and the trust in their hands."""
     names = [reference.name for reference in references]
     map_store.create_arrays(store, len(references), align.prepared_shapes(plan))
     has_mask = mask is not None
@@ -149,51 +148,57 @@ def _compare_reduced(
     )
     token = f"{'masked' if has_mask else 'plain'}-{uuid.uuid4().hex}"
     table = _tiles(prepared_maps, names, plan, settings, store, run, token=token)
+    hand_trust = None
     if settings.align:
-        table = agree_on_poses(table, selection, plan, store, run, token=token, names=names)
+        hand_trust = trust_in_hands(table, plan.box, prepared_maps.mask_volume_fraction)
+        table = agree_on_poses(table, selection, plan, store, run, token=token, names=names, hand_trust=hand_trust)
     else:
         table = table._replace(correlation=_full_box_correlation(references, settings, mask, run))
-    return table, prepared_maps
+    return table, prepared_maps, hand_trust
 
 
 def _reduce(
     references: tuple[VolumeReference, ...], box: int, store: Path, run: RunContext
-) -> tuple[noise.MapStatistics, ...]:
+) -> tuple[tuple[noise.MapStatistics, ...], np.ndarray]:
     map_store.create_arrays(store, len(references), {prepare.WORKING: ((box,) * 3, np.dtype(np.float32))})
     units = [
         prepare.ReduceUnit(f"class_{reference.class_id:05d}", index, reference, box, store)
         for index, reference in enumerate(references)
     ]
     results = run.run("reduce", "Reading maps", prepare.reduce_map, units)
-    return tuple(prepare.statistics_of(result) for result in results)
+    extents = np.array([float(result[prepare.EXTENT]) for result in results])
+    return tuple(prepare.statistics_of(result) for result in results), extents
 
 
 def plan_for_maps(
     *,
     box: int,
     voxel_size_angstrom: float,
-    radii_angstrom: np.ndarray,
+    extents_angstrom: np.ndarray,
     resolutions_angstrom: np.ndarray,
     settings: Settings,
 ) -> align.AlignmentPlan:
-    """Choose how to align from what was measured of all maps: the median particle and resolution decide.
+    """Choose how to align from what was measured of all maps.
+
+    The largest particle decides the box that is searched, so that none is cut, and the finest resolution the shells;
+    weights per pair and shell take care of poorer maps.
 
     Parameters
     ----------
     box, voxel_size_angstrom
         Of the working maps.
-    radii_angstrom, resolutions_angstrom
-        Particle radius and resolution of each map, NaN where not known.
+    extents_angstrom, resolutions_angstrom
+        Radius of the particle about its own centre, and resolution, of each map; NaN where not known.
     settings
         Parameters of the run.
     """
-    radii = radii_angstrom[np.isfinite(radii_angstrom)]
+    extents = extents_angstrom[np.isfinite(extents_angstrom)]
     resolutions = resolutions_angstrom[np.isfinite(resolutions_angstrom)]
     return align.plan_alignment(
         box=box,
         voxel_size_angstrom=voxel_size_angstrom,
-        particle_radius_angstrom=float(np.median(radii)) if len(radii) else None,
-        resolution_angstrom=float(np.median(resolutions)) if len(resolutions) else None,
+        particle_radius_angstrom=float(extents.max()) if len(extents) else None,
+        resolution_angstrom=float(resolutions.min()) if len(resolutions) else None,
         maximum_shift_angstrom=settings.maximum_shift_angstrom,
         hand="detect" if settings.hand == "detect" and settings.align else "off",
     )
@@ -343,6 +348,7 @@ def _label(
     plan: align.AlignmentPlan,
     table: PairTable,
     found: similarity.Similarity,
+    hand_trust: np.ndarray | None,
 ) -> xr.Dataset:
     variables = {
         "correlation": table.correlation,
@@ -354,6 +360,9 @@ def _label(
         "mirrored": table.mirrored,
         "confidence": table.confidence,
     }
+    if hand_trust is not None:
+        variables["hand_trust"] = hand_trust
+        variables["correlation_other_hand"] = table.correlation_other_hand
     if len(references) <= MOST_MAPS_WITH_FSC:
         variables["fsc"] = found.shells.fsc.astype(np.float32)
     return pairs_dataset(
@@ -382,6 +391,7 @@ def _label_classes(
     selection: Selection,
     plan: align.AlignmentPlan,
     statistics: tuple[noise.MapStatistics, ...],
+    extents_angstrom: np.ndarray,
     found: similarity.Similarity,
     store: Path,
 ) -> xr.Dataset:
@@ -397,7 +407,7 @@ def _label_classes(
             "signal_fraction": found.signal_fraction,
         },
         per_class={name: np.array([getattr(entry, name) for entry in statistics]) for name in per_class}
-        | {"information": found.information},
+        | {"information": found.information, "extent_angstrom": extents_angstrom},
     )
 
 

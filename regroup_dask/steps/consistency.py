@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from regroup_dask.grouping import pair_weights
-from regroup_dask.science import align, frames
+from regroup_dask.science import align, fourier, frames, hands
 from regroup_dask.steps.pair_table import PairTable, place_pairs
 from regroup_dask.steps.run_context import RunContext
 from regroup_dask.steps.selection import Selection
@@ -26,12 +26,13 @@ def agree_on_poses(
     run: RunContext,
     *,
     token: str,
+    hand_trust: np.ndarray,
     names: Sequence[str],
 ) -> PairTable:
     """Align again, from the pose that all the others predict, every pair that the others contradict.
 
-    The better correlation wins. Each round solves for all poses anew, so that pairs mended in one round bear
-    witness in the next.
+    The better correlation wins; where the hand of a pair cannot be told, the hand that the others predict. Each round
+    solves for all poses anew, so that pairs mended in one round bear witness in the next.
 
     Parameters
     ----------
@@ -45,6 +46,8 @@ def agree_on_poses(
         Where the prepared maps are.
     run
         The run.
+    hand_trust
+        From `trust_in_hands`.
     names
         Names of the maps.
 
@@ -53,7 +56,7 @@ def agree_on_poses(
     PairTable
         The same table.
     """
-    if len(selection.kept) < 3:
+    if len(selection.kept) < 3 and not table.mirrored.any():
         return table
     tried: set[tuple[int, int]] = set()
     for number in range(ROUNDS):
@@ -63,6 +66,7 @@ def agree_on_poses(
             table.mirrored,
             pair_weights(table.correlation),
             reference=selection.reference,
+            hand_weight=hand_trust,
         )
         doubtful = [pair for pair in solved.inconsistent if pair not in tried]
         if not doubtful:
@@ -84,14 +88,34 @@ def agree_on_poses(
             for chunk in [predicted[start : start + PAIRS_PER_UNIT]]
         ]
         for result in run.run("mend", "Mending pairs", pairs.compare_tile, units):
-            _keep_better(table, result)
+            _keep_better(table, result, hand_trust)
     return table
 
 
-def _keep_better(table: PairTable, result: dict[str, np.ndarray]) -> None:
+def trust_in_hands(table: PairTable, box: int, mask_volume_fraction: np.ndarray) -> np.ndarray:
+    """How surely each pair tells whether its maps are of one hand, float64 (N, N); 0 where it cannot."""
+    independent = hands.independent_coefficients(
+        np.nan_to_num(table.power_fixed),
+        np.nan_to_num(table.power_moving),
+        fourier.shell_counts(box),
+        filled_fraction=float(np.mean(mask_volume_fraction)),
+    )
+    evidence = hands.hand_evidence(
+        np.nan_to_num(table.correlation), np.nan_to_num(table.correlation_other_hand), independent
+    )
+    trust = hands.hand_weights(evidence)
+    trust[~np.isfinite(table.correlation_other_hand)] = 0.0
+    np.fill_diagonal(trust, 0.0)
+    return trust
+
+
+def _keep_better(table: PairTable, result: dict[str, np.ndarray], hand_trust: np.ndarray) -> None:
     i, j = result["pairs"].T
-    better = result["correlation"] > table.correlation[i, j]
+    other_hand = (result["mirrored"] != table.mirrored[i, j]) & (hand_trust[i, j] == 0)
+    better = other_hand | (result["correlation"] > table.correlation[i, j])
     # A refinement knows neither confidence nor the other hand: what the search found of them stays.
-    for name in ("confidence", "correlation_other_hand"):
-        result[name] = getattr(table, name)[i, j]
+    result["correlation_other_hand"] = np.where(
+        other_hand, table.correlation[i, j], table.correlation_other_hand[i, j]
+    )
+    result["confidence"] = table.confidence[i, j]
     place_pairs(table, {name: values[better] for name, values in result.items()})

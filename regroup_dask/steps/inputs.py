@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -68,14 +69,14 @@ def inputs_of_job(
     series = series._replace(references=tuple(_with_halves(reference, job) for reference in series.references))
     given = {
         "job": str(Path(folder).resolve()),
-        "particles": list(job.particle_files),
-        "passthrough": list(job.passthrough_files),
-        "volumes": [job.volume_files[class_id] for class_id in ids],
+        "particles": [os.path.abspath(path) for path in job.particle_files],
+        "passthrough": [os.path.abspath(path) for path in job.passthrough_files],
+        "volumes": [reference.path for reference in series.references],
         "class_ids": ids,
         "names": [reference.name for reference in series.references],
         "mask": None if mask is None else str(Path(mask).resolve()),
         "voxel_size_angstrom": series.voxel_size_angstrom,
-        "model": job.model_star,
+        "model": None if job.model_star is None else os.path.abspath(job.model_star),
     }
     return Inputs(
         series,
@@ -91,7 +92,7 @@ def inputs_of_files(
     volumes: str | Path | Sequence[str | Path] | VolumeSeries,
     particles: str | Path | Sequence[str | Path] | ParticleSource | None,
     *,
-    passthrough: Sequence[str | Path] = (),
+    passthrough: str | Path | Sequence[str | Path] = (),
     mask: str | Path | None = None,
     class_prefix: str = "auto",
     voxel_size_angstrom: float | None = None,
@@ -101,6 +102,7 @@ def inputs_of_files(
     scratch: Path | None = None,
 ) -> Inputs:
     """Take maps and particles as they were named."""
+    passthrough = (passthrough,) if isinstance(passthrough, str | Path) else tuple(passthrough)
     source = particles
     if source is not None and not isinstance(source, ParticleSource):
         source = open_particles(source, passthrough=passthrough, class_prefix=class_prefix, scratch=scratch)
@@ -122,13 +124,13 @@ def inputs_of_files(
     given = {
         "job": None,
         "particles": [] if source is None else list(source.files),
-        "passthrough": [str(path) for path in passthrough],
+        "passthrough": [os.path.abspath(path) for path in passthrough],
         "volumes": list(dict.fromkeys(reference.path for reference in references)),
         "class_ids": [reference.class_id for reference in references],
         "names": [reference.name for reference in references],
         "mask": None if mask is None else str(Path(mask).resolve()),
         "voxel_size_angstrom": series.voxel_size_angstrom,
-        "model": model,
+        "model": None if model is None else os.path.abspath(model),
     }
     ssnr = {} if model is None else read_model_ssnr(model)
     return Inputs(series, source, None if mask is None else find_mask(mask, series=series), ssnr, tuple(lines), given)
@@ -207,4 +209,6 @@ def _with_halves(reference: VolumeReference, job: Job) -> VolumeReference:
     import dataclasses
 
     halves = job.half_map_files.get(reference.class_id)
-    return reference if halves is None else dataclasses.replace(reference, half_map_paths=halves)
+    return reference if halves is None else dataclasses.replace(
+        reference, half_map_paths=(os.path.abspath(halves[0]), os.path.abspath(halves[1]))
+    )

@@ -48,7 +48,7 @@ def polish_poses(
     plan = plan_for_maps(
         box=classes.sizes["z"],
         voxel_size_angstrom=float(classes.attrs["voxel_size_angstrom"]),
-        radii_angstrom=classes["particle_radius_angstrom"].values,
+        extents_angstrom=classes["extent_angstrom"].values,
         resolutions_angstrom=classes["resolution_angstrom"].values,
         settings=settings,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 import numpy as np
@@ -46,8 +47,25 @@ class Selection(NamedTuple):
         return int(np.argmax(self.kept_sizes))
 
 
-def select_classes(series: VolumeSeries, n_particles: np.ndarray | None, settings: Settings) -> Selection:
+def select_classes(
+    series: VolumeSeries,
+    n_particles: np.ndarray | None,
+    settings: Settings,
+    *,
+    without_map: Collection[int] = (),
+) -> Selection:
     """Apply the exclusions and the minimum class size, and check that the number of superclasses is in range.
+
+    Parameters
+    ----------
+    series
+        The class maps.
+    n_particles
+        Particles of each of them, int64 (N,), or None without particles.
+    settings
+        Exclusions, minimum class size and number of superclasses.
+    without_map
+        Further classes that particles name: they may be excluded too, and take no part.
 
     Raises
     ------
@@ -55,7 +73,7 @@ def select_classes(series: VolumeSeries, n_particles: np.ndarray | None, setting
         An excluded class does not exist, too few classes are left, or K is out of range.
     """
     class_ids = np.array([reference.class_id for reference in series.references], np.int64)
-    unknown = sorted(set(settings.exclude_classes) - set(class_ids.tolist()))
+    unknown = sorted(set(settings.exclude_classes) - {*class_ids.tolist(), *without_map})
     if unknown:
         raise InputError(
             f"--exclude-classes names class {unknown[0]}, which does not exist: the classes are "
@@ -79,11 +97,11 @@ def _check_count(settings: Settings, class_ids: np.ndarray, status: list[str], n
     for word, reason in ((EXCLUDED, "excluded"), (TOO_SMALL, f"under {settings.minimum_class_size} particles")):
         ids = class_ids[np.array(status) == word]
         if len(ids):
-            left_out.append(f"{_ids(ids)} {reason}")
+            left_out.append(f"{'class' if len(ids) == 1 else 'classes'} {_ids(ids)} {reason}")
     explained = f"{len(class_ids)} classes" + (f", {'; '.join(left_out)}" if left_out else ", none left out")
     if n_kept < 2:
         raise InputError(
-            f"Only {n_kept} of the classes is left to group ({explained}): at least 2 are needed; exclude fewer or "
+            f"Too few classes are left to group: {n_kept} ({explained}), and at least 2 are needed; exclude fewer or "
             "lower --minimum-class-size."
         )
     count = settings.n_superclasses

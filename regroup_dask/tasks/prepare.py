@@ -16,6 +16,7 @@ from regroup_dask.tasks.execute import Result
 LARGEST_WORKING_BOX = 64
 WORKING = "working"
 MASK = "mask"
+EXTENT = "extent_angstrom"
 
 
 class ReduceUnit(NamedTuple):
@@ -76,7 +77,8 @@ def reduce_map(unit: ReduceUnit) -> Result:
         halves = (first, second)
     statistics = noise.map_statistics(working, voxel_size_angstrom=voxel_size, half_maps=halves)
     map_store.write_map(unit.store, unit.position, {WORKING: working})
-    return {name: np.asarray(value) for name, value in statistics._asdict().items()}
+    extent = masks.estimate_extent(working).radius_voxels * voxel_size
+    return {EXTENT: np.asarray(extent)} | {name: np.asarray(value) for name, value in statistics._asdict().items()}
 
 
 def _reduced(reference: VolumeReference, box: int) -> np.ndarray:
@@ -88,7 +90,9 @@ def _reduced(reference: VolumeReference, box: int) -> np.ndarray:
 def statistics_of(result: Result) -> noise.MapStatistics:
     """Rebuild the statistics that `reduce_map` returned."""
     return noise.MapStatistics(
-        **{name: value.item() if value.ndim == 0 else value for name, value in result.items()}  # type: ignore[arg-type]
+        **{  # type: ignore[arg-type]
+            name: value.item() if value.ndim == 0 else value for name, value in result.items() if name != EXTENT
+        }
     )
 
 

@@ -1,11 +1,12 @@
 """Generated grouping problems: class maps of a few related structures, as unequal as class maps are.
 
-A complex of subunits is made of points; its structures differ by parts (2 to 30 percent of the mass) that are
-missing or have moved. A class map is a structure times an unknown gain and low-pass filter (6 to 25 A), with
-stationary noise of its own level (a factor of 10) and colour, perhaps masked with a sphere, perhaps misaligned as an
-alignment leaves it. The noise of every map is such that its own resolution is 25 A or better. A method sees only what
-a real run has: the maps, and in a quarter of the problems half-map FSCs, in a sixth the model's SSNR (with an error of
-15 percent). The truth is kept for the oracle, which knows structures, filters and noise.
+A complex of subunits is made of points; its structures differ by parts (2 to 30 percent of the mass)
+that are missing or have moved. A class map is a structure times an unknown gain and low-pass filter (6
+to 25 A), with stationary noise of its own level (a factor of 10) and colour, perhaps masked with a
+sphere, perhaps misaligned as an alignment leaves it. The noise of every map is such that its own
+resolution is 25 A or better. A method sees only what a real run has: the maps, and in a quarter of the
+problems half-map FSCs, in a sixth the model's SSNR (with an error of 15 percent). The truth is kept for
+the oracle, which knows structures, filters and noise.
 """
 
 from typing import NamedTuple
@@ -169,7 +170,7 @@ def make_problem(seed: int, index: int) -> Problem:
     for i in range(n_maps):
         x, w = made[labels[i]]
         if misaligned:
-            # As an alignment leaves it: some 0.3 degrees and 0.06 voxel, and three times that for the noisiest map.
+            # As an alignment leaves it: some 0.3 degrees and 0.06 voxel; three times that for the noisiest.
             error = 0.2 * np.sqrt(level[i] / level.min()) * rng.normal(size=(2, 3))
             turn = Rotation.from_rotvec(np.deg2rad(error[0]))
             density = _density(turn.apply(x) + 0.2 * error[1], w)
@@ -197,9 +198,6 @@ def make_problem(seed: int, index: int) -> Problem:
         for i in range(n_maps):
             signal = _power_per_coefficient(structures[labels[i]]) * transfer[i] ** 2
             ssnr[i] = signal / (noise_power[i] * BOX**3) * np.exp(rng.normal(0, 0.15))
-        # The whole-box SSNR of model.star is lower than that under a mask; a run knows the fraction and so scales it.
-        fraction = comparison_mask if own_mask is None else comparison_mask * own_mask
-        ssnr /= (fraction**2).mean()
     return Problem(
         maps=maps,
         voxel_size_angstrom=voxel,

@@ -2,8 +2,8 @@
 
     pip install '.[peers]' && python -m tests.benchmarks.peers [--pairs 3] [--tools ours,simpleitk,...] [--json FILE]
 
-Each tool gets the same two arrays of box 64 (white noise inside and outside the particle, no shift, because ASPIRE's
-align_BO looks for none) and its own defaults. A tool that is not installed is left out and named. The error is the
+Each tool gets the same two arrays of box 64, those of the benchmark of pairs but without a shift, because ASPIRE's
+align_BO looks for none, and its own defaults. A tool that is not installed is left out and named. The error is the
 angle between the rotation found and the true one; as the tools differ in what they call their rotation, the most
 favourable of its readings (matrix or its inverse, xyz or zyx) counts for each. Times are CPU seconds per pair, so that
 other load on the machine does not count, and multiples of one 64^3 complex64 FFT.
@@ -28,37 +28,22 @@ from scipy.spatial.transform import Rotation
 
 from regroup_dask.science import align
 from regroup_dask.science.noise import map_statistics
-from tests.benchmarks.pairs import fft_seconds
+from tests.benchmarks.pairs import Condition, fft_seconds, make_trial, plan_for
 
 BOX, VOXEL = 64, 4.0
-CONDITIONS = {"SNR 0.5": (0.5, 0.0), "SNR 0.05": (0.05, 0.0), "quarter of the mass missing": (0.5, 0.25)}
+CONDITIONS = (
+    Condition("SNR 0.5", snr=0.5, shift=0.0),
+    Condition("SNR 0.05", snr=0.05, shift=0.0),
+    Condition("quarter missing, SNR 0.5", snr=0.5, missing=0.25, shift=0.0),
+)
 
 Aligner = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
-def make_pair(seed: int, snr: float, missing: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return fixed map, moving map, and the rotation that takes the moving onto the fixed one.
-
-    A chain of 120 Gaussians of sigma 1.6 voxels, evaluated exactly at the turned places: nothing is interpolated.
-    """
-    rng = np.random.default_rng(seed)
-    chain = np.cumsum(rng.normal(size=(120, 3)), axis=0)
-    chain -= chain.mean(axis=0)
-    chain *= 17.0 / np.linalg.norm(chain, axis=1).max()
-    rotation = Rotation.random(random_state=rng)
-    kept = np.argsort(chain @ rng.normal(size=3))[int(missing * len(chain)) :]
-    fixed, moving = gaussians(rotation.apply(chain)), gaussians(chain[kept])
-    inside = fixed > 0.1 * fixed.max()
-    sigma = fixed[inside].std() / np.sqrt(snr)
-    noise = [rng.normal(scale=sigma, size=fixed.shape).astype(np.float32) for _ in range(2)]
-    return fixed + noise[0], moving + noise[1], rotation.as_matrix()
-
-
-def gaussians(points: np.ndarray, sigma: float = 1.6) -> np.ndarray:
-    """Sum of Gaussians at points (x, y, z) in voxels from the origin, float32 [z, y, x]."""
-    axis = np.arange(BOX) - BOX // 2
-    factors = [np.exp(-((axis[:, None] - points[:, part]) ** 2) / (2 * sigma**2)) for part in range(3)]
-    return np.einsum("zp,yp,xp->zyx", factors[2], factors[1], factors[0], optimize=True).astype(np.float32)
+def make_pair(condition: Condition, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return fixed map, moving map, and the rotation that takes the moving onto the fixed one."""
+    trial = make_trial(condition, seed)
+    return trial.fixed, trial.moving, trial.rotation
 
 
 def ours() -> Aligner:
@@ -66,13 +51,7 @@ def ours() -> Aligner:
 
     def run(fixed: np.ndarray, moving: np.ndarray) -> np.ndarray:
         statistics_of = [map_statistics(volume, voxel_size_angstrom=VOXEL) for volume in (fixed, moving)]
-        plan = align.plan_alignment(
-            box=BOX,
-            voxel_size_angstrom=VOXEL,
-            particle_radius_angstrom=max(entry.particle_radius_angstrom for entry in statistics_of),
-            maximum_shift_angstrom=0.25 * BOX * VOXEL,
-            hand="off",
-        )
+        plan = plan_for([fixed, moving], VOXEL, "off")
         prepared = [
             align.prepare_map(volume, plan, noise_power=entry.solvent_power)
             for volume, entry in zip((fixed, moving), statistics_of, strict=True)
@@ -174,18 +153,18 @@ def main() -> None:
             print(f"{name}: not installed ({error})")
             continue
         if name == "regroup_dask":
-            aligner(*make_pair(0, 0.5, 0.0)[:2])  # compile first
+            aligner(*make_pair(CONDITIONS[0], 0)[:2])  # compile first
             aligner.pair_seconds.clear()  # type: ignore[attr-defined]
-        for condition, (snr, missing) in CONDITIONS.items():
+        for condition in CONDITIONS:
             seconds, errors = [], []
             for seed in range(arguments.pairs):
-                fixed, moving, truth = make_pair(seed + 1, snr, missing)
+                fixed, moving, truth = make_pair(condition, seed + 1)
                 began = time.process_time()
                 errors.append(error_degrees(aligner(fixed, moving), truth))
                 seconds.append(time.process_time() - began)
             row = {
                 "tool": name,
-                "condition": condition,
+                "condition": condition.name,
                 "cpu_seconds": statistics.median(seconds),
                 "ffts": statistics.median(seconds) / fft,
                 "median_degrees": statistics.median(errors),
@@ -197,7 +176,7 @@ def main() -> None:
                 row["cpu_seconds_prepared"] = statistics.median(warm)
             rows.append(row)
             print(
-                f"{name:22s} {condition:28s} {row['cpu_seconds']:9.3f} s {row['ffts']:9.0f} FFTs "
+                f"{name:22s} {condition.name:28s} {row['cpu_seconds']:9.3f} s {row['ffts']:9.0f} FFTs "
                 f"{row['median_degrees']:8.2f} degrees {row['failures']} of {row['pairs']} failed"
                 + (f"; prepared {1e3 * row['cpu_seconds_prepared']:.1f} ms" if "cpu_seconds_prepared" in row else ""),
                 flush=True,

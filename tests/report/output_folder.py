@@ -113,9 +113,7 @@ def write_output(
     return folder
 
 
-def _pairs(
-    class_ids: np.ndarray, labels: np.ndarray, sizes: np.ndarray, names: tuple[str, ...], align: bool
-) -> xr.Dataset:
+def _pairs(class_ids: np.ndarray, labels: np.ndarray, sizes: np.ndarray, names: tuple[str, ...], align: bool) -> xr.Dataset:
     count = len(class_ids)
     rng = np.random.default_rng(1)
     same = labels[:, None] == labels[None, :]
@@ -168,9 +166,7 @@ def _write_particles(folder: Path, labels: np.ndarray, sizes: np.ndarray, count:
         posterior = np.full((len(assigned), count), 0.1 / max(count - 1, 1), np.float32)
         posterior[:, max(destination, 0)] = 0.9
         values = pa.FixedSizeListArray.from_arrays(pa.array(posterior.ravel()), count)
-        pq.write_table(
-            pa.table({"assigned_class_id": assigned, "superclass_posterior": values}), place / "frag00000-0.parquet"
-        )
+        pq.write_table(pa.table({"assigned_class_id": assigned, "superclass_posterior": values}), place / "frag00000-0.parquet")
 
 
 def _record(

@@ -20,7 +20,7 @@ from regroup_dask.report.output_contents import OutputContents, read_output
 from regroup_dask.report.pictures import colour_png, grey_png, shaded_png
 from regroup_dask.report.similarity import matrix_order, pair_values, plot_similarity, telling_pairs
 from regroup_dask.report.stability import count_curves, describe_change, neighbour_groupings, plot_stability
-from regroup_dask.report.superclass_views import in_one_frame, plot_superclasses, scale_bar
+from regroup_dask.report.superclass_views import plot_superclasses, scale_bar
 from tests.report.output_folder import write_output
 
 
@@ -95,21 +95,6 @@ def test_superclasses(contents: OutputContents) -> None:
     figure.savefig(io.BytesIO(), format="png", dpi=40)
 
 
-def test_superclasses_are_turned_onto_the_first(contents: OutputContents) -> None:
-    assert contents.pairs is not None
-    assert contents.volumes is not None
-    pairs = contents.pairs.copy(deep=True)
-    references = contents.groups["reference_class"].values
-    pairs["rotation_quaternion"].loc[{"class_i": references[0], "class_j": references[1]}] = [0, 0, 1.0, 0]
-    maps = contents.volumes["density"].assign_attrs(voxel_size_angstrom=4.0).load()
-    turned, any_turned = in_one_frame(maps, pairs, contents.groups)
-    assert any_turned
-    np.testing.assert_array_equal(turned[0], maps[0])
-    half_turn = maps.values[1][:, :0:-1, :0:-1]
-    np.testing.assert_allclose(turned.values[1][:, 1:, 1:], half_turn, atol=1e-4)
-    assert in_one_frame(maps, contents.pairs, contents.groups)[1] is False
-
-
 def test_no_pyplot(contents: OutputContents) -> None:
     assert contents.pairs is not None
     before = "matplotlib.pyplot" in sys.modules
@@ -173,7 +158,23 @@ def test_methods_say_only_what_was_done(contents: OutputContents) -> None:
     assert "aligned" not in still
     assert "summed class posterior" in still
     assert not any(name in " ".join(fewer) for name in ("Crowther", "Rosenthal", "Singer"))
+    assert "spectral clustering" in still
+    modelled, more = methods_paragraph(record, {}, ("distance", "fsc", "signal_fraction"))
+    assert "spectral clustering" not in modelled
+    assert any("Holland" in reference for reference in more)
+    auto = {**record, "settings": {**record["settings"], "n_superclasses": "auto"}}
+    assert "number was chosen" in methods_paragraph(auto, {}, ("distance",))[0]
 
 
 def test_reads_from_a_path(tmp_path: Path) -> None:
     assert read_output(write_output(tmp_path / "OUT")).folder == tmp_path / "OUT"
+
+
+def test_every_figure_is_found_by_name() -> None:
+    from regroup_dask import report
+
+    for name in ("superclasses", "similarity", "flow", "stability", "members", "fsc"):
+        assert callable(getattr(report, f"plot_{name}"))
+        assert f"plot_{name}" in dir(report)
+    with pytest.raises(AttributeError, match="plot_nothing"):
+        _ = report.plot_nothing

@@ -15,9 +15,7 @@ from tests.report.output_folder import VOXEL_SIZE_ANGSTROM, ball_map
 def classes(kinds: list[int], *, noise: float = 0.08, box: int = 32) -> tuple[xr.Dataset, xr.Dataset]:
     """Maps of the kinds, each with its gain, and a grouping that puts all into one superclass."""
     count = len(kinds)
-    maps = np.stack(
-        [(1 + index) * ball_map(kind, box=box, noise=noise, seed=index) for index, kind in enumerate(kinds)]
-    )
+    maps = np.stack([(1 + index) * ball_map(kind, box=box, noise=noise, seed=index) for index, kind in enumerate(kinds)])
     class_maps = xr.Dataset(
         {"density": (("class_id", "z", "y", "x"), maps)},
         coords={"class_id": np.arange(count)},

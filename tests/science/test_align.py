@@ -97,7 +97,7 @@ def test_measure_is_exact_at_the_identity():
 
 
 def test_measure_with_whole_voxel_shift_is_exact():
-    fixed, moving, plan, *_, b = _pair(9, 32, radius=8.0)
+    _, moving, plan, *_, b = _pair(9, 32, radius=8.0)
     rolled = align.prepare_map(np.roll(b, (1, -2, 3), axis=(0, 1, 2)), plan)
     found = align.measure_pair(rolled, moving, plan, shift_angstrom=np.array([3.0, -2.0, 1.0]) * VOXEL)
     assert found.correlation == pytest.approx(1.0, abs=1e-5)

@@ -1,0 +1,186 @@
+"""Two prepared maps as a problem to solve: how their shells are weighed, and how poses are refined."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from regroup_dask.science.alignment_plan import OVERSAMPLING, AlignmentPlan, particle_coefficients
+from regroup_dask.science.poses import CandidatePoses
+from regroup_dask.science.prepared_map import PreparedMap
+from regroup_dask.science.refinement import refine_poses, shell_products
+
+SHARED_STRUCTURE = 0.9
+"""Correlation that two noise-free class maps are taken to have; it keeps strong shells from drowning the others."""
+
+LARGEST_CORRELATION = 0.995
+"""Correlation per shell beyond which the last refinement trusts no shell more."""
+
+
+class PairProblem(NamedTuple):
+    """Two prepared maps with the weights that fit them both.
+
+    Attributes
+    ----------
+    fixed, moving : PreparedMap
+    plan : AlignmentPlan
+    shell_weight : numpy.ndarray
+        float64 (finest + 1,) per coefficient.
+    weight : numpy.ndarray
+        float32 (c,).
+    cube : numpy.ndarray
+        float32, flat view of the moving spectrum.
+    energies : numpy.ndarray
+        float64 (3, finest + 1), sums over shells up to each of w P_fixed, w P_moving and w^2 P_fixed
+        P_moving.
+    curvature : numpy.ndarray
+        float64 (finest + 1, 6, 6), weighted curvature summed over shells up to each.
+    """
+
+    fixed: PreparedMap
+    moving: PreparedMap
+    plan: AlignmentPlan
+    shell_weight: np.ndarray
+    weight: np.ndarray
+    cube: np.ndarray
+    energies: np.ndarray
+    curvature: np.ndarray
+
+    def centre_term(self, rotation: np.ndarray, hand: float) -> np.ndarray:
+        """Return what to add to a centred shift to get the shift between the maps."""
+        return self.fixed.centre_voxels - hand * (rotation @ self.moving.centre_voxels)
+
+    def map_shift(self, rotation: np.ndarray, shift: np.ndarray, hand: float) -> np.ndarray:
+        """Return the shift between the maps, in voxels."""
+        return shift + self.centre_term(rotation, hand)
+
+    def chance(self, shell: int) -> float:
+        """Return the standard deviation of the score of unrelated maps over shells up to one."""
+        fixed, moving, product = self.energies[:, min(shell, self.plan.finest_shell)]
+        return math.sqrt(0.5 * product) / max(math.sqrt(fixed * moving), 1e-300)
+
+
+def pair_problem(fixed: PreparedMap, moving: PreparedMap, plan: AlignmentPlan) -> PairProblem:
+    """Weigh the shells of a pair by the signal that both maps have there.
+
+    For two Gaussian variables of correlation rho the likelihood ratio against independence weighs their
+    product by rho / (1 - rho^2) after scaling both to unit power; rho is the geometric mean of the
+    reliabilities.
+    """
+    rho = SHARED_STRUCTURE * np.sqrt(fixed.reliability * moving.reliability)
+    power = np.sqrt(fixed.power * moving.power)
+    weight = np.where(power > 0, rho / (1.0 - rho**2) / np.maximum(power, 1e-300), 0.0)
+    weight[0] = 0.0
+    if not weight.any():
+        weight = np.where(power > 0, 1.0 / np.maximum(power, 1e-300), 0.0)
+        weight[0] = 0.0
+    return _weighted(fixed, moving, plan, weight)
+
+
+def _weighted(
+    fixed: PreparedMap, moving: PreparedMap, plan: AlignmentPlan, weight: np.ndarray
+) -> PairProblem:
+    """Put a pair together with weights per shell and everything that follows from them."""
+    _, shells, ends = particle_coefficients(plan.finest_shell)
+    count = np.diff(ends, prepend=0)
+    terms = np.stack([weight * fixed.power, weight * moving.power, weight**2 * fixed.power * moving.power])
+    return PairProblem(
+        fixed,
+        moving,
+        plan,
+        weight,
+        weight.astype(np.float32)[shells],
+        moving.cube.reshape(-1).view(np.float32),
+        np.cumsum(count * terms, axis=1),
+        np.cumsum(weight[:, None, None] * fixed.curvature, axis=0),
+    )
+
+
+def refine_over(
+    problem: PairProblem, poses: CandidatePoses, shell: int, iterations: int, tolerance: float
+) -> CandidatePoses:
+    """Refine poses over the shells up to one, with at most so many evaluations each.
+
+    ``tolerance`` is the length of the last step, in voxels at the rim of the particle.
+    """
+    frequency, _, ends = particle_coefficients(problem.plan.finest_shell)
+    shell = min(shell, problem.plan.finest_shell)
+    fixed_energy, moving_energy, _ = problem.energies[:, shell]
+    rotation, shift = poses.rotation.copy(), poses.shift.copy()
+    score = refine_poses(
+        problem.cube,
+        problem.moving.cube.shape[2] - 1,
+        float(OVERSAMPLING),
+        frequency,
+        problem.fixed.coefficients,
+        problem.weight,
+        int(ends[shell]),
+        float(problem.plan.particle_box),
+        problem.curvature[shell],
+        float(fixed_energy),
+        float(moving_energy),
+        rotation,
+        shift,
+        poses.hand,
+        iterations,
+        tolerance,
+    )
+    return CandidatePoses(rotation, shift, poses.hand, score)
+
+
+def reweighed(problem: PairProblem, poses: CandidatePoses, index: int) -> PairProblem:
+    """Return the problem with weights from the correlation per shell that the maps have at one pose.
+
+    What noise was estimated and what structure was taken to be shared gives way to what is found: the weights
+    become those of the likelihood, whatever sets the two maps apart.
+    """
+    frequency, _, ends = particle_coefficients(problem.plan.finest_shell)
+    cross, fixed, moving = shell_products(
+        problem.cube,
+        problem.moving.cube.shape[2] - 1,
+        float(OVERSAMPLING),
+        frequency,
+        problem.fixed.coefficients,
+        ends,
+        float(problem.plan.particle_box),
+        poses.rotation[index],
+        poses.shift[index],
+        float(poses.hand[index]),
+    )
+    count = np.maximum(np.diff(ends, prepend=0), 1)
+    rho = cross / np.sqrt(np.maximum(fixed * moving, 1e-300))
+    smooth = rho.copy()
+    smooth[2:-1] = 0.25 * rho[1:-2] + 0.5 * rho[2:-1] + 0.25 * rho[3:]
+    rho = np.clip(np.where(smooth > 1.0 / np.sqrt(count), smooth, 0.0), 0.0, LARGEST_CORRELATION)
+    power = np.sqrt(problem.fixed.power * problem.moving.power)
+    weight = np.where(power > 0, rho / (1.0 - rho**2) / np.maximum(power, 1e-300), 0.0)
+    weight[0] = 0.0
+    if not weight.any():
+        return problem
+    return _weighted(problem.fixed, problem.moving, problem.plan, weight)
+
+
+def polish_best(problem: PairProblem, poses: CandidatePoses) -> CandidatePoses:
+    """Refine the first pose once more, over all shells, with the weights that fit what was found."""
+    best = poses.take(np.array([0]))
+    better = refine_over(reweighed(problem, best, 0), best, problem.plan.finest_shell, 5, 0.001)
+    rotation, shift = poses.rotation.copy(), poses.shift.copy()
+    rotation[0], shift[0] = better.rotation[0], better.shift[0]
+    return poses._replace(rotation=rotation, shift=shift)
+
+
+def refine_candidates(problem: PairProblem, poses: CandidatePoses) -> CandidatePoses:
+    """Refine poses over middle and then all shells."""
+    poses = refine_over(problem, poses, 8, 6, 0.02)
+    return polish_best(problem, refine_over(problem, poses, problem.plan.finest_shell, 6, 0.005))
+
+
+def within_limit(problem: PairProblem, poses: CandidatePoses) -> np.ndarray:
+    """Return which poses shift the maps by no more than the limit and a voxel; bool (p,)."""
+    terms = problem.fixed.centre_voxels - poses.hand[:, None] * (
+        poses.rotation @ problem.moving.centre_voxels
+    )
+    length = np.sqrt(((poses.shift + terms) ** 2).sum(axis=1))
+    return length <= problem.plan.maximum_shift_voxels + 1.0

@@ -1,0 +1,106 @@
+"""Lists of candidate poses: which of them differ, which are worth following, which lie around one."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from regroup_dask.science.rotations import rotation_vector_to_matrix
+
+
+class CandidatePoses(NamedTuple):
+    """Poses of the centred maps.
+
+    Attributes
+    ----------
+    rotation : numpy.ndarray
+        float64 (p, 3, 3).
+    shift : numpy.ndarray
+        float64 (p, 3) in voxels, between the particle boxes.
+    hand : numpy.ndarray
+        float64 (p,), -1 for mirrored.
+    score : numpy.ndarray
+        float64 (p,), weighted correlation coefficient.
+    """
+
+    rotation: np.ndarray
+    shift: np.ndarray
+    hand: np.ndarray
+    score: np.ndarray
+
+    def take(self, index: np.ndarray) -> CandidatePoses:
+        """Return the poses at some indices."""
+        return CandidatePoses(*(field[index] for field in self))
+
+
+def join_poses(parts: list[CandidatePoses]) -> CandidatePoses:
+    """Put lists of poses one after another."""
+    return CandidatePoses(*(np.concatenate(fields) for fields in zip(*parts, strict=True)))
+
+
+def distinct_poses(poses: CandidatePoses, degrees: float, count: int) -> CandidatePoses:
+    """Keep the best-scored poses that differ from better ones by an angle or hand, at most `count` per hand."""
+    order = np.argsort(-poses.score, kind="stable")
+    matrices = poses.rotation[order].reshape(-1, 9)
+    hand = poses.hand[order]
+    near = matrices @ matrices.T > 1.0 + 2.0 * math.cos(math.radians(degrees))
+    near &= hand[:, None] == hand[None, :]
+    kept: list[int] = []
+    for side in (1.0, -1.0):
+        left = hand == side
+        for _ in range(count):
+            if not left.any():
+                break
+            first = int(np.argmax(left))
+            kept.append(first)
+            left &= ~near[first]
+            left[first] = False
+    return poses.take(order[np.sort(np.array(kept, dtype=np.int64))])
+
+
+def promising_poses(poses: CandidatePoses, deviation: float, most: int) -> CandidatePoses:
+    """Keep the poses, best first, whose score could still turn out to be the best: 2 to `most` per hand.
+
+    Scores over more shells and after more steps can rise: by a few standard deviations of chance agreement,
+    or by a fifth of the best score where the map is what makes poses alike (pseudosymmetry).
+    """
+    kept: list[int] = []
+    highest = float(poses.score.max())
+    for hand in (1.0, -1.0):
+        here = np.flatnonzero(poses.hand == hand)
+        here = here[np.argsort(-poses.score[here], kind="stable")][:most]
+        if here.size:
+            top = float(poses.score[here[0]])
+            if top < min(highest - 4.0 * deviation, 0.8 * highest):  # a hand that has lost: its best two will do
+                here = here[:2]
+            good = poses.score[here] >= min(top - 4.0 * deviation, 0.8 * top)
+            good[:2] = True
+            kept.extend(here[good])
+    order = np.array(kept, dtype=np.int64)
+    return poses.take(order[np.argsort(-poses.score[order], kind="stable")])
+
+
+def same_best(first: CandidatePoses, second: CandidatePoses, height: float) -> bool:
+    """Tell whether two searches ended at one pose, or at poses of one height: those of a symmetric map."""
+    level = abs(float(first.score[0] - second.score[0])) < height
+    return level or bool(
+        first.hand[0] == second.hand[0]
+        and np.sum(first.rotation[0] * second.rotation[0]) > 1.0 + 2.0 * math.cos(math.radians(5.0))
+    )
+
+
+def neighbour_poses(poses: CandidatePoses, degrees: float) -> CandidatePoses:
+    """Return poses turned from given ones by an angle about the twelve vertices of an icosahedron."""
+    golden = 0.5 * (1.0 + math.sqrt(5.0))
+    axes = [(0.0, a, b * golden) for a in (1.0, -1.0) for b in (1.0, -1.0)]
+    vertices = np.array([np.roll(axis, turn) for turn in range(3) for axis in axes])
+    vertices *= math.radians(degrees) / math.sqrt(1.0 + golden**2)
+    turns = np.array([rotation_vector_to_matrix(vertex) for vertex in vertices])
+    return CandidatePoses(
+        np.einsum("vab,pbc->pvac", turns, poses.rotation).reshape(-1, 3, 3),
+        np.einsum("vab,pb->pva", turns, poses.shift).reshape(-1, 3),
+        np.repeat(poses.hand, len(turns)),
+        np.repeat(poses.score, len(turns)),
+    )

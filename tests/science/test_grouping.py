@@ -1,0 +1,121 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import adjusted_rand_score
+
+from regroup_dask.science.block_model import agglomeration, fit_block_model, make_edges
+from regroup_dask.science.clustering import canonical_labels, spectral
+from regroup_dask.science.grouping import group_classes
+from regroup_dask.science.model_selection import stability
+
+
+def _problem(seed, sizes, apart=0.08, noise=(0.002, 0.02)):
+    """Distances that are zero within and ``apart`` between structures, each map with noise of its own."""
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    n = len(labels)
+    own = np.exp(rng.uniform(np.log(noise[0]), np.log(noise[1]), n))
+    sigma = np.sqrt(own[:, None] * own[None])
+    error = np.triu(rng.normal(size=(n, n)), 1)
+    distance = apart * (labels[:, None] != labels[None]) + sigma * (error + error.T)
+    np.fill_diagonal(distance, 0)
+    return labels, distance, sigma
+
+
+@pytest.mark.parametrize("sizes", [(3, 3, 3, 3), (7, 2, 1), (1, 1), (2, 1)])
+def test_finds_the_structures(sizes):
+    labels, distance, sigma = _problem(1, sizes)
+    found = group_classes(1 - distance, len(sizes), distance=distance, distance_sigma=sigma)
+    assert adjusted_rand_score(labels, found.labels) == 1
+    assert found.n_superclasses == len(found.superclass_stability) == len(sizes)
+    assert found.class_stability.min() > 0.8
+
+
+def test_auto_finds_number_and_one():
+    for sizes in [(4, 3, 3, 2), (5, 5), (6,)]:
+        _, distance, sigma = _problem(2, sizes)
+        found = group_classes(1 - distance, "auto", distance=distance, distance_sigma=sigma)
+        assert found.n_superclasses == len(sizes)
+        assert len(found.stability_curve) == len(found.candidate_superclasses) == len(found.eigengap_curve)
+
+
+@given(st.integers(2, 9), st.data())
+@settings(max_examples=15, deadline=None)
+def test_every_number_works_and_is_deterministic(n, data):
+    k = data.draw(st.integers(1, n))
+    _, distance, sigma = _problem(data.draw(st.integers(0, 99)), (n,))
+    options = {"distance": distance, "distance_sigma": sigma, "n_resamplings": 3}
+    found = group_classes(1 - distance, k, **options)
+    assert sorted(set(found.labels)) == list(range(k))
+    again = group_classes(1 - distance, k, **options)
+    for one, other in zip(found, again, strict=True):
+        np.testing.assert_array_equal(one, other)
+    plain = group_classes(np.clip(1 - distance, 0, 1), k, n_resamplings=2)
+    assert sorted(set(plain.labels)) == list(range(k))
+
+
+def test_order_of_maps_does_not_matter():
+    labels, distance, sigma = _problem(3, (4, 3, 2))
+    shuffle = np.random.default_rng(0).permutation(len(labels))
+    part = np.ix_(shuffle, shuffle)
+    first = group_classes(1 - distance, 3, distance=distance, distance_sigma=sigma).labels
+    second = group_classes(1 - distance[part], 3, distance=distance[part], distance_sigma=sigma[part]).labels
+    assert adjusted_rand_score(first[shuffle], second) == 1
+
+
+def test_junk_is_flagged_with_a_reason():
+    _, distance, sigma = _problem(4, (4, 4))
+    n = len(distance) + 1
+    wide, spread = np.full((n, n), 0.9), np.full((n, n), 0.01)
+    wide[:-1, :-1], spread[:-1, :-1] = distance, sigma
+    np.fill_diagonal(wide, 0)
+    found = group_classes(1 - wide, 2, distance=wide, distance_sigma=spread)
+    assert found.junk.tolist() == [False] * 8 + [True]
+    assert "resembles no other map" in found.reason[-1]
+    information = np.full(n, 500.0)
+    information[2] = 0.5
+    found = group_classes(1 - wide, 2, distance=wide, distance_sigma=spread, information=information)
+    assert found.junk[2]
+    assert found.reason[2].startswith("noise")
+
+
+def test_number_out_of_range():
+    with pytest.raises(ValueError, match="must be 1 to 3"):
+        group_classes(np.eye(3), 4)
+
+
+def test_shared_errors_do_not_mislead_the_block_model():
+    """A map whose noise is misjudged is farther from all alike; it still belongs where it is nearest."""
+    labels, distance, sigma = _problem(5, (4, 4), apart=0.05, noise=(0.002, 0.004))
+    shift = np.zeros(8)
+    shift[1] = 0.2
+    shifted = distance + shift[:, None] + shift[None]
+    np.fill_diagonal(shifted, 0)
+    shared = np.where(shift > 0, 0.2, 0.001)
+    total = np.sqrt(sigma**2 + shared[:, None] ** 2 + shared[None] ** 2)
+    edges = make_edges(shifted, total, shared)
+    start = labels.copy()
+    start[1] = 1
+    fitted = fit_block_model(edges, start)
+    assert adjusted_rand_score(labels, fitted.labels) == 1
+    assert abs(fitted.offset[1] - 0.2) < 0.05
+
+
+def test_agglomeration_heights_are_mean_distances():
+    labels, distance, sigma = _problem(6, (3, 4), apart=0.1, noise=(0.001, 0.0011))
+    merges = agglomeration(make_edges(distance, sigma, None))
+    np.testing.assert_array_equal(canonical_labels(merges.labels[1]), labels)
+    assert abs(merges.height[2] - 0.1) < 0.003
+
+
+def test_stability_counts_matched_labels():
+    labels = np.array([0, 0, 1, 1])
+    sure = stability(labels, [np.array([1, 1, 0, 0]), np.array([0, 0, 0, 1])])
+    np.testing.assert_allclose(sure.class_stability, [1, 1, 0.5, 1])
+
+
+def test_spectral_splits_two_blocks():
+    affinity = np.kron(np.eye(2), np.ones((3, 3))) * 0.9 + 0.1
+    assert spectral(affinity, 2).tolist() == [0, 0, 0, 1, 1, 1]
+    assert canonical_labels(np.array([5, 5, 2])).tolist() == [0, 0, 1]

@@ -1,0 +1,72 @@
+"""Fine maps tell their hand, blurred and symmetric ones do not; pairs that cannot tell have no voice."""
+
+import numpy as np
+
+from regroup_dask.science import align
+from regroup_dask.science.fourier import shell_counts
+from regroup_dask.science.frames import synchronize
+from regroup_dask.science.hands import hand_evidence, hand_weights, independent_coefficients
+from regroup_dask.science.rotations import rotation_angle_degrees
+from tests.science.particles import blobs, random_rotation, render
+
+
+def _evidence(width, flatten=False):
+    rng = np.random.default_rng(2)
+    centres, masses = blobs(rng, radius=12.0, count=50)
+    if flatten:  # all in a plane: a map that is its own mirror image, up to a turn
+        centres[:, 2] = 0
+    plan = align.plan_alignment(
+        box=40, voxel_size_angstrom=2.0, particle_radius_angstrom=30.0, maximum_shift_angstrom=20.0, hand="detect"
+    )
+    fixed = render(centres, masses, box=40, width=width, rotation=random_rotation(rng), mirrored=True)
+    moving = render(centres, masses, box=40, width=width)
+    noise = 0.02 * moving.max() * rng.normal(size=(2, 40, 40, 40)).astype(np.float32)
+    found = align.align_pair(
+        align.prepare_map(fixed + noise[0], plan), align.prepare_map(moving + noise[1], plan), plan
+    )
+    number = independent_coefficients(found.power_fixed, found.power_moving, shell_counts(40), filled_fraction=0.3)
+    return found, hand_evidence(found.correlation, found.correlation_other_hand, number)
+
+
+def test_a_fine_map_tells_its_hand():
+    found, evidence = _evidence(1.6)
+    assert found.mirrored
+    assert evidence.told
+    assert hand_weights(evidence) > 0
+
+
+def test_a_map_that_is_its_own_mirror_image_does_not():
+    _, evidence = _evidence(1.6, flatten=True)
+    assert not evidence.told
+    assert hand_weights(evidence) == 0
+
+
+def test_hands_that_were_not_compared_have_no_voice():
+    evidence = hand_evidence(np.array([0.9, 0.9]), np.array([np.nan, 0.5]), 500.0)
+    np.testing.assert_array_equal(evidence.told, [False, True])
+    assert hand_weights(evidence)[0] == 0
+
+
+def test_independent_coefficients_of_white_maps_are_their_number():
+    counts = shell_counts(16)
+    assert np.isclose(independent_coefficients(counts, 3 * counts, counts), 0.5 * counts[1:].sum())
+
+
+def test_pairs_without_a_voice_do_not_turn_hands():
+    rng = np.random.default_rng(3)
+    n = 6
+    rotations = np.array([random_rotation(rng) for _ in range(n)])
+    relative = np.einsum("iba,jbc->ijac", rotations, rotations)
+    mirrored = np.triu(rng.random((n, n)) < 0.4, 1)  # hearsay
+    frames = synchronize(
+        relative, np.zeros((n, n, 3)), mirrored, np.ones((n, n)), reference=0, hand_weight=np.zeros((n, n))
+    )
+    assert not frames.mirrored.any()
+    assert set(frames.inconsistent) == {(int(i), int(j)) for i, j in np.argwhere(mirrored)}
+    voice = np.triu(np.ones((n, n)), 1)
+    mirrored = np.zeros((n, n), bool)
+    mirrored[:5, 5] = True
+    frames = synchronize(relative, np.zeros((n, n, 3)), mirrored, np.ones((n, n)), reference=0, hand_weight=voice)
+    np.testing.assert_array_equal(frames.mirrored, [False] * 5 + [True])
+    for k in range(n):
+        assert rotation_angle_degrees(frames.rotation[k], rotations[0].T @ rotations[k]) < 1e-3
