@@ -97,8 +97,9 @@ def test_a_cluster_file_that_does_not_exist(tmp_path):
 
 
 def test_options_that_a_cluster_does_not_take(tmp_path):
-    description = read_cluster_file({"cluster": "LocalCluster", "options": {"processors": 3}})
-    with pytest.raises(InputError, match=r"LocalCluster does not take its options: .*processors"), started(description):
+    pytest.importorskip("dask_jobqueue")
+    description = read_cluster_file({"cluster": "SLURMCluster", "options": {"memory": "4 GiB"}})
+    with pytest.raises(InputError, match=r"SLURMCluster does not take its options: .*cores"), started(description):
         pass
 
 
