@@ -158,6 +158,7 @@ def regroup_inputs(
                 output=output,
                 series_zip=folder / "series.zip",
                 mask=mask,
+                ssnr=particles.superclass_ssnr(groups, inputs.ssnr),
             )
             particles.write(inputs.source, groups, counts, settings, maps, run)
         classes = tables.class_table(inputs, selection, groups)

@@ -148,6 +148,10 @@ def started(description: ClusterDescription, *, n_workers: int | None = None) ->
         except (TypeError, ValueError) as error:
             raise InputError(f"In {description.source} {description.name} does not take its options: {error}.") from error
         except (OSError, RuntimeError, ImportError) as error:
+            if "unexpected keyword argument" in str(error):
+                raise InputError(
+                    f"In {description.source} {description.name} does not take its options: {error}."
+                ) from error
             raise ClusterError(f"{description.name} of {description.source} cannot be started: {error}.") from error
         try:
             _ask_for_workers(cluster, description, n_workers)

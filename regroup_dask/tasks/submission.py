@@ -30,8 +30,13 @@ logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1.0
 ENDING_SECONDS = 60.0
+GATHER_SECONDS = 5.0
 # What another try on another machine will not mend.
 LASTING = (*FULL_DISK, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENAMETOOLONG)
+
+
+class _NotYet(Exception):
+    """A result was there and is not now: its worker died, and the scheduler has it computed again."""
 
 
 class _Running(NamedTuple):
@@ -113,11 +118,14 @@ def run_on_cluster(
                 if entry is None:
                     continue
                 result, failure = _outcome(entry.future)
-                if result is None and checkpoint is not None and isinstance(failure, (KilledWorker, CancelledError)):
+                if checkpoint is not None and isinstance(failure, (KilledWorker, CancelledError, _NotYet)):
                     # The worker may have kept the result before it died.
                     result = load_result(checkpoint, entry.unit.name)
                 if result is not None:
                     done(entry.unit.name, result)
+                elif isinstance(failure, _NotYet):
+                    running[future.key] = entry
+                    future.add_done_callback(settled.put)
                 else:
                     assert failure is not None
                     waiting.appendleft((entry.unit, _next_attempt(entry, failure, client, settings)))
@@ -154,7 +162,9 @@ def _outcome(future: Future) -> tuple[Result | None, BaseException | None]:
     if future.status == "cancelled":
         return None, FutureCancelledError(future.key, "its worker or scheduler went away", None)
     try:
-        return future.result(), None
+        return future.result(timeout=GATHER_SECONDS), None
+    except TimeoutError as error:
+        return None, error if future.status == "error" else _NotYet()
     except Exception as error:
         return None, error
 
