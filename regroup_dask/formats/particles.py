@@ -23,11 +23,14 @@ nothing but its own rows, and may run twice.
 
 from __future__ import annotations
 
+import atexit
 import glob
 import importlib
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -223,7 +226,7 @@ def open_particles(
     ----------
     source : path or sequence of paths
         CryoSPARC ``.cs`` (both encodings) or a ``.csg`` group, RELION ``.star``, parquet files or a folder
-        of them; globs are expanded. Several files of one kind are read as one table.
+        of them, cryoDRGN's ``labels.pkl``; globs are expanded. Several files of one kind are read as one table.
     passthrough : path or sequence of paths
         CryoSPARC passthrough files, in any row order.
     class_prefix : str
@@ -272,6 +275,17 @@ def open_particles(
         return open_relion_particles(paths, fragment_rows=fragment_rows, scratch=scratch_folder)
     from regroup_dask.formats.parquet_particles import open_parquet_particles
 
+    pickles = [path for path in paths if path.endswith(".pkl")]
+    if pickles:
+        from regroup_dask.formats.cryodrgn import labels_as_parquet
+
+        if len(paths) > 1:
+            raise InputError(f"labels of cryoDRGN are read alone, but {len(paths)} files were given with {pickles[0]}")
+        if scratch_folder is None:
+            scratch_folder = tempfile.mkdtemp(prefix="regroup-dask-")
+            atexit.register(shutil.rmtree, scratch_folder, ignore_errors=True)
+        source = open_parquet_particles([labels_as_parquet(paths[0], scratch_folder)], fragment_rows=fragment_rows)
+        return replace(source, files=tuple(paths))
     return open_parquet_particles(paths, fragment_rows=fragment_rows)
 
 
@@ -309,7 +323,7 @@ def particle_kind(path: str) -> ParticleKind:
         raise InputError(f"cannot read the particle file {path}: {error.strerror}") from None
     if start.startswith(MAGIC_CRYOSPARC) or path.endswith(".csg"):
         return "cryosparc"
-    if start.startswith(b"PAR1"):
+    if start.startswith(b"PAR1") or path.endswith(".pkl"):
         return "parquet"
     if path.endswith(".star") or any(line.startswith(b"data_") for line in start.splitlines()):
         return "relion"
