@@ -91,6 +91,7 @@ def _unexpected(error: BaseException, context: click.Context) -> None:
 
 
 @click.group(
+    "regroup",
     cls=Program,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog="Begin with: regroup-dask demo",

@@ -98,7 +98,12 @@ def _signed(values: list[float], decimals: int = 1) -> str:
 def page_contents(contents: OutputContents) -> dict[str, Any]:
     """Everything the template shows."""
     count = len(contents.superclasses)
-    flow = read_flow(contents.folder, contents.classes, count)
+    flow = read_flow(
+        contents.folder,
+        contents.classes,
+        count,
+        without_map=contents.record.get("settings", {}).get("exclude_classes") or (),
+    )
     pictured = _pictured(contents.groups)
     moved = None if contents.class_maps is None else move_classes(contents.class_maps, pictured)
     paragraph, references = methods_paragraph(
