@@ -7,12 +7,15 @@ the bytes that are left.
 
 from __future__ import annotations
 
+import atexit
 import io
 import os
 import pickle
 import re
+import shutil
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,8 @@ import pyarrow.parquet as pq
 
 from regroup_dask.errors import InputError
 from regroup_dask.formats.job import Job
+from regroup_dask.formats.parquet_particles import open_parquet_particles
+from regroup_dask.formats.particles import ParticleSource
 
 MAX_PICKLE_BYTES = 16 * 2**30
 ARRAY_MAKERS = {("numpy._core.multiarray", "_reconstruct"), ("numpy.core.multiarray", "_reconstruct")}
@@ -104,8 +109,8 @@ def _no_bytes(*given: Any) -> bytes:
     return b""
 
 
-class _Reader(pickle.Unpickler):
-    """Finds stand-ins only."""
+class _Reader(pickle._Unpickler):
+    """Finds stand-ins only; the reader in Python, because the one in C has been crashed by damaged files."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in ARRAY_MAKERS:
@@ -134,7 +139,8 @@ def _array_of(found: Any, data: bytes) -> np.ndarray:
         raise _RefusedError("an array of other things than numbers")
     if not isinstance(content, bytes) or not all(type(extent) is int and extent >= 0 for extent in shape):
         raise _RefusedError("an array of objects")
-    dtype = np.dtype(kind.name).newbyteorder(kind.order if kind.order != "|" else "=")
+    order = kind.order if kind.order in "<>" else ""
+    dtype = np.dtype(order + kind.name.lstrip("<>|="))
     size = 1
     for extent in shape:
         size *= extent
@@ -197,12 +203,25 @@ def recognise_cryodrgn_job(folder: str, file_names: Sequence[str]) -> Job | None
     )
 
 
-def labels_as_parquet(path: str, scratch: str) -> str:
-    """Write labels as particles in parquet: ``uid`` is the row, ``class_id`` the label; returns the file."""
-    labels = read_array(path)
+def open_labels(paths: Sequence[str], *, fragment_rows: int | None, scratch: str | None) -> ParticleSource:
+    """Open labels as particles: ``uid`` is the row, ``class_id`` the label; a copy in parquet is read.
+
+    Raises
+    ------
+    InputError
+        There are several files, or one that holds no labels.
+    """
+    if len(paths) > 1:
+        raise InputError(f"labels of cryoDRGN are read alone, but {len(paths)} files were given with {paths[0]}")
+    labels = read_array(paths[0])
     if labels.ndim != 1 or labels.dtype.kind not in "iu" or not len(labels):
-        raise InputError(f"{path} has shape {labels.shape} and type {labels.dtype}, and is no labels.")
+        raise InputError(f"{paths[0]} has shape {labels.shape} and type {labels.dtype}, and is no labels.")
+    if scratch is not None:
+        os.makedirs(scratch, exist_ok=True)
+    folder = tempfile.mkdtemp(prefix="labels-", dir=scratch)
+    if scratch is None:
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    copy = os.path.join(folder, "labels.parquet")
     table = pa.table({"uid": np.arange(len(labels)), "class_id": labels.astype(np.int64)})
-    result = os.path.join(tempfile.mkdtemp(prefix="labels-", dir=scratch), "labels.parquet")
-    pq.write_table(table, result, row_group_size=2**20)
-    return result
+    pq.write_table(table, copy, row_group_size=2**20)
+    return replace(open_parquet_particles([copy], fragment_rows=fragment_rows), files=tuple(paths))

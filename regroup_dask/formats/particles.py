@@ -23,14 +23,11 @@ nothing but its own rows, and may run twice.
 
 from __future__ import annotations
 
-import atexit
 import glob
 import importlib
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -275,17 +272,10 @@ def open_particles(
         return open_relion_particles(paths, fragment_rows=fragment_rows, scratch=scratch_folder)
     from regroup_dask.formats.parquet_particles import open_parquet_particles
 
-    pickles = [path for path in paths if path.endswith(".pkl")]
-    if pickles:
-        from regroup_dask.formats.cryodrgn import labels_as_parquet
+    if any(path.endswith(".pkl") for path in paths):
+        from regroup_dask.formats.cryodrgn import open_labels
 
-        if len(paths) > 1:
-            raise InputError(f"labels of cryoDRGN are read alone, but {len(paths)} files were given with {pickles[0]}")
-        if scratch_folder is None:
-            scratch_folder = tempfile.mkdtemp(prefix="regroup-dask-")
-            atexit.register(shutil.rmtree, scratch_folder, ignore_errors=True)
-        source = open_parquet_particles([labels_as_parquet(paths[0], scratch_folder)], fragment_rows=fragment_rows)
-        return replace(source, files=tuple(paths))
+        return open_labels(paths, fragment_rows=fragment_rows, scratch=scratch_folder)
     return open_parquet_particles(paths, fragment_rows=fragment_rows)
 
 

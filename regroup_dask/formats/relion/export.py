@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -40,8 +41,8 @@ def write_star_files(
     paths = [folder / f"{name}.star" for name in names]
     columns: tuple[str, ...] | None = None
     split = False
-    streams = [open(path, "w", encoding="utf-8", newline="\n") for path in paths]
-    try:
+    with contextlib.ExitStack() as stack:
+        streams = [stack.enter_context(open(path, "w", encoding="utf-8", newline="\n")) for path in paths]
         for facts, superclass in parts:
             if columns is None:
                 n_axes = facts.shift_angstrom.shape[1]
@@ -55,9 +56,6 @@ def write_star_files(
                 k = number - 1
                 inside = superclass >= 0 if number == 0 else superclass == (k if k < n_superclasses else -1)
                 stream.write("".join(lines[row] for row in np.flatnonzero(inside).tolist()))
-    finally:
-        for stream in streams:
-            stream.close()
     return tuple(paths)
 
 
