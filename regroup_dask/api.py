@@ -276,9 +276,14 @@ def regroup(
     client = current_client() if client is None else client
     with scratch_folder(target) as folder:
         with pipeline.heard_warnings(StageClock(listener)) as heard:
-            series = _series(volumes, voxel_size_angstrom, folder)
             inputs = inputs_of_files(
-                series, particles, passthrough=passthrough, mask=mask, class_prefix=class_prefix, scratch=folder
+                volumes if _are_paths(volumes) else _series(volumes, voxel_size_angstrom, folder),
+                particles,
+                passthrough=passthrough,
+                mask=mask,
+                class_prefix=class_prefix,
+                voxel_size_angstrom=voxel_size_angstrom,
+                scratch=folder,
             )
         return pipeline.regroup_inputs(
             inputs,
@@ -292,13 +297,17 @@ def regroup(
         )
 
 
+def _are_paths(volumes: Any) -> bool:
+    return isinstance(volumes, str | Path) or (
+        isinstance(volumes, Sequence) and all(isinstance(item, str | Path) for item in volumes)
+    )
+
+
 def _series(volumes: Any, voxel_size_angstrom: float | None, folder: Path) -> VolumeSeries:
     """Find the files behind the maps; maps that are only in memory, or were changed there, are stored first."""
     if isinstance(volumes, VolumeSeries):
         return volumes
-    if isinstance(volumes, str | Path) or (
-        isinstance(volumes, Sequence) and all(isinstance(item, str | Path) for item in volumes)
-    ):
+    if _are_paths(volumes):
         return find_volumes(volumes, voxel_size_angstrom=voxel_size_angstrom)
     array = open_volumes(volumes, voxel_size_angstrom=voxel_size_angstrom)
     series = series_of(array)

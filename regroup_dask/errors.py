@@ -21,5 +21,28 @@ class ClusterError(RegroupError):
     """The cluster could not be reached, has no workers, or lost a task for good."""
 
 
+class UnitError(RegroupError):
+    """The computation of one piece of work failed; the message names the inputs it was working on."""
+
+
+class DamagedStoreError(RegroupError):
+    """What a run keeps for itself is damaged or missing.
+
+    Parameters
+    ----------
+    message
+        One sentence.
+    position
+        Which of the maps, in the order in which they take part.
+    """
+
+    def __init__(self, message: str, position: int) -> None:
+        super().__init__(message, position)
+        self.position = position
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 class RegroupWarning(UserWarning):
     """Something a person should know, and that does not stop the run; it is kept in run.json and the report."""

@@ -17,7 +17,7 @@ import numpy as np
 import xarray as xr
 from distributed import Client
 
-from regroup_dask import grouping
+from regroup_dask import __version__, grouping
 from regroup_dask.errors import RegroupWarning
 from regroup_dask.formats import result_tables, volume_store
 from regroup_dask.formats.class_store import read_classes, write_classes
@@ -30,8 +30,11 @@ from regroup_dask.settings import Settings
 from regroup_dask.steps import averaging, comparing, particles, polishing, tables
 from regroup_dask.steps.inputs import Inputs, check_inputs, fingerprints
 from regroup_dask.steps.mask import write_mask
+from regroup_dask.steps.plan import check_memory, plan_lines, plan_run
 from regroup_dask.steps.run_context import RunContext
 from regroup_dask.steps.selection import Selection, select_classes
+from regroup_dask.tasks.crew import workers_of
+from regroup_dask.tasks.versions import check_shared_folder
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +113,7 @@ def regroup_inputs(
         Warnings of finding the inputs, for the record.
     """
     check_output(output, resume=resume, overwrite=overwrite)
-    identity = {"settings": settings.as_dict(), "inputs": fingerprints(inputs)}
+    identity = {"version": __version__, "settings": settings.as_dict(), "inputs": fingerprints(inputs)}
     clock = StageClock(listener)
     with (
         heard_warnings(clock) as heard,
@@ -119,7 +122,14 @@ def regroup_inputs(
         heard.extend(heard_before)
         run = RunContext(folder, client, clock)
         check_inputs(inputs, settings.exclude_classes)
+        if client is not None:
+            check_shared_folder(client, folder)
         selection = _select(inputs, settings, run)
+        workers = workers_of(client)
+        plan = plan_run(len(selection.kept), inputs.series, inputs.source, settings)
+        for line in plan_lines(plan, workers):
+            clock.say(line)
+        check_memory(plan, workers)
         pairs = _compare(inputs, selection, settings, run) if earlier is None else _copy_comparison(earlier, folder)
         groups = grouping.group_pairs(
             pairs,
@@ -148,6 +158,7 @@ def regroup_inputs(
                 output=output,
                 series_zip=folder / "series.zip",
                 mask=mask,
+                ssnr=particles.superclass_ssnr(groups, inputs.ssnr),
             )
             particles.write(inputs.source, groups, counts, settings, maps, run)
         classes = tables.class_table(inputs, selection, groups)
@@ -201,8 +212,6 @@ def _compare(inputs: Inputs, selection: Selection, settings: Settings, run: RunC
     references = tuple(inputs.series.references[position] for position in selection.kept)
     ssnr = comparing.ssnr_table(inputs.ssnr, references)
     found = comparing.compare_maps(references, selection, settings, run, mask=inputs.mask, ssnr=ssnr)
-    for sentence in found.warnings:
-        warnings.warn(sentence, RegroupWarning, stacklevel=2)
     write_pairs(found.pairs, run.folder / PAIRS)
     write_classes(found.classes, run.folder / CLASSES)
     return found.pairs

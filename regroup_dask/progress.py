@@ -92,6 +92,10 @@ class PlainLines:
             self._said[event.stage] = time.monotonic()
         elif isinstance(event, UnitsDone):
             self._done[event.stage] += event.count
+            if event.restored:
+                self._write(
+                    f"{event.stage}: {event.restored} of {self._total[event.stage]} were finished before; not run again"
+                )
             if time.monotonic() - self._said[event.stage] > 10:
                 self._said[event.stage] = time.monotonic()
                 self._write(f"{event.stage}: {self._done[event.stage]} of {self._total[event.stage]}")

@@ -44,3 +44,10 @@ def test_the_command_line_helps_without_loading_anything_heavy():
     )
     result = run(sys.executable, "-c", code)
     assert result.stdout.strip() == "[]", result.stdout + result.stderr
+
+
+def test_dask_has_the_command_too():
+    result = run(sys.executable, "-m", "dask", "regroup", "run", "no such folder", "-k", "2", "-o", "no such output")
+    assert result.returncode == 2
+    assert "no such folder" in result.stderr
+    assert "Traceback" not in result.stderr

@@ -47,7 +47,13 @@ def command(context: click.Context, earlier: str, output: str | None, **options:
         return
     target = Path(output)
     check_output(target, resume=options["resume"], overwrite=options["overwrite"])
-    where = Where(options["scheduler"], options["scheduler_file"], options["cluster_file"], options["workers"])
+    where = Where(
+        options["scheduler"],
+        options["scheduler_file"],
+        options["cluster_file"],
+        options["workers"],
+        options["slurm"],
+    )
     with scratch_folder(target) as scratch:
         inputs = inputs_of_record(record, settings.class_prefix, scratch)
         with (

@@ -92,8 +92,10 @@ def cluster_options(function: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--scheduler-file", type=click.Path(), metavar="F", help="The same, by its scheduler file."),
             click.option("--cluster", "cluster_file", type=click.Path(), metavar="FILE",
                          help="Start the cluster that this yaml file describes."),
+            click.option("--slurm", is_flag=True,
+                         help="Submit workers to Slurm, as jobqueue.slurm in Dask's configuration says."),
             click.option("--workers", type=int, metavar="N",
-                         help="Worker processes of the local cluster.  [default: one per core]"),
+                         help="How many worker processes.  [default: one per core; 8 with --slurm]"),
         )
     ):
         function = option(function)

@@ -19,6 +19,7 @@ COMMANDS = {
     "run": "regroup_dask.cli.run_command",
     "group": "regroup_dask.cli.group_command",
     "align": "regroup_dask.cli.align_command",
+    "export": "regroup_dask.cli.export_command",
     "info": "regroup_dask.cli.info_command",
     "report": "regroup_dask.cli.report_command",
 }
@@ -90,6 +91,7 @@ def _unexpected(error: BaseException, context: click.Context) -> None:
 
 
 @click.group(
+    "regroup",
     cls=Program,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog="Begin with: regroup-dask demo",

@@ -75,6 +75,7 @@ def run_job(
     scheduler_file: str | None,
     cluster_file: str | None,
     workers: int | None,
+    slurm: bool = False,
     resume: bool,
     overwrite: bool,
     quiet: bool,
@@ -94,7 +95,7 @@ def run_job(
     from regroup_dask.tasks.connect import Where, connected
 
     settings = Settings(**settings_values)
-    where = Where(scheduler, scheduler_file, cluster_file, workers)
+    where = Where(scheduler, scheduler_file, cluster_file, workers, slurm)
     target = Path(output)
     check_output(target, resume=resume, overwrite=overwrite)
     console = Console(stderr=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import dask
 import numpy as np
 import xarray as xr
 
@@ -47,7 +48,9 @@ def write_classes(classes: xr.Dataset, path: Path) -> None:
     """Write the store, a chunk per map, replacing one that is there."""
     box = classes.sizes["z"]
     encoding = {"density": {"chunks": (1, box, box, box)}}
-    classes.to_zarr(path, mode="w", consolidated=False, zarr_format=3, encoding=encoding)
+    # Here and now: what the cluster is asked to do is a unit of work, which can be lost and taken up again.
+    with dask.config.set(scheduler="synchronous"):
+        classes.to_zarr(path, mode="w", consolidated=False, zarr_format=3, encoding=encoding)
     consolidate(path)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import mmap
+from collections.abc import Iterator
 from typing import Any, cast
 
 import numpy as np
@@ -25,6 +26,7 @@ __all__ = [
     "SMALLEST_VOXEL_ANGSTROM",
     "MapHeader",
     "check_class_map",
+    "checked_slabs",
     "open_data",
     "read_checked",
     "read_header",
@@ -72,13 +74,32 @@ def read_checked(values: np.ndarray, path: str) -> np.ndarray:
     ------
     InputError
     """
-    shape = cast(tuple[int, int, int], tuple(values.shape))
-    density = np.empty(shape, dtype=np.float32)
+    density = np.empty(cast(tuple[int, int, int], tuple(values.shape)), dtype=np.float32)
+    first = 0
+    for slab in checked_slabs(values, path):
+        density[first : first + len(slab)] = slab
+        first += len(slab)
+    return density
+
+
+def checked_slabs(values: np.ndarray, path: str) -> Iterator[np.ndarray]:
+    """Give consecutive slabs of density as float32, and refuse what is not finite or, in the end, does not vary.
+
+    Parameters
+    ----------
+    values : array_like [z, y, x]
+        Anything that can be cut along the first axis.
+    path : str
+        Named in the error.
+
+    Raises
+    ------
+    InputError
+    """
     lowest, highest = math.inf, -math.inf
-    for begin, end in slab_ranges(shape):
-        density[begin:end] = values[begin:end]
+    for begin, end in slab_ranges(cast(tuple[int, int, int], tuple(values.shape))):
+        slab = np.array(values[begin:end], dtype=np.float32, order="C")
         release_pages(values)
-        slab = density[begin:end]
         low, high = float(slab.min()), float(slab.max())
         if not (math.isfinite(low) and math.isfinite(high)):
             section = begin + int(np.flatnonzero(~np.isfinite(slab).all(axis=(1, 2)))[0])
@@ -87,9 +108,9 @@ def read_checked(values: np.ndarray, path: str) -> np.ndarray:
                 f"{section}."
             )
         lowest, highest = min(lowest, low), max(highest, high)
+        yield slab
     if lowest == highest:
         raise InputError(f"{path} is constant: every voxel is {lowest:g}, so there is nothing to compare.")
-    return density
 
 
 def release_pages(values: Any) -> None:

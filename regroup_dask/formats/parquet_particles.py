@@ -35,6 +35,7 @@ import pyarrow.parquet as pq
 from regroup_dask.errors import InputError
 from regroup_dask.formats.parquet_outputs import create_outputs, finish_outputs, write_fragment
 from regroup_dask.formats.particles import FRAGMENT_BYTES, ParticleSource
+from regroup_dask.formats.rotations import matrices_of_quaternions
 
 __all__ = [
     "ParquetFragment",
@@ -112,7 +113,7 @@ class ParquetParticles(ParticleSource):
         valid, values = _list_rows(table, "rotation_quaternion", 4, self.files[0])
         quaternion[valid] = values
         if "shift_angstrom" not in self.schema.names:
-            return _rotation_from_quaternion(quaternion), np.zeros((table.num_rows, 2))
+            return matrices_of_quaternions(quaternion), np.zeros((table.num_rows, 2))
         n_axes = _list_length(table.column("shift_angstrom"))
         if n_axes not in (2, 3):
             raise InputError(
@@ -121,7 +122,7 @@ class ParquetParticles(ParticleSource):
         shift = np.full((table.num_rows, n_axes), np.nan)
         valid, values = _list_rows(table, "shift_angstrom", n_axes, self.files[0])
         shift[valid] = values
-        return _rotation_from_quaternion(quaternion), shift
+        return matrices_of_quaternions(quaternion), shift
 
 
 def open_parquet_particles(paths: Sequence[str], *, fragment_rows: int | None = None) -> ParquetParticles:
@@ -308,17 +309,3 @@ def _list_rows(table: pa.Table, name: str, length: int, path: str) -> tuple[np.n
     if len(flat) != valid.sum() * length or not pc.all(pc.equal(lengths, length), min_count=0).as_py():
         raise InputError(f"{path}: {name} has rows of other than {length} values")
     return valid, flat.reshape(-1, length)
-
-
-def _rotation_from_quaternion(quaternion: np.ndarray) -> np.ndarray:
-    """Rotation matrices f64[n, 3, 3] of quaternions x, y, z, w, normalised; NaN where one is zero or NaN."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        x, y, z, w = (quaternion / np.linalg.norm(quaternion, axis=1, keepdims=True)).T
-    return np.stack(
-        [
-            np.stack([1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)], axis=-1),
-            np.stack([2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)], axis=-1),
-            np.stack([2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)], axis=-1),
-        ],
-        axis=-2,
-    )

@@ -170,6 +170,16 @@ class ParticleSource:
         """
         raise NotImplementedError
 
+    def class_counts(self, fragment: Any) -> np.ndarray | None:
+        """Rows of a fragment per class, where opening the files has told them already.
+
+        Returns
+        -------
+        i64[n_classes + 1] or None
+            In the order of `class_ids`; the last is of rows without a class.
+        """
+        return None
+
     def particle_poses(
         self, table: pa.Table, class_index: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray] | None:
@@ -213,7 +223,7 @@ def open_particles(
     ----------
     source : path or sequence of paths
         CryoSPARC ``.cs`` (both encodings) or a ``.csg`` group, RELION ``.star``, parquet files or a folder
-        of them; globs are expanded. Several files of one kind are read as one table.
+        of them, cryoDRGN's ``labels.pkl``; globs are expanded. Several files of one kind are read as one table.
     passthrough : path or sequence of paths
         CryoSPARC passthrough files, in any row order.
     class_prefix : str
@@ -262,6 +272,10 @@ def open_particles(
         return open_relion_particles(paths, fragment_rows=fragment_rows, scratch=scratch_folder)
     from regroup_dask.formats.parquet_particles import open_parquet_particles
 
+    if any(path.endswith(".pkl") for path in paths):
+        from regroup_dask.formats.cryodrgn import open_labels
+
+        return open_labels(paths, fragment_rows=fragment_rows, scratch=scratch_folder)
     return open_parquet_particles(paths, fragment_rows=fragment_rows)
 
 
@@ -299,7 +313,7 @@ def particle_kind(path: str) -> ParticleKind:
         raise InputError(f"cannot read the particle file {path}: {error.strerror}") from None
     if start.startswith(MAGIC_CRYOSPARC) or path.endswith(".csg"):
         return "cryosparc"
-    if start.startswith(b"PAR1"):
+    if start.startswith(b"PAR1") or path.endswith(".pkl"):
         return "parquet"
     if path.endswith(".star") or any(line.startswith(b"data_") for line in start.splitlines()):
         return "relion"

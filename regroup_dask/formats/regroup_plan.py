@@ -94,9 +94,10 @@ class RegroupPlan:
 
     def moves(self, class_index: np.ndarray) -> np.ndarray:
         """Tell for each row whether its class moves at all: rows that do not keep their bits. bool[...]."""
-        rotation, shift, mirrored = self.class_pose_arrays(class_index)
+        classes = np.arange(-1, len(self.class_ids))
+        rotation, shift, mirrored = self.class_pose_arrays(classes)
         still = (rotation == np.eye(3)).all(axis=(-2, -1)) & (shift == 0).all(axis=-1) & ~mirrored
-        return ~still if self.update_poses else np.zeros_like(still)
+        return (~still & self.update_poses)[np.maximum(class_index, -1) + 1]
 
 
 class Assignment(NamedTuple):
@@ -149,9 +150,11 @@ class SuperclassMaps(NamedTuple):
     series_zip: str | None = None
     mask: str | None = None
     resolution_angstrom: tuple[float, ...] | None = None
-    paths_for_relion: tuple[str, ...] | None = None
-    """the superclass maps as RELION shall find them: it looks from the folder it runs in, its project, so
-    absolute, or relative to the project where that is known; by default relative to model.star"""
+    folder_for_relion: str | None = None
+    """where RELION shall look for the folder ``relion``: it looks from the folder it runs in, its project, so
+    absolute, or relative to the project where that is known; by default maps are named relative to model.star"""
+    ssnr: tuple[np.ndarray, ...] | None = None
+    """spectral signal-to-noise ratio of each superclass by shell, f64[n_shells]; empty where it is not known"""
 
 
 def assigned_order(superclass: np.ndarray, n_superclasses: int) -> list[np.ndarray]:

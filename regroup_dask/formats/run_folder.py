@@ -2,17 +2,23 @@
 
 A run writes to ``OUT.partial``; the last thing it does is to rename it to ``OUT``. An interrupted run leaves
 ``OUT.partial`` with a ``run.json`` whose status is "incomplete": the same command with ``--resume`` takes it up.
+
+Whoever writes a file here writes it under a name that begins with a dot or ends with ``.partial``, and renames it
+when it is whole. What a killed process left of that kind is removed at the end.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import hashlib
 import json
 import math
 import numbers
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,11 +27,20 @@ from regroup_dask.errors import InputError, OutputExistsError
 
 RUN_FILE = "run.json"
 WORK = "work"
+REMOVAL_ATTEMPTS = 100
+LOCK = ".lock"
+WHOLE_BYTES = 256 * 2**20
+SAMPLES = 64
 
 
 def partial_folder(output: Path) -> Path:
     """Where a run writes until it is complete."""
     return output.with_name(output.name + ".partial")
+
+
+def _replaced_folder(output: Path) -> Path:
+    """Where an output that is overwritten waits until the new one has its place."""
+    return output.with_name(output.name + ".replaced")
 
 
 @contextlib.contextmanager
@@ -44,7 +59,7 @@ def run_folder(output: Path, *, resume: bool, overwrite: bool, identity: dict[st
     Raises
     ------
     OutputExistsError
-        The folder, or an interrupted run for it, exists already.
+        The folder, or an interrupted run for it, exists already, or another run is writing to it now.
     InputError
         `resume` was asked for and settings or inputs have changed, or the folder cannot be made.
     """
@@ -52,32 +67,102 @@ def run_folder(output: Path, *, resume: bool, overwrite: bool, identity: dict[st
     # Workers have working directories of their own.
     partial = Path(os.path.abspath(partial_folder(output)))
     if partial.exists() and not resume:
-        shutil.rmtree(partial)
+        with _locked(partial):
+            shutil.rmtree(partial)
     resumed = partial.exists()
-    if resumed:
-        _check_identity(partial, identity)
     above = [folder for folder in partial.parents if not folder.exists()]
     try:
         partial.mkdir(parents=True, exist_ok=True)
-        write_run(partial, {"status": "incomplete", "identity": identity, "resume_with": "--resume"})
+    except OSError as error:
+        raise _cannot_be_made(output, error) from error
+    with _locked(partial):
+        if resumed:
+            _check_identity(partial, identity)
+        replaces = overwrite or (resumed and _replaces(partial))
+        record = {"status": "incomplete", "identity": identity, "replaces": replaces, "resume_with": "--resume"}
+        try:
+            write_run(partial, record)
+        except OSError as error:
+            if not resumed:
+                _remove_while_written(partial)
+            raise _cannot_be_made(output, error) from error
+        try:
+            yield partial
+        except InputError:
+            # Nothing of a run whose input was wrong is worth keeping.
+            if not resumed:
+                _remove_while_written(partial)
+                for made in above:
+                    with contextlib.suppress(OSError):
+                        made.rmdir()
+            raise
+        _give_final_name(partial, output)
+
+
+def _remove_while_written(folder: Path) -> None:
+    """Remove a folder that tasks already under way on other processes may still write to."""
+    for _ in range(REMOVAL_ATTEMPTS):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(0.1)
+
+
+def _give_final_name(partial: Path, output: Path) -> None:
+    """Rename first and clean up after: a driver that dies in between leaves a complete run or a resumable one."""
+    _remove_unfinished(partial)
+    replaced = _replaced_folder(output)
+    if output.exists():
+        shutil.rmtree(replaced, ignore_errors=True)
+        os.replace(output, replaced)
+    os.replace(partial, output)
+    shutil.rmtree(output / WORK, ignore_errors=True)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _remove_unfinished(folder: Path) -> None:
+    for root, folders, files in os.walk(folder):
+        if Path(root) == folder and WORK in folders:
+            folders.remove(WORK)
+        for name in [name for name in folders if _unfinished(name)]:
+            folders.remove(name)
+            shutil.rmtree(Path(root) / name, ignore_errors=True)
+        for name in files:
+            if _unfinished(name):
+                (Path(root) / name).unlink(missing_ok=True)
+
+
+def _unfinished(name: str) -> bool:
+    return name.startswith(".") or name.endswith(".partial")
+
+
+@contextlib.contextmanager
+def _locked(partial: Path) -> Iterator[None]:
+    """Hold the folder for this process; the lock goes with the process, however it ends."""
+    try:
+        descriptor = os.open(partial / LOCK, os.O_CREAT | os.O_RDWR, 0o666)
     except OSError as error:
         raise InputError(
-            f"The output folder {output} cannot be made ({error.strerror}): choose a place that can be written."
+            f"The folder {partial} cannot be written to ({error.strerror}): choose a place that can be written."
         ) from error
     try:
-        yield partial
-    except InputError:
-        # Nothing of a run whose input was wrong is worth keeping.
-        if not resumed:
-            shutil.rmtree(partial, ignore_errors=True)
-            for made in above:
-                with contextlib.suppress(OSError):
-                    made.rmdir()
-        raise
-    shutil.rmtree(partial / WORK, ignore_errors=True)
-    if output.exists():
-        shutil.rmtree(output)
-    os.replace(partial, output)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                raise OutputExistsError(
+                    f"Another run is writing to {partial}: wait for it, or end it, or give another name."
+                ) from error
+            # File systems without locks have no such protection.
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _cannot_be_made(output: Path, error: OSError) -> InputError:
+    return InputError(
+        f"The output folder {output} cannot be made ({error.strerror}): choose a place that can be written."
+    )
 
 
 def check_output(output: Path, *, resume: bool, overwrite: bool) -> None:
@@ -89,10 +174,13 @@ def check_output(output: Path, *, resume: bool, overwrite: bool) -> None:
     partial = partial_folder(output)
     if output.exists() and not overwrite:
         if resume and not partial.exists():
+            if _is_ours(output):
+                shutil.rmtree(output / WORK, ignore_errors=True)
             raise OutputExistsError(f"The run in {output} is complete: there is nothing to resume.")
-        raise OutputExistsError(
-            f"The output folder {output} exists: give another name, or --overwrite to replace it."
-        )
+        if not (resume and _replaces(partial)):
+            raise OutputExistsError(
+                f"The output folder {output} exists: give another name, or --overwrite to replace it."
+            )
     if output.exists() and overwrite and not _is_ours(output):
         raise OutputExistsError(
             f"The folder {output} was not made by regroup-dask (it has no {RUN_FILE}) and is not overwritten: give "
@@ -109,6 +197,14 @@ def check_output(output: Path, *, resume: bool, overwrite: bool) -> None:
         )
 
 
+def _replaces(partial: Path) -> bool:
+    """Whether the interrupted run was to replace an output that exists."""
+    try:
+        return bool(json.loads((partial / RUN_FILE).read_text()).get("replaces"))
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
 def _is_ours(output: Path) -> bool:
     return output.is_dir() and ((output / RUN_FILE).is_file() or not any(output.iterdir()))
 
@@ -121,12 +217,29 @@ def _check_identity(partial: Path, identity: dict[str, Any]) -> None:
             f"{partial} has no readable {RUN_FILE}, so it cannot be resumed: give --overwrite to start anew."
         ) from error
     now = json.loads(json.dumps(identity))
-    changed = sorted(name for name in {*kept, *now} if kept.get(name) != now.get(name))
+    changed = [
+        sentence
+        for name in sorted({*kept, *now})
+        if kept.get(name) != now.get(name)
+        for sentence in _differences(name, kept.get(name), now.get(name))
+    ]
     if changed:
+        more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
         raise InputError(
-            f"The interrupted run in {partial} cannot be resumed because {', '.join(changed)} changed since: give "
-            "--overwrite to start anew, or the settings and files it had."
+            f"The interrupted run in {partial} cannot be resumed because these changed since: "
+            f"{', '.join(changed[:3])}{more}; give --overwrite to start anew, or the settings and files it had."
         )
+
+
+def _differences(name: str, kept: Any, now: Any) -> list[str]:
+    """Say what differs between two parts of an identity: settings by name and value, inputs by path."""
+    if isinstance(kept, dict) and isinstance(now, dict):
+        keys = [key for key in {**kept, **now} if kept.get(key) != now.get(key)]
+        return [f"{key} (was {kept.get(key)!r}, is {now.get(key)!r})" for key in keys]
+    if isinstance(kept, list) and isinstance(now, list):
+        before, after = ({entry["path"]: entry for entry in entries} for entries in (kept, now))
+        return [path for path in {**before, **after} if before.get(path) != after.get(path)] or [f"the order of {name}"]
+    return [f"{name} (was {kept}, is {now})"]
 
 
 def write_run(folder: Path, record: dict[str, Any]) -> None:
@@ -166,27 +279,37 @@ def read_run(folder: Path) -> dict[str, Any]:
 
 
 def fingerprint(path: str | Path) -> dict[str, Any]:
-    """Size and a SHA-256 of a file, or of a store's file names and sizes.
+    """Size and SHA-256 of a file, or of a store's files.
 
-    The digest of a file over 64 MB is of its first, middle and last 16 MB and its size.
+    Content beyond 256 MB counts by 64 samples of 1 MB, and by its time of change.
     """
     target = Path(path)
     digest = hashlib.sha256()
-    if target.is_dir():
-        size = 0
-        for entry in sorted(item for item in target.rglob("*") if item.is_file()):
-            size += entry.stat().st_size
-            digest.update(f"{entry.relative_to(target)}:{entry.stat().st_size};".encode())
+    if not target.is_dir():
+        size = _digest_file(target, digest)
         return {"path": str(target), "bytes": size, "sha256": digest.hexdigest()}
-    size = target.stat().st_size
-    piece = 16 * 2**20
-    with open(target, "rb") as stream:
-        if size <= 4 * piece:
+    total = 0
+    for entry in sorted(item for item in target.rglob("*") if item.is_file()):
+        digest.update(f"{entry.relative_to(target)};".encode())
+        if total <= WHOLE_BYTES:
+            total += _digest_file(entry, digest)
+        else:
+            status = entry.stat()
+            total += status.st_size
+            digest.update(f"{status.st_size}:{status.st_mtime_ns};".encode())
+    return {"path": str(target), "bytes": total, "sha256": digest.hexdigest()}
+
+
+def _digest_file(path: Path, digest: Any) -> int:
+    status = path.stat()
+    size = status.st_size
+    with open(path, "rb") as stream:
+        if size <= WHOLE_BYTES:
             for block in iter(lambda: stream.read(2**20), b""):
                 digest.update(block)
         else:
-            for start in (0, (size - piece) // 2, size - piece):
-                stream.seek(start)
-                digest.update(stream.read(piece))
-            digest.update(str(size).encode())
-    return {"path": str(target), "bytes": size, "sha256": digest.hexdigest()}
+            for number in range(SAMPLES):
+                stream.seek(number * (size - 2**20) // (SAMPLES - 1))
+                digest.update(stream.read(2**20))
+            digest.update(f"{size}:{status.st_mtime_ns};".encode())
+    return size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, cast
 
@@ -105,6 +106,11 @@ def open_map(reference: VolumeReference) -> LazyMap:
     return opened
 
 
+def checked_map_slabs(reference: VolumeReference) -> Iterator[np.ndarray]:
+    """Give consecutive slabs of a map, float32[dz, y, x]; raises `InputError` as `read_map` does."""
+    return mrc.checked_slabs(cast(np.ndarray, open_map(reference)), _name(reference))
+
+
 def read_map(reference: VolumeReference) -> np.ndarray:
     """Read a whole map.
 
@@ -117,5 +123,8 @@ def read_map(reference: VolumeReference) -> np.ndarray:
     InputError
         The map is constant, has NaN or infinite values, or cannot be read.
     """
-    name = f"{reference.path}[{reference.index}]" if reference.kind == "zarr" else reference.path
-    return mrc.read_checked(cast(np.ndarray, open_map(reference)), name)
+    return mrc.read_checked(cast(np.ndarray, open_map(reference)), _name(reference))
+
+
+def _name(reference: VolumeReference) -> str:
+    return f"{reference.path}[{reference.index}]" if reference.kind == "zarr" else reference.path

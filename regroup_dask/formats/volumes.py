@@ -17,6 +17,7 @@ from regroup_dask.formats.volume_reference import (
     LazyMap,
     VolumeReference,
     VolumeSeries,
+    checked_map_slabs,
     open_map,
     read_map,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "LazyMap",
     "VolumeReference",
     "VolumeSeries",
+    "checked_map_slabs",
     "find_mask",
     "find_volumes",
     "open_map",

@@ -110,7 +110,15 @@ def remaining_lines(contents: OutputContents, flow: xr.Dataset | None) -> list[s
     silent = int(left.sel(class_id=-1)) if -1 in left["class_id"].values else 0
     if silent:
         lines.append(f"{silent:,} particles have no class posterior.")
-    doubtful = sum(int(left.sel(class_id=value)) for value in left["class_id"].values if value >= 0 and value not in known)
+    listed = {row["class_id"] for row in contents.classes}
+    for class_id in left["class_id"].values.tolist():
+        if class_id >= 0 and class_id not in listed:
+            known.add(class_id)
+            count = int(left.sel(class_id=class_id))
+            lines.append(f"Class {class_id} ({count:,} particles): excluded by hand; it has no map.")
+    doubtful = sum(
+        int(left.sel(class_id=value)) for value in left["class_id"].values.tolist() if value >= 0 and value not in known
+    )
     if doubtful:
         limit = settings.get("minimum_posterior")
         why = "for another reason" if limit is None else f"because their superclass posterior is below {limit:g}"
@@ -134,7 +142,8 @@ def warnings_in_words(contents: OutputContents) -> list[str]:
             f"{MOSTLY_FIRM:g}): look at the maps before relying on it."
         )
     mirrored = [row["class_id"] for row in contents.classes if row["superclass"] >= 0 and row["mirrored"]]
-    if mirrored:
+    # The run says it itself where it was sure of the hand; classes that a person moved it has not seen.
+    if mirrored and not any("opposite hand" in sentence.lower() for sentence in sentences):
         subject = "Class" if len(mirrored) == 1 else "Classes"
         verb = "has" if len(mirrored) == 1 else "have"
         sentences.append(

@@ -65,6 +65,8 @@ def class_tree(similarity: NDArray[np.floating], superclass: NDArray[np.integer]
     between = np.array([[unlike[np.ix_(first, second)].mean() for second in blocks] for first in blocks])
     np.fill_diagonal(between, 0)
     outer_order, outer = _ordered_joins(between)
+    # The order may be read from either end: begin nearer to superclass 0.
+    outer_order = outer_order[::-1] if outer_order[0] > outer_order[-1] else outer_order
     order: list[int] = []
     brackets: list[Bracket] = []
     tops: dict[int, tuple[float, float]] = {}

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 INK = "#101112"
 """Drawn in this colour, a line takes the page's colour of text, light or dark."""
 
+ACCENT = "#111213"
+"""Drawn in this colour, a line takes the page's colour of emphasis."""
+
 
 def inline_svg(figure: Figure, *, label: str, salt: str) -> str:
     """Return a figure as one ``<svg>`` element that scales with its place.
@@ -20,7 +23,7 @@ def inline_svg(figure: Figure, *, label: str, salt: str) -> str:
     Parameters
     ----------
     figure
-        Drawn with `INK` where the page's own colour is meant.
+        Drawn with `INK` and `ACCENT` where the page's own colours are meant.
     label
         What a screen reader says of it.
     salt
@@ -37,7 +40,7 @@ def inline_svg(figure: Figure, *, label: str, salt: str) -> str:
     referenced = set(re.findall(r'(?:url\(#|xlink:href="#)([^)"]+)', text))
     text = re.sub(r' id="([^"]*)"', lambda found: _own_id(found.group(1), referenced, salt), text)
     text = re.sub(r'(url\(#|xlink:href="#)([^)"]+)', lambda found: f"{found.group(1)}{salt}-{found.group(2)}", text)
-    text = text.replace(INK, "currentColor").replace("'DejaVu Sans', 'Bitstream Vera Sans'", "")
+    text = text.replace(INK, "currentColor").replace(ACCENT, "var(--accent)").replace("'DejaVu Sans', 'Bitstream Vera Sans'", "")
     text = re.sub(r"font: (?:\w+ )?([\d.]+px) [^;\"]*", r"font-size: \1", text)
     text = re.sub(r"font-family: [^;\"]*;? ?", "", text)
     head = re.search(r"<svg[^>]*>", text)

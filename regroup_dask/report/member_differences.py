@@ -53,8 +53,8 @@ def significant_difference(
     -------
     deviation, limit
         float32 ``(n, n, n)`` in standard deviations of the noise, and the value that noise exceeds anywhere in the
-        particle with a probability of 5 %, counting resolution elements as independent. NaN when nothing is known
-        of the noise.
+        particle with a probability of 5 %, counting resolution elements as independent; pieces smaller than such an
+        element never exceed it. NaN when nothing is known of the noise.
 
     Notes
     -----
@@ -80,7 +80,17 @@ def significant_difference(
             break
         apart = ndimage.binary_dilation(apart, iterations=2)
         shared = spectrum - scipy.fft.rfftn(np.where(apart, scipy.fft.irfftn(left, s=(box,) * 3), 0))
-    return deviation.astype(np.float32), limit
+    return _without_specks(deviation, limit, (box / (2 * cut_shell)) ** 3).astype(np.float32), limit
+
+
+def _without_specks(deviation: NDArray[np.floating], limit: float, least_voxels: float) -> NDArray[np.floating]:
+    """Bring pieces beyond the limit that are smaller than a resolution element back to it: nothing real is so small."""
+    pieces, count = ndimage.label(np.abs(deviation) > limit)
+    if not count:
+        return deviation
+    small = np.bincount(pieces.ravel()) < least_voxels
+    small[0] = False
+    return np.where(small[pieces], np.clip(deviation, -limit, limit), deviation)
 
 
 def signal_power(average: Spectrum, own_power: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -132,7 +133,9 @@ def _open_store(path: Path) -> xr.Dataset | None:
         return None
 
 
-def read_flow(folder: Path, classes: list[dict[str, Any]], n_superclasses: int) -> xr.Dataset | None:
+def read_flow(
+    folder: Path, classes: list[dict[str, Any]], n_superclasses: int, *, without_map: Collection[int] = ()
+) -> xr.Dataset | None:
     """Count what went from each class to each superclass, from the particles that were written.
 
     Parameters
@@ -143,6 +146,8 @@ def read_flow(folder: Path, classes: list[dict[str, Any]], n_superclasses: int) 
         Rows of classes.parquet.
     n_superclasses
         Number of superclasses.
+    without_map
+        Classes that particles name and that have no row in `classes`.
 
     Returns
     -------
@@ -155,7 +160,7 @@ def read_flow(folder: Path, classes: list[dict[str, Any]], n_superclasses: int) 
     if rows is None:
         return _flow_of_classes(classes, n_superclasses)
     with_posteriors = sum(rows.values()) * max(n_superclasses, 1) <= LARGEST_FLOW_VALUES
-    class_ids = np.array(sorted({-1, *(row["class_id"] for row in classes)}))
+    class_ids = np.array(sorted({-1, *(row["class_id"] for row in classes), *without_map}))
     counts = np.zeros((len(class_ids), n_superclasses + 1), np.int64)
     expected = np.zeros((len(class_ids), n_superclasses + 1))
     seen = False
@@ -181,7 +186,7 @@ def read_flow(folder: Path, classes: list[dict[str, Any]], n_superclasses: int) 
     if seen:
         data["expected_particles"] = (("class_id", "destination"), expected)
     flow = xr.Dataset(data, coords={"class_id": class_ids, "destination": destinations})
-    return flow.isel(class_id=(class_ids >= 0) | (counts.sum(axis=1) > 0))
+    return flow.isel(class_id=np.isin(class_ids, [row["class_id"] for row in classes]) | (counts.sum(axis=1) > 0))
 
 
 def _add_posteriors(expected: np.ndarray, position: np.ndarray, column: pa.Array) -> None:

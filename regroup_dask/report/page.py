@@ -15,7 +15,7 @@ from regroup_dask.report import answer, class_rows, how_made, page_figures
 from regroup_dask.report.aligned_members import align_members, move_classes
 from regroup_dask.report.colours import superclass_colour
 from regroup_dask.report.common_frame import in_one_frame
-from regroup_dask.report.inline_svg import INK, inline_svg
+from regroup_dask.report.inline_svg import ACCENT, INK, inline_svg
 from regroup_dask.report.members import fsc_of_members, member_images, plot_fsc
 from regroup_dask.report.methods import methods_paragraph
 from regroup_dask.report.output_contents import OutputContents, read_flow, read_output
@@ -98,7 +98,12 @@ def _signed(values: list[float], decimals: int = 1) -> str:
 def page_contents(contents: OutputContents) -> dict[str, Any]:
     """Everything the template shows."""
     count = len(contents.superclasses)
-    flow = read_flow(contents.folder, contents.classes, count)
+    flow = read_flow(
+        contents.folder,
+        contents.classes,
+        count,
+        without_map=contents.record.get("settings", {}).get("exclude_classes") or (),
+    )
     pictured = _pictured(contents.groups)
     moved = None if contents.class_maps is None else move_classes(contents.class_maps, pictured)
     paragraph, references = methods_paragraph(
@@ -187,10 +192,16 @@ def _choice(contents: OutputContents) -> dict[str, Any]:
     chosen = len(contents.superclasses)
     measure = "correlation" if settings.get("similarity") == "correlation" else "similarity"
     curves = count_curves(contents.pairs, contents.record.get("grouping") or {}, measure=measure)
-    figure = None
-    if curves is not None and curves.sizes["n_superclasses"] > 1:
-        words = f"Curves against the number of superclasses; {chosen} is marked."
-        figure = inline_svg(plot_stability(curves, chosen, ink=INK), label=words, salt="choice")
+    shown = [] if curves is None else [str(name) for name in curves.data_vars if int(curves[name].count()) > 1]
+    figures = [
+        inline_svg(
+            plot_stability(curves[[name]], chosen, ink=INK, accent=ACCENT),
+            label=f"{name} against the number of superclasses; {chosen} is marked",
+            salt=name,
+        )
+        for name in shown
+        if curves is not None
+    ]
     neighbours = [] if contents.pairs is None else neighbour_groupings(contents.pairs, contents.groups, settings)
     table = []
     if curves is not None:
@@ -200,9 +211,9 @@ def _choice(contents: OutputContents) -> dict[str, Any]:
     return {
         "chosen": chosen,
         "automatic": settings.get("n_superclasses") == "auto",
-        "figure": figure,
+        "figures": figures,
         "names": [] if curves is None else [str(name) for name in curves.data_vars],
-        "shown": [] if curves is None else [str(name) for name in curves.data_vars if curves[name].count() > 1],
+        "shown": shown,
         "table": table,
         "neighbours": neighbours,
     }

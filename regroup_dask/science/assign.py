@@ -3,6 +3,7 @@
 from typing import Literal, NamedTuple
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 REMAINING = -1
@@ -115,24 +116,46 @@ def assign_superclasses(
         raise ValueError(f"rule is {rule!r}, but must be 'argmax' or 'sum'")
     superclass_of_class = np.asarray(superclass_of_class, np.int32)
     n, n_superclasses = len(posteriors), int(n_superclasses)
-    class_index = hard_classes(posteriors)
-    soft = superclass_posteriors(posteriors, superclass_of_class, n_superclasses)
-
-    by_class = np.append(superclass_of_class, np.int32(REMAINING))[class_index]
-    superclass = by_class.astype(np.int32)
-    if rule == "sum" and n_superclasses:
-        superclass = np.where(by_class >= 0, soft.argmax(axis=1), REMAINING).astype(np.int32)
-    if minimum_posterior is not None and n_superclasses:
-        own = np.take_along_axis(soft, np.maximum(superclass, 0)[:, None], axis=1)[:, 0]
-        superclass[own < minimum_posterior] = REMAINING
-
-    best = np.full((n, n_superclasses), REMAINING, np.int32)
-    usable = _usable(posteriors)
-    for k in range(n_superclasses):
-        columns = np.flatnonzero(superclass_of_class == k)
-        if len(columns):
-            best[:, k] = columns[usable[:, columns].argmax(axis=1)]
+    _check_classes(superclass_of_class, n_superclasses, posteriors.shape[1])
+    class_index, superclass = np.empty(n, np.int64), np.empty(n, np.int32)
+    soft, best = np.empty((n, n_superclasses), np.float32), np.empty((n, n_superclasses), np.int32)
+    lowest = np.float32(minimum_posterior or 0)
+    values = np.ascontiguousarray(posteriors, np.float32)
+    _assign(values, superclass_of_class, rule == "sum", lowest, class_index, superclass, soft, best)
     return Assignment(class_index, superclass, soft, best, int((class_index < 0).sum()))
+
+
+@njit(cache=True, nogil=True)
+def _assign(posteriors, superclass_of_class, by_sum, lowest, class_index, superclass, soft, best):  # type: ignore[no-untyped-def]
+    """Fill the arrays of an `Assignment`, row by row."""
+    n_superclasses = soft.shape[1]
+    summed, largest = np.empty(n_superclasses), np.empty(n_superclasses)
+    for row in range(len(posteriors)):
+        summed[:], largest[:], best[row] = 0, -1, -1
+        total, highest, found = 0.0, np.float32(0), -1
+        for column in range(posteriors.shape[1]):
+            value = posteriors[row, column]
+            if not (np.isfinite(value) and value > 0):
+                value = np.float32(0)
+            if value > highest:
+                highest, found = value, column
+            label = superclass_of_class[column]
+            if label >= 0:
+                total += value
+                summed[label] += value
+                if value > largest[label]:
+                    largest[label], best[row, label] = value, column
+        class_index[row] = found
+        label = superclass_of_class[found] if found >= 0 else -1
+        top = -1.0
+        for k in range(n_superclasses):
+            soft[row, k] = summed[k] / total if total > 0 else 0
+            if by_sum and label >= 0 and soft[row, k] > top:
+                top = soft[row, k]
+                label = k
+        if label >= 0 and soft[row, label] < lowest:
+            label = -1
+        superclass[row] = label
 
 
 def _usable(posteriors: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -143,10 +166,14 @@ def _membership(
     superclass_of_class: NDArray[np.integer], n_superclasses: int, n_classes: int
 ) -> NDArray[np.float64]:
     superclass_of_class = np.asarray(superclass_of_class)
+    _check_classes(superclass_of_class, n_superclasses, n_classes)
+    return (superclass_of_class[:, None] == np.arange(n_superclasses)[None, :]).astype(np.float64)
+
+
+def _check_classes(superclass_of_class: NDArray[np.integer], n_superclasses: int, n_classes: int) -> None:
     if superclass_of_class.shape != (n_classes,):
         raise ValueError(
             f"{n_classes} posteriors per particle, but {superclass_of_class.shape} superclasses of classes"
         )
     if len(superclass_of_class) and superclass_of_class.max() >= n_superclasses:
         raise ValueError(f"superclass {superclass_of_class.max()} named, but there are {n_superclasses}")
-    return (superclass_of_class[:, None] == np.arange(n_superclasses)[None, :]).astype(np.float64)

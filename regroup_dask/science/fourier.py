@@ -7,6 +7,7 @@ order z, y, x.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 
 import numpy as np
@@ -236,3 +237,32 @@ def sampled_spectrum(
     along_y = np.matmul(full, along_x)  # (z, ky, kx)
     cube = full @ along_y.reshape(box, -1)
     return cube.reshape(2 * reach + 1, 2 * reach + 1, reach + 1)
+
+
+def fourier_crop_slabs(slabs: Iterable[np.ndarray], old: int, box: int) -> np.ndarray:
+    """Do what `fourier_crop` does for a map that comes in slabs, with memory for a slab and the small box's columns.
+
+    Parameters
+    ----------
+    slabs : iterable of numpy.ndarray
+        consecutive planes, real (dz, n, n), that together are the map.
+    old : int
+        n.
+    box : int
+        new box in voxels.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32 (box, box, box).
+    """
+    columns = np.empty((old, box, box // 2 + 1), np.complex64)
+    first = 0
+    for slab in slabs:
+        lines = scipy.fft.rfft(scipy.fft.ifftshift(np.asarray(slab, np.float32), axes=(1, 2)), axis=2)
+        lines = scipy.fft.fft(_resize_half_axis(lines, old, box), axis=1)
+        columns[first : first + len(slab)] = _resize_full_axis(lines, 1, old, box)
+        first += len(slab)
+    spectrum = scipy.fft.fft(scipy.fft.ifftshift(columns, axes=0), axis=0)
+    spectrum = _resize_full_axis(spectrum, 0, old, box)
+    return (centred_volume(spectrum, box) * np.float32((box / old) ** 3)).astype(np.float32)

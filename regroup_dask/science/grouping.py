@@ -72,8 +72,9 @@ def group_classes(
 ) -> Grouping:
     """Group classes into superclasses.
 
-    Maps that are junk take no part in finding the superclasses; they are put with what they resemble most,
-    and flagged.
+    Maps without signal take no part in finding the superclasses; they are put with what they resemble most, and
+    flagged. A map that resembles no other is flagged too, and takes part: it may be the only one of its structure,
+    and its particles belong with no other's.
 
     Parameters
     ----------
@@ -112,7 +113,8 @@ def group_classes(
     reason = _junk_reasons(distance, distance_sigma, information, n)
     junk = np.array([bool(text) for text in reason], bool)
     least = 1 if n_superclasses == "auto" else int(n_superclasses)
-    used = np.flatnonzero(~junk) if (~junk).sum() >= max(least, 1) else np.arange(n)
+    noise = np.zeros(n, bool) if information is None else np.asarray(information) < _LEAST_INFORMATION
+    used = np.flatnonzero(~noise) if (~noise).sum() >= max(least, 1) else np.arange(n)
     if n <= 1:
         one = np.ones(1)
         return Grouping(

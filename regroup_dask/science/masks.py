@@ -40,7 +40,9 @@ def soft_edge(radius: np.ndarray, inner: float, outer: float) -> np.ndarray:
     return (0.5 * (1.0 + np.cos(np.pi * fraction))).astype(np.float32)
 
 
-def soft_sphere(box: int, *, inner_radius_fraction: float, edge_fraction: float = 0.1) -> np.ndarray:
+def soft_sphere(
+    box: int, *, inner_radius_fraction: float, edge_fraction: float = 0.1, planes: slice | None = None
+) -> np.ndarray:
     """Return a spherical mask about the origin voxel with a cosine edge.
 
     Parameters
@@ -51,15 +53,39 @@ def soft_sphere(box: int, *, inner_radius_fraction: float, edge_fraction: float 
         radius up to which the mask is 1, as a fraction of half the box.
     edge_fraction : float
         width of the edge outside it, as a fraction of half the box.
+    planes : slice, optional
+        only these planes z, for boxes of which a whole one is too much memory.
 
     Returns
     -------
     numpy.ndarray
-        float32 (box, box, box), from 0 to 1.
+        float32 (box, box, box) or (planes, box, box), from 0 to 1.
     """
     half = box / 2.0
-    radius = np.sqrt(squared_radius(box))
+    axis = (np.arange(box) - box // 2).astype(np.float64) ** 2
+    chosen = axis if planes is None else axis[planes]
+    radius = np.sqrt(chosen[:, None, None] + axis[None, :, None] + axis[None, None, :])
     return soft_edge(radius, inner_radius_fraction * half, (inner_radius_fraction + edge_fraction) * half)
+
+
+def turnable_mask(mask: np.ndarray) -> np.ndarray:
+    """Confine a mask to the sphere inside its box and blur it by a voxel, so that it is the same in every frame.
+
+    A mask follows each map into its own frame. Corners of the box that a turned mask does not have, and edges that
+    interpolation softens in all frames but one, would make maps of one structure differ.
+
+    Parameters
+    ----------
+    mask : numpy.ndarray
+        (n, n, n), from 0 to 1.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32 (n, n, n), from 0 to 1.
+    """
+    blurred = scipy.ndimage.gaussian_filter(np.asarray(mask, np.float32), 1.0, mode="nearest")
+    return blurred * soft_sphere(len(mask), inner_radius_fraction=0.85, edge_fraction=0.15)
 
 
 def low_pass(volume: np.ndarray, shell: float) -> np.ndarray:

@@ -142,8 +142,9 @@ def find_poses(problem: PairProblem) -> CandidatePoses:
     others = _funnel(problem, amplitude_poses(problem, plan.amplitude_candidates), width=6)
     both = distinct_poses(join_poses([poses, others]), DIFFERENT_DEGREES, 8)
     chance = problem.chance(MIDDLE_SHELL)
-    sure = _lead(problem, both, MIDDLE_SHELL) > 3.0 or both.score[0] > 20.0 * chance
-    if _is_clear(problem, both) or (sure and same_best(poses, others)):
+    strong = both.score[0] > 20.0 * chance
+    sure = strong or _lead(problem, both, MIDDLE_SHELL) > 3.0
+    if _is_clear(problem, both) or (sure and same_best(poses, others, 0.3 * chance if strong else 0.0)):
         return both
     wide = join_poses(
         [

@@ -19,10 +19,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numba import njit
 from numpy.typing import ArrayLike
-
-REVERSED_VIEW = np.array([-1.0, -1.0, 1.0])
-"""diagonal of -J: multiplies the columns of P"""
 
 
 class ParticlePoses(NamedTuple):
@@ -71,11 +69,33 @@ def move_poses(
         raise ValueError(
             f"shift_angstrom must be [{len(particle)}, 2] or [{len(particle)}, 3], not {shift.shape}"
         )
-    components = shift.shape[1]
-    turned = np.asarray(mirrored, dtype=bool)[..., None]
-    particle = np.where(turned[..., None], particle * REVERSED_VIEW, particle)
-    shift = np.where(turned, shift * np.array([1.0, 1.0, -1.0])[:components], shift)
-    moved = np.asarray(class_rotation, dtype=np.float64) @ particle
-    translation = np.broadcast_to(np.asarray(class_shift_angstrom, dtype=np.float64), (len(particle), 3))
-    seen = np.einsum("nji,nj->ni", moved, translation)
-    return ParticlePoses(moved, shift + seen[:, :components])
+    n = len(particle)
+    moved, moved_shift = np.empty((n, 3, 3)), np.empty(shift.shape)
+    _move(
+        particle,
+        shift,
+        np.broadcast_to(np.asarray(class_rotation, dtype=np.float64), (n, 3, 3)),
+        np.broadcast_to(np.asarray(class_shift_angstrom, dtype=np.float64), (n, 3)),
+        np.broadcast_to(np.asarray(mirrored, dtype=bool), (n,)),
+        moved,
+        moved_shift,
+    )
+    return ParticlePoses(moved, moved_shift)
+
+
+@njit(cache=True, nogil=True)
+def _move(particle, shift, class_rotation, class_shift, mirrored, moved, moved_shift):  # type: ignore[no-untyped-def]
+    for row in range(len(particle)):
+        sign = -1.0 if mirrored[row] else 1.0
+        for i in range(3):
+            for j in range(3):
+                total = 0.0
+                for k in range(3):
+                    total += class_rotation[row, i, k] * particle[row, k, j]
+                # A mirrored class: the columns of P times the diagonal of -J.
+                moved[row, i, j] = total * (sign if j < 2 else 1.0)
+        for j in range(shift.shape[1]):
+            seen = 0.0
+            for i in range(3):
+                seen += moved[row, i, j] * class_shift[row, i]
+            moved_shift[row, j] = shift[row, j] * (sign if j == 2 else 1.0) + seen

@@ -82,9 +82,10 @@ def promising_poses(poses: CandidatePoses, deviation: float, most: int) -> Candi
     return poses.take(order[np.argsort(-poses.score[order], kind="stable")])
 
 
-def same_best(first: CandidatePoses, second: CandidatePoses) -> bool:
-    """Tell whether two searches ended at one pose."""
-    return bool(
+def same_best(first: CandidatePoses, second: CandidatePoses, height: float) -> bool:
+    """Tell whether two searches ended at one pose, or at poses of one height: those of a symmetric map."""
+    level = abs(float(first.score[0] - second.score[0])) < height
+    return level or bool(
         first.hand[0] == second.hand[0]
         and np.sum(first.rotation[0] * second.rotation[0]) > 1.0 + 2.0 * math.cos(math.radians(5.0))
     )

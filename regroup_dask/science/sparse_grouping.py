@@ -74,7 +74,8 @@ def group_sparse(
 def sparse_affinity(distance: NDArray[np.float64], distance_sigma: NDArray[np.float64]) -> sp.csr_matrix:
     """Self-tuned Gaussian affinity of the pairs that were compared.
 
-    A distance counts as far as it exceeds its own sigma; the scale of a map is the distance to its third neighbour (superclasses of few maps are common),
+    A distance counts as far as it exceeds its own sigma; the scale of a map is the distance to its third
+    neighbour, because superclasses of few maps are common,
     but never less than the sigma.
     """
     n_maps = len(distance)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 from scipy.spatial.transform import Rotation
 
+from regroup_dask.errors import DamagedStoreError
 from regroup_dask.formats import volume_store
 from regroup_dask.formats.volumes import VolumeReference, VolumeSeries
 from regroup_dask.science.rotations import Pose
@@ -41,12 +43,16 @@ def average_superclasses(groups: xr.Dataset, series: VolumeSeries, run: RunConte
         run.run("spline", "Filtering maps", averages.filter_map, filters)
     store = run.folder / "volumes.zarr"
     if not store.exists():
+        # A driver that dies here must not leave half a template for the next to take for a whole one.
+        template = run.work / "volumes.zarr"
+        shutil.rmtree(template, ignore_errors=True)
         volume_store.create_volume_store(
-            store,
+            template,
             n_superclasses=len(members),
             box=series.box,
             voxel_size_angstrom=series.voxel_size_angstrom,
         )
+        template.rename(store)
     slabs = [
         averages.AverageUnit(
             f"superclass_{superclass:04d}_plane_{first:04d}", superclass, first, end, tuple(group), store
@@ -54,7 +60,10 @@ def average_superclasses(groups: xr.Dataset, series: VolumeSeries, run: RunConte
         for superclass, group in enumerate(members)
         for first, end in volume_store.slabs_of_box(series.box)
     ]
-    run.run("averages", "Averaging maps", averages.average_slab, slabs)
+    written = run.run("averages", "Averaging maps", averages.average_slab, slabs)
+    checksums: list[list[int]] = [[] for _ in members]
+    for slab, result in zip(slabs, written, strict=True):
+        checksums[slab.superclass].append(int(result["checksum"]))
     folder = run.folder / "volumes"
     folder.mkdir(exist_ok=True)
     files = [
@@ -64,10 +73,15 @@ def average_superclasses(groups: xr.Dataset, series: VolumeSeries, run: RunConte
             superclass,
             folder / f"superclass_{superclass:03d}.mrc",
             series.voxel_size_angstrom,
+            tuple(checksums[superclass]),
         )
         for superclass in range(len(members))
     ]
-    run.run("map_files", "Writing maps", averages.write_map_file, files)
+    try:
+        run.run("map_files", "Writing maps", averages.write_map_file, files)
+    except DamagedStoreError as error:
+        run.forget("averages", [slab.name for slab in slabs if slab.superclass == error.position])
+        raise
     return tuple(unit.path for unit in files)
 
 

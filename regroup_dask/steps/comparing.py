@@ -10,11 +10,12 @@ import numpy as np
 import xarray as xr
 from scipy.spatial.transform import Rotation
 
+from regroup_dask.errors import DamagedStoreError
 from regroup_dask.formats.class_store import class_dataset
 from regroup_dask.formats.pairs_store import pairs_dataset
 from regroup_dask.formats.volumes import VolumeReference, read_map
 from regroup_dask.grouping import RELIABILITY_FIELDS
-from regroup_dask.science import align, fourier, invariants, noise, similarity
+from regroup_dask.science import align, fourier, invariants, masks, noise, similarity
 from regroup_dask.science.rotations import Pose
 from regroup_dask.settings import Settings
 from regroup_dask.steps.consistency import agree_on_poses, trust_in_hands
@@ -36,13 +37,10 @@ class Comparison(NamedTuple):
         Dataset on (class_i, class_j), as pairs.zarr holds it.
     classes
         The working maps of the kept classes and their statistics, as classes.zarr holds them.
-    warnings
-        Sentences for the person who runs it.
     """
 
     pairs: xr.Dataset
     classes: xr.Dataset
-    warnings: tuple[str, ...]
 
 
 class PreparedMaps(NamedTuple):
@@ -102,23 +100,15 @@ def compare_maps(
         resolutions_angstrom=np.array([entry.resolution_angstrom for entry in statistics]),
         settings=settings,
     )
-    map_store.create_arrays(store, len(references), align.prepared_shapes(plan))
-    has_mask = mask is not None
-    if mask is not None:
-        _store_mask(mask, box, store)
-    poses: list[Pose] | None = None
-    if has_mask and settings.align:
-        poses = _poses_to_mask(selection, plan, statistics, settings, store, run)
-    prepared_maps = _prepare(statistics, plan, settings, store, run, stage="prepare", has_mask=has_mask, poses=poses)
-    token = f"{'masked' if has_mask else 'plain'}-{uuid.uuid4().hex}"
-    table = _tiles(prepared_maps, plan, settings, store, run, token=token)
-    notes: tuple[str, ...] = ()
-    hand_trust = None
-    if settings.align:
-        hand_trust = trust_in_hands(table, box, prepared_maps.mask_volume_fraction)
-        table = agree_on_poses(table, selection, plan, store, run, token=token, hand_trust=hand_trust)
-    else:
-        table = table._replace(correlation=_full_box_correlation(references, settings, mask, run))
+    try:
+        table, prepared_maps, hand_trust = _compare_reduced(
+            references, selection, plan, statistics, settings, run, store, mask
+        )
+    except DamagedStoreError as error:
+        for stage in ("prepare", "prepare_unmasked"):
+            run.forget(stage, [f"map_{error.position:05d}"])
+        run.forget("reduce", [f"class_{references[error.position].class_id:05d}"])
+        raise
     found = similarity.estimate_similarity(
         table.cross_power,
         table.power_fixed,
@@ -131,7 +121,40 @@ def compare_maps(
         coefficients=noise.shell_coefficients(box),
     )
     dataset = _label(references, selection, settings, plan, table, found, hand_trust)
-    return Comparison(dataset, _label_classes(selection, plan, statistics, extents, found, store), notes)
+    return Comparison(dataset, _label_classes(selection, plan, statistics, extents, found, store))
+
+
+def _compare_reduced(
+    references: tuple[VolumeReference, ...],
+    selection: Selection,
+    plan: align.AlignmentPlan,
+    statistics: tuple[noise.MapStatistics, ...],
+    settings: Settings,
+    run: RunContext,
+    store: Path,
+    mask: VolumeReference | None,
+) -> tuple[PairTable, PreparedMaps, np.ndarray | None]:
+    """Mask, prepare and compare the working maps: all pairs, what preparing said, and the trust in their hands."""
+    names = [reference.name for reference in references]
+    map_store.create_arrays(store, len(references), align.prepared_shapes(plan))
+    has_mask = mask is not None
+    if mask is not None:
+        _store_mask(mask, plan.box, store, turned=settings.align)
+    poses: list[Pose] | None = None
+    if has_mask and settings.align:
+        poses = _poses_to_mask(selection, plan, statistics, settings, store, run, names)
+    prepared_maps = _prepare(
+        statistics, plan, settings, store, run, names, stage="prepare", has_mask=has_mask, poses=poses
+    )
+    token = f"{'masked' if has_mask else 'plain'}-{uuid.uuid4().hex}"
+    table = _tiles(prepared_maps, names, plan, settings, store, run, token=token)
+    hand_trust = None
+    if settings.align:
+        hand_trust = trust_in_hands(table, plan.box, prepared_maps.mask_volume_fraction)
+        table = agree_on_poses(table, selection, plan, store, run, token=token, names=names, hand_trust=hand_trust)
+    else:
+        table = table._replace(correlation=_full_box_correlation(references, settings, mask, run))
+    return table, prepared_maps, hand_trust
 
 
 def _reduce(
@@ -181,10 +204,10 @@ def plan_for_maps(
     )
 
 
-def _store_mask(mask: VolumeReference, box: int, store: Path) -> None:
+def _store_mask(mask: VolumeReference, box: int, store: Path, *, turned: bool) -> None:
     map_store.create_arrays(store, 1, {prepare.MASK: ((box,) * 3, np.dtype(np.float32))})
     reduced = np.clip(fourier.fourier_crop(read_map(mask), box), 0, 1).astype(np.float32)
-    map_store.write_map(store, 0, {prepare.MASK: reduced})
+    map_store.write_map(store, 0, {prepare.MASK: masks.turnable_mask(reduced) if turned else reduced})
 
 
 def _prepare(
@@ -193,6 +216,7 @@ def _prepare(
     settings: Settings,
     store: Path,
     run: RunContext,
+    names: list[str],
     *,
     stage: str,
     has_mask: bool,
@@ -208,6 +232,7 @@ def _prepare(
             has_mask,
             None if poses is None else poses[index],
             entry,
+            names[index],
         )
         for index, entry in enumerate(statistics)
     ]
@@ -222,14 +247,28 @@ def _poses_to_mask(
     settings: Settings,
     store: Path,
     run: RunContext,
+    names: list[str],
 ) -> list[Pose]:
     """Find the pose of every map in the frame of the largest class, where the mask lies."""
-    _prepare(statistics, plan, settings, store, run, stage="prepare_unmasked", has_mask=False, poses=None)
+    if run.finished("prepare") and run.finished("place_mask") < len(selection.kept) - 1:
+        # The store holds masked maps by now; what is to be placed anew must be without its mask.
+        run.forget("prepare")
+        run.forget("prepare_unmasked")
+    _prepare(statistics, plan, settings, store, run, names, stage="prepare_unmasked", has_mask=False, poses=None)
     reference, n_maps = selection.reference, len(selection.kept)
     token = f"unmasked-{uuid.uuid4().hex}"
     others = [index for index in range(n_maps) if index != reference]
     units = [
-        pairs.TileUnit(f"map_{index:05d}", ((reference, index),), store, token, plan, True) for index in others
+        pairs.TileUnit(
+            f"map_{index:05d}",
+            ((reference, index),),
+            store,
+            token,
+            plan,
+            True,
+            map_names=pairs.name_maps(((reference, index),), names),
+        )
+        for index in others
     ]
     results = run.run("place_mask", "Placing the mask", pairs.compare_tile, units)
     poses = [Pose(np.eye(3), np.zeros(3), False)] * n_maps
@@ -239,7 +278,14 @@ def _poses_to_mask(
 
 
 def _tiles(
-    maps: PreparedMaps, plan: align.AlignmentPlan, settings: Settings, store: Path, run: RunContext, *, token: str
+    maps: PreparedMaps,
+    names: list[str],
+    plan: align.AlignmentPlan,
+    settings: Settings,
+    store: Path,
+    run: RunContext,
+    *,
+    token: str,
 ) -> PairTable:
     n_maps = len(maps.power)
     n_nearest = settings.n_nearest
@@ -248,7 +294,15 @@ def _tiles(
     else:
         tiles = pairs.pair_runs(invariants.nearest_pairs(maps.invariants, maps.reliability, n_nearest))
     units = [
-        pairs.TileUnit(f"tile_{number:06d}", tile, store, token, plan, settings.align)
+        pairs.TileUnit(
+            f"tile_{number:06d}",
+            tile,
+            store,
+            token,
+            plan,
+            settings.align,
+            map_names=pairs.name_maps(tile, names),
+        )
         for number, tile in enumerate(tiles)
     ]
     label = "Aligning pairs" if settings.align else "Comparing pairs"
@@ -259,7 +313,8 @@ def _full_box_correlation(
     references: tuple[VolumeReference, ...], settings: Settings, mask: VolumeReference | None, run: RunContext
 ) -> np.ndarray:
     n_maps = len(references)
-    side = max(1, min(pairs.LARGEST_TILE, n_maps))
+    compressed = any(reference.path.endswith((".gz", ".bz2", ".zst")) for reference in references)
+    side = pairs.correlation_side(n_maps, references[0].box, compressed=compressed)
     runs = [range(start, min(start + side, n_maps)) for start in range(0, n_maps, side)]
     blocks = [(rows, columns) for rows in runs for columns in runs if rows.start <= columns.start]
     units = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ def agree_on_poses(
     *,
     token: str,
     hand_trust: np.ndarray,
+    names: Sequence[str],
 ) -> PairTable:
     """Align again, from the pose that all the others predict, every pair that the others contradict.
 
@@ -46,6 +48,8 @@ def agree_on_poses(
         The run.
     hand_trust
         From `trust_in_hands`.
+    names
+        Names of the maps.
 
     Returns
     -------
@@ -78,6 +82,7 @@ def agree_on_poses(
                 plan,
                 True,
                 tuple((entry.rotation, entry.shift_angstrom, entry.mirrored) for entry in chunk),
+                pairs.name_maps(tuple((entry.fixed, entry.moving) for entry in chunk), names),
             )
             for start in range(0, len(predicted), PAIRS_PER_UNIT)
             for chunk in [predicted[start : start + PAIRS_PER_UNIT]]

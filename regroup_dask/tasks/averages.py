@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import os
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from regroup_dask.errors import DamagedStoreError
 from regroup_dask.formats.mrc_writer import write_mrc
 from regroup_dask.formats.volume_store import open_superclass, read_slabs, write_slab
 from regroup_dask.formats.volumes import VolumeReference, open_map
@@ -30,6 +35,11 @@ class SplineUnit(NamedTuple):
     reference: VolumeReference
     path: Path
 
+    @property
+    def about(self) -> str:
+        """The map."""
+        return self.reference.path
+
 
 class AverageUnit(NamedTuple):
     """Some planes of one superclass map."""
@@ -41,28 +51,48 @@ class AverageUnit(NamedTuple):
     members: tuple[Member, ...]
     store: Path
 
+    @property
+    def about(self) -> str:
+        """The superclass, the planes and the maps."""
+        maps = ", ".join(member.reference.name for member in self.members)
+        return f"superclass {self.superclass}, planes {self.first_plane} to {self.last_plane - 1} of {maps}"
+
 
 class MapFileUnit(NamedTuple):
-    """Write one superclass map as an MRC file."""
+    """Write one superclass map as an MRC file; `checksums` are those of its slabs, in order."""
 
     name: str
     store: Path
     superclass: int
     path: Path
     voxel_size_angstrom: float
-
+    checksums: tuple[int, ...]
 
 
 def filter_map(unit: SplineUnit) -> Result:
     """Write the cubic spline coefficients of one map."""
     volume = open_map(unit.reference)
-    partial = unit.path.with_name(f".{unit.path.name}.partial")
-    coefficients = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=volume.shape)
+    partial = unit.path.with_name(f".{unit.path.name}.{os.getpid()}.partial")
+    _reserve_array(partial, volume.shape)
+    coefficients = np.lib.format.open_memmap(partial, mode="r+")
     average.spline_coefficients(volume, out=coefficients)
     coefficients.flush()
     del coefficients
     partial.replace(unit.path)
     return {}
+
+
+def _reserve_array(path: Path, shape: tuple[int, ...]) -> None:
+    """Make a NumPy file of float32 and take its room: a full disk under a mapping would kill the process by SIGBUS."""
+    with open(path, "wb") as stream:
+        try:
+            description = {"descr": "<f4", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(stream, description)
+            stream.flush()
+            os.posix_fallocate(stream.fileno(), 0, stream.tell() + 4 * math.prod(shape))
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
 
 
 def average_slab(unit: AverageUnit) -> Result:
@@ -84,15 +114,28 @@ def average_slab(unit: AverageUnit) -> Result:
             )
     planes = (total / len(unit.members)).astype(np.float32)
     write_slab(unit.store, unit.superclass, unit.first_plane, planes)
-    return {}
+    return {"checksum": np.asarray(zlib.crc32(planes.data), np.int64)}
 
 
 def write_map_file(unit: MapFileUnit) -> Result:
-    """Copy one superclass map from the store to an MRC file, slab by slab."""
-    write_mrc(
-        unit.path,
-        read_slabs(open_superclass(unit.store, unit.superclass)),
-        box=open_superclass(unit.store, unit.superclass).shape[0],
-        voxel_size_angstrom=unit.voxel_size_angstrom,
-    )
+    """Copy one superclass map from the store to an MRC file, slab by slab.
+
+    Raises
+    ------
+    DamagedStoreError
+        A slab is not what was written.
+    """
+    volume = open_superclass(unit.store, unit.superclass)
+
+    def checked() -> Iterator[np.ndarray]:
+        for number, slab in enumerate(read_slabs(volume)):
+            if zlib.crc32(np.ascontiguousarray(slab, np.float32).data) != unit.checksums[number]:
+                raise DamagedStoreError(
+                    f"Slab {number} of superclass {unit.superclass} in {unit.store} is damaged or missing: give the "
+                    "same command with --resume, and it is made again.",
+                    unit.superclass,
+                )
+            yield slab
+
+    write_mrc(unit.path, checked(), box=volume.shape[0], voxel_size_angstrom=unit.voxel_size_angstrom)
     return {}

@@ -1,42 +1,43 @@
-"""Find or start the cluster that a run works on."""
+"""Find or start the cluster that a run works on.
+
+Nothing asked for is a local cluster on all cores; else a scheduler by address or file, or a cluster by a yaml file
+(see `cluster_file`). What was started here is stopped again.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import importlib
+import ipaddress
 import logging
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import dask
 import distributed
-import yaml
 from distributed import Client, LocalCluster
 
-from regroup_dask.errors import ClusterError, InputError
-
-logger = logging.getLogger(__name__)
-
-CONNECT_SECONDS = 30
-WORKER_SECONDS = 300
-JOBQUEUE_CLASSES = ("SLURMCluster", "PBSCluster", "LSFCluster", "SGECluster", "HTCondorCluster", "OARCluster")
+from regroup_dask.errors import ClusterError, InputError, RegroupWarning
+from regroup_dask.tasks import cluster_settings
+from regroup_dask.tasks.cluster_file import read_cluster_file, slurm_description, started
+from regroup_dask.tasks.versions import check_versions
 
 
 @dataclass(frozen=True)
 class Where:
-    """Where a run works: at most one of scheduler, scheduler file and cluster file; nothing is a local cluster."""
+    """Where a run works: at most one of scheduler, scheduler file, cluster file and Slurm; nothing is local."""
 
     scheduler: str | None = None
     scheduler_file: str | None = None
     cluster_file: str | None = None
     workers: int | None = None
+    slurm: bool = False
 
     def __post_init__(self) -> None:
-        named = [value for value in (self.scheduler, self.scheduler_file, self.cluster_file) if value]
+        named = [value for value in (self.scheduler, self.scheduler_file, self.cluster_file, self.slurm) if value]
         if len(named) > 1:
-            raise InputError("Give only one of --scheduler, --scheduler-file and --cluster.")
+            raise InputError("Give only one of --scheduler, --scheduler-file, --cluster and --slurm.")
         if self.workers is not None and self.workers < 1:
             raise InputError(f"--workers is {self.workers}: at least 1 is needed.")
 
@@ -51,7 +52,15 @@ def current_client() -> Client | None:
 
 @contextlib.contextmanager
 def connected(where: Where) -> Iterator[Client]:
-    """Yield a client of the cluster that was asked for; what was started here is stopped again."""
+    """Yield a client of the cluster that was asked for, its workers looked at.
+
+    Raises
+    ------
+    InputError
+        What was asked for makes no sense, or nothing answers there.
+    ClusterError
+        No worker came in time, or the workers are not like this process.
+    """
     # Set after distributed has set up its own logging, which lets every change of state through.
     for name in ("distributed", "distributed.scheduler", "distributed.core", "distributed.nanny"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -59,31 +68,32 @@ def connected(where: Where) -> Iterator[Client]:
         stack.enter_context(
             dask.config.set(
                 {
-                    "distributed.scheduler.allowed-failures": 10,
-                    "distributed.scheduler.work-stealing": True,
-                    "distributed.comm.timeouts.connect": CONNECT_SECONDS,
-                    # Kernels use one thread each, so the spilling of Arrow and NumPy temporaries is left to the OS.
+                    "distributed.comm.timeouts.connect": cluster_settings.seconds("scheduler-timeout"),
+                    # Kernels hold plain arrays, which Dask cannot spill: it may only wait, and end what is too large.
+                    "distributed.worker.memory.target": False,
+                    "distributed.worker.memory.spill": False,
                     "distributed.worker.memory.pause": 0.9,
                     "distributed.worker.memory.terminate": 0.98,
                 }
             )
         )
-        client = stack.enter_context(_client(where, stack))
-        try:
-            client.wait_for_workers(1, timeout=WORKER_SECONDS)
-        except (TimeoutError, dask.utils.asyncio.TimeoutError) as error:  # type: ignore[attr-defined]
-            raise ClusterError(
-                f"The scheduler {client.scheduler.address} has no workers after {WORKER_SECONDS} s: start some, "
-                "then run again."
-            ) from error
+        client = _client(where, stack)
+        _wait_for_workers(client)
+        _warn_of_open_scheduler(client)
+        check_versions(client)
         yield client
 
 
 def _client(where: Where, stack: contextlib.ExitStack) -> Client:
     if where.scheduler or where.scheduler_file:
-        return _existing(where)
-    if where.cluster_file:
-        cluster = stack.enter_context(_cluster_from_file(Path(where.cluster_file)))
+        return stack.enter_context(_existing(where))
+    configured = cluster_settings.setting("cluster")
+    if where.slurm:
+        description = slurm_description(where.workers)
+    elif where.cluster_file:
+        description = read_cluster_file(Path(where.cluster_file))
+    elif configured:
+        description = read_cluster_file(configured if isinstance(configured, dict) else Path(configured))
     else:
         cluster = stack.enter_context(
             LocalCluster(
@@ -94,48 +104,63 @@ def _client(where: Where, stack: contextlib.ExitStack) -> Client:
                 silence_logs=logging.ERROR,
             )
         )
-    return Client(cluster)
+        return stack.enter_context(Client(cluster))
+    return stack.enter_context(started(description, n_workers=where.workers))
 
 
 def _existing(where: Where) -> Client:
     name = where.scheduler or where.scheduler_file
     if where.scheduler_file and not Path(where.scheduler_file).is_file():
-        raise InputError(f"The scheduler file {where.scheduler_file} does not exist.")
-    try:
-        return Client(
-            address=where.scheduler, scheduler_file=where.scheduler_file, timeout=CONNECT_SECONDS
-        )
-    except (OSError, ValueError) as error:
         raise InputError(
-            f"No Dask scheduler answers at {name} within {CONNECT_SECONDS} s: check the address and that it runs."
+            f"The scheduler file {where.scheduler_file} does not exist: start the scheduler with --scheduler-file first."
+        )
+    timeout = cluster_settings.seconds("scheduler-timeout")
+    try:
+        return Client(address=where.scheduler, scheduler_file=where.scheduler_file, timeout=timeout)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        if isinstance(error, (TypeError, KeyError)) or "TLS" in str(error) or "security" in str(error).lower():
+            raise InputError(
+                f"The scheduler {name} cannot be joined: {error}. For tls:// set distributed.comm.tls in Dask's "
+                "configuration (ca-file, client.cert, client.key)."
+            ) from error
+        raise InputError(
+            f"No Dask scheduler answers at {name} within {timeout:.0f} s: check the address and that it runs."
         ) from error
 
 
-@contextlib.contextmanager
-def _cluster_from_file(path: Path) -> Iterator[Any]:
-    """Start the cluster a yaml file names: ``cluster``, ``options``, and ``scale`` or ``adapt``."""
+def _wait_for_workers(client: Client) -> None:
+    timeout = cluster_settings.seconds("workers-timeout")
     try:
-        description = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise InputError(f"The cluster file {path} cannot be read: {error}.") from error
-    if not isinstance(description, dict) or "cluster" not in description:
-        raise InputError(f"The cluster file {path} names no cluster: it needs a line such as 'cluster: SLURMCluster'.")
-    name = str(description["cluster"])
-    module = "dask_jobqueue" if name in JOBQUEUE_CLASSES else "distributed" if name == "LocalCluster" else None
-    if module is None:
-        raise InputError(
-            f"The cluster file {path} names {name}: it is one of LocalCluster, {', '.join(JOBQUEUE_CLASSES)}."
-        )
+        client.wait_for_workers(1, timeout=timeout)
+    except TimeoutError as error:
+        raise ClusterError(
+            f"The scheduler {_address(client)} has no workers after {timeout:.0f} s: start some, or look into "
+            "the queue and the logs of the jobs, then run again (regroup.workers-timeout in Dask's configuration is "
+            "how long is waited)."
+        ) from error
+
+
+def _address(client: Client) -> str:
+    return "" if client.scheduler is None else str(client.scheduler.addr)
+
+
+def _warn_of_open_scheduler(client: Client) -> None:
+    """Anybody who reaches a plain-text scheduler can run programs as its user."""
+    address = _address(client)
+    if not address.startswith("tcp://") or is_private(address):
+        return
+    warnings.warn(
+        f"The scheduler {address} speaks plain text on a public network address: anybody who reaches it can run "
+        "programs as you; start it with TLS (tls://) or on a private interface.",
+        RegroupWarning,
+        stacklevel=2,
+    )
+
+
+def is_private(address: str) -> bool:
+    """Whether a network address is of this machine or a private network, as far as the address tells."""
+    host = address.split("://", 1)[-1].rsplit(":", 1)[0].strip("[]")
     try:
-        kind = getattr(importlib.import_module(module), name)
-    except ImportError as error:
-        raise InputError(f"{name} needs dask-jobqueue: pip install 'regroup-dask[jobqueue]'.") from error
-    cluster = kind(**(description.get("options") or {}))
-    try:
-        if "adapt" in description:
-            cluster.adapt(**description["adapt"])
-        elif "scale" in description:
-            cluster.scale(**description["scale"])
-        yield cluster
-    finally:
-        cluster.close()
+        return ipaddress.ip_address(host).is_private or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return True  # a name: what it stands for is the site's affair

@@ -1,4 +1,8 @@
-"""The working maps of a run: one zarr group on a file system that all workers see, a chunk per map."""
+"""The working maps of a run: one zarr group on a file system that all workers see, a chunk per map.
+
+Every chunk carries a checksum, and the fill value is NaN, so that neither a damaged nor a missing chunk passes for a
+map.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +14,10 @@ from typing import Any
 
 import numpy as np
 import zarr
+from zarr.codecs import Crc32cCodec
 
-CACHE_BYTES = 400 * 2**20
+from regroup_dask.errors import DamagedStoreError
+from regroup_dask.tasks import cluster_settings
 
 _cache: OrderedDict[tuple[str, int], Any] = OrderedDict()
 _cache_bytes = 0
@@ -28,13 +34,23 @@ def create_arrays(path: Path, n_maps: int, shapes: Mapping[str, tuple[tuple[int,
     n_maps
         Number of maps.
     shapes
-        Shape and type of each field of one map.
+        Shape and type of each field of one map; types are real or complex floating point.
     """
     group = zarr.open_group(str(path), mode="a")
     for name, (shape, dtype) in shapes.items():
-        if name not in group:
-            chunks = (1, *(max(1, size) for size in shape))
-            group.create_array(name, shape=(n_maps, *shape), chunks=chunks, dtype=dtype, compressors=None)
+        whole = (n_maps, *shape)
+        kept = group.get(name)
+        if isinstance(kept, zarr.Array) and kept.shape == whole and kept.dtype == dtype:
+            continue
+        group.create_array(
+            name,
+            shape=whole,
+            chunks=(1, *(max(1, size) for size in shape)),
+            dtype=dtype,
+            compressors=Crc32cCodec(),
+            fill_value=np.nan,
+            overwrite=True,
+        )
 
 
 def write_map(path: Path, index: int, fields: Mapping[str, np.ndarray]) -> None:
@@ -45,15 +61,43 @@ def write_map(path: Path, index: int, fields: Mapping[str, np.ndarray]) -> None:
 
 
 def read_field(path: Path, index: int, name: str) -> np.ndarray:
-    """Read one field of one map."""
-    return np.ascontiguousarray(zarr.open_group(str(path), mode="r")[name][index])  # type: ignore[index]
+    """Read one field of one map.
+
+    Raises
+    ------
+    DamagedStoreError
+        Its chunk is damaged or missing.
+    """
+    return _read(zarr.open_group(str(path), mode="r"), path, index, name)
+
+
+def _read(group: zarr.Group, path: Path, index: int, name: str) -> np.ndarray:
+    try:
+        value = np.ascontiguousarray(group[name][index])  # type: ignore[index]
+    except (ValueError, KeyError, FileNotFoundError) as error:
+        raise _damaged(path, index, name, f"is damaged ({error})") from error
+    if value.size and np.isnan(value).all():
+        raise _damaged(path, index, name, "is missing")
+    return value
+
+
+def _damaged(path: Path, index: int, name: str, what: str) -> DamagedStoreError:
+    return DamagedStoreError(
+        f"The {name} of map {index} in {path} {what}: give the same command with --resume, and it is made again.",
+        index,
+    )
 
 
 def read_fields(path: Path, index: int, names: tuple[str, ...], token: str) -> tuple[np.ndarray, ...]:
     """Read some fields of one map, from this process's cache when it was read before.
 
-    The cache is bounded by `CACHE_BYTES`; to Dask it is unmanaged memory of the worker. `token` tells one
-    preparation from the next at the same path.
+    The cache is bounded by the setting ``regroup.map-cache``; to Dask it is unmanaged memory of the worker. `token`
+    tells one preparation from the next at the same path.
+
+    Raises
+    ------
+    DamagedStoreError
+        A chunk is damaged or missing.
     """
     global _cache_bytes
     key = (f"{path}|{token}", index)
@@ -62,12 +106,13 @@ def read_fields(path: Path, index: int, names: tuple[str, ...], token: str) -> t
             _cache.move_to_end(key)
             return _cache[key]
     group = zarr.open_group(str(path), mode="r")
-    values = tuple(np.ascontiguousarray(group[name][index]) for name in names)  # type: ignore[index]
+    values = tuple(_read(group, path, index, name) for name in names)
+    limit = cluster_settings.n_bytes("map-cache")
     with _cache_lock:
         if key not in _cache:
             _cache[key] = values
             _cache_bytes += sum(value.nbytes for value in values)
-            while _cache_bytes > CACHE_BYTES and len(_cache) > 1:
+            while _cache_bytes > limit and len(_cache) > 1:
                 _, dropped = _cache.popitem(last=False)
                 _cache_bytes -= sum(value.nbytes for value in dropped)
     return values

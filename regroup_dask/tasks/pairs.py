@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from regroup_dask.errors import RegroupError, UnitError
 from regroup_dask.formats.volumes import VolumeReference, open_map
 from regroup_dask.science import align, masks
 from regroup_dask.tasks import map_store
@@ -17,6 +19,7 @@ LARGEST_TILE = 24
 TILES_PER_SIDE = 8
 PAIRS_PER_RUN = 256
 SLAB_BYTES = 96 * 2**20
+UNPACKED_BYTES = 512 * 2**20
 
 
 class TileUnit(NamedTuple):
@@ -29,6 +32,12 @@ class TileUnit(NamedTuple):
     plan: align.AlignmentPlan
     search: bool
     starts: tuple[tuple[np.ndarray, np.ndarray, bool], ...] | None = None
+    map_names: tuple[tuple[int, str], ...] = ()
+
+    @property
+    def about(self) -> str:
+        """The maps of the tile."""
+        return "the comparison of " + _listed([name for _, name in self.map_names]) if self.map_names else self.name
 
 
 class CorrelationUnit(NamedTuple):
@@ -39,6 +48,21 @@ class CorrelationUnit(NamedTuple):
     columns: tuple[VolumeReference, ...]
     mask_inner_radius: float | None
     mask: VolumeReference | None
+
+    @property
+    def about(self) -> str:
+        """The maps of the block."""
+        return "the correlation of " + _listed([reference.name for reference in (*self.rows, *self.columns)])
+
+
+def _listed(names: Sequence[str]) -> str:
+    unique = list(dict.fromkeys(names))
+    return ", ".join(unique[:6]) + (f" and {len(unique) - 6} others" if len(unique) > 6 else "")
+
+
+def name_maps(pairs: tuple[tuple[int, int], ...], names: Sequence[str]) -> tuple[tuple[int, str], ...]:
+    """Names of the maps that some pairs are made of, for what a unit says about itself."""
+    return tuple((index, names[index]) for index in sorted({index for pair in pairs for index in pair}))
 
 
 def tile_pairs(n_maps: int) -> list[tuple[tuple[int, int], ...]]:
@@ -65,26 +89,25 @@ def pair_runs(pairs: list[tuple[int, int]]) -> list[tuple[tuple[int, int], ...]]
 
 
 def compare_tile(unit: TileUnit) -> Result:
-    """Compare every pair of a tile; returns one row per pair."""
-    names = align.PreparedMap._fields
+    """Compare every pair of a tile; returns one row per pair.
 
-    def prepared(index: int) -> align.PreparedMap:
-        return align.PreparedMap(*map_store.read_fields(unit.store, index, names, unit.token))
-
-    found: list[align.PairAlignment] = []
+    Raises
+    ------
+    UnitError
+        A pair cannot be compared; the message names its two maps.
+    """
+    found = []
     for position, (i, j) in enumerate(unit.pairs):
-        fixed, moving = prepared(i), prepared(j)
-        if unit.starts is not None:
-            rotation, shift, mirrored = unit.starts[position]
-            found.append(
-                align.refine_pair(
-                    fixed, moving, unit.plan, rotation=rotation, shift_angstrom=shift, mirrored=mirrored
-                )
-            )
-        elif unit.search:
-            found.append(align.align_pair(fixed, moving, unit.plan))
-        else:
-            found.append(align.measure_pair(fixed, moving, unit.plan))
+        try:
+            found.append(_compare_pair(unit, position))
+        except (RegroupError, OSError, MemoryError):
+            raise
+        except Exception as error:
+            names = dict(unit.map_names)
+            raise UnitError(
+                f"{names.get(i, f'map {i}')} and {names.get(j, f'map {j}')} cannot be compared: "
+                f"{type(error).__name__}: {error}"
+            ) from error
     return {
         "pairs": np.asarray(unit.pairs, np.int64).reshape(-1, 2),
         "rotation": np.array([pair.rotation for pair in found]).reshape(-1, 3, 3),
@@ -104,6 +127,36 @@ def compare_tile(unit: TileUnit) -> Result:
     }
 
 
+def _compare_pair(unit: TileUnit, position: int) -> align.PairAlignment:
+    fixed, moving = (
+        align.PreparedMap(*map_store.read_fields(unit.store, index, align.PreparedMap._fields, unit.token))
+        for index in unit.pairs[position]
+    )
+    if unit.starts is not None:
+        rotation, shift, mirrored = unit.starts[position]
+        return align.refine_pair(fixed, moving, unit.plan, rotation=rotation, shift_angstrom=shift, mirrored=mirrored)
+    if unit.search:
+        return align.align_pair(fixed, moving, unit.plan)
+    return align.measure_pair(fixed, moving, unit.plan)
+
+
+def correlation_side(n_maps: int, box: int, *, compressed: bool) -> int:
+    """Maps on each side of a block of plain correlations; compressed maps are unpacked in memory, so fewer of them.
+
+    Depends on the maps only: what workers there are must not change a single bit.
+    """
+    fits = UNPACKED_BYTES // (2 * 4 * box**3) if compressed else LARGEST_TILE
+    return max(1, min(LARGEST_TILE, n_maps, fits))
+
+
+def correlation_bytes(n_maps: int, box: int, *, compressed: bool) -> int:
+    """Memory that a block of plain correlations needs."""
+    side = correlation_side(n_maps, box, compressed=compressed)
+    planes = max(1, SLAB_BYTES // (2 * side * 8 * box * box))
+    unpacked = 2 * side * 4 * box**3 if compressed else 0
+    return unpacked + (2 * side + 6) * 8 * planes * box * box
+
+
 def correlate_tile(unit: CorrelationUnit) -> Result:
     """Mask-weighted Pearson correlation of full maps, streamed slab by slab.
 
@@ -113,9 +166,6 @@ def correlate_tile(unit: CorrelationUnit) -> Result:
     rows = [open_map(reference) for reference in unit.rows]
     columns = rows if same else [open_map(reference) for reference in unit.columns]
     box = unit.rows[0].box
-    sphere = None
-    if unit.mask_inner_radius is not None:
-        sphere = masks.soft_sphere(box, inner_radius_fraction=unit.mask_inner_radius)
     given = None if unit.mask is None else open_map(unit.mask)
     depth = max(1, SLAB_BYTES // ((len(rows) + len(columns)) * 8 * box * box))
     weight_sum = 0.0
@@ -124,8 +174,8 @@ def correlate_tile(unit: CorrelationUnit) -> Result:
     for start in range(0, box, depth):
         planes = slice(start, min(start + depth, box))
         weight = np.ones((planes.stop - planes.start) * box * box)
-        if sphere is not None:
-            weight *= sphere[planes].ravel()
+        if unit.mask_inner_radius is not None:
+            weight *= masks.soft_sphere(box, inner_radius_fraction=unit.mask_inner_radius, planes=planes).ravel()
         if given is not None:
             weight *= np.clip(np.asarray(given[planes], np.float64).ravel(), 0, 1)
         root = np.sqrt(weight)

@@ -58,6 +58,9 @@ class WriteUnit(NamedTuple):
 
 def survey_fragment(unit: SurveyUnit) -> Result:
     """Rows per class (by best posterior); the last count is of rows whose posteriors say nothing."""
+    known = unit.source.class_counts(unit.fragment)
+    if known is not None:
+        return {"counts": known}
     posteriors = _posteriors(unit.source, unit.fragment)
     classes = assign.hard_classes(posteriors)
     n_classes = posteriors.shape[1]
@@ -67,6 +70,12 @@ def survey_fragment(unit: SurveyUnit) -> Result:
 
 def count_fragment(unit: CountUnit) -> Result:
     """Rows per superclass and remaining, and how many rows the two rules would treat differently."""
+    known = unit.source.class_counts(unit.fragment)
+    if known is not None:
+        # One class per particle with a posterior of 1: the rules agree, and no limit is above it.
+        labels = np.append(np.asarray(unit.superclass_of_class, np.int64), -1)
+        by_label = np.bincount(labels + 1, weights=known, minlength=unit.n_superclasses + 1).astype(np.int64)
+        return {"counts": np.append(by_label[1:], by_label[0]), "rules_differ": np.asarray(0)}
     posteriors = _posteriors(unit.source, unit.fragment)
     by_rule = {
         rule: assign.assign_superclasses(

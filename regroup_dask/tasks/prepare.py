@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from regroup_dask.formats.volumes import VolumeReference, read_map
+from regroup_dask.formats.volumes import VolumeReference, checked_map_slabs, read_map
 from regroup_dask.science import align, average, fourier, invariants, masks, noise, rotations
 from regroup_dask.tasks import map_store
 from regroup_dask.tasks.execute import Result
@@ -28,6 +28,11 @@ class ReduceUnit(NamedTuple):
     working_box: int
     store: Path
 
+    @property
+    def about(self) -> str:
+        """The map's file."""
+        return self.reference.path
+
 
 class PrepareUnit(NamedTuple):
     """Mask one working map and prepare it for comparing."""
@@ -40,6 +45,12 @@ class PrepareUnit(NamedTuple):
     has_mask: bool
     pose_to_mask: rotations.Pose | None
     statistics: noise.MapStatistics
+    map_name: str = ""
+
+    @property
+    def about(self) -> str:
+        """The map."""
+        return self.map_name or self.name
 
 
 def working_box(box: int) -> int:
@@ -55,16 +66,12 @@ def working_voxel_size(box: int, voxel_size_angstrom: float) -> float:
 def reduce_map(unit: ReduceUnit) -> Result:
     """Read one map, keep it in the working box, and return its statistics."""
     reference = unit.reference
-    volume = read_map(reference)
-    working = fourier.fourier_crop(volume, unit.working_box)
-    del volume
+    working = _reduced(reference, unit.working_box)
     voxel_size = reference.voxel_size_angstrom * reference.box / unit.working_box
     halves = None
     if reference.half_map_paths is not None:
         first, second = (
-            fourier.fourier_crop(
-                read_map(dataclasses.replace(reference, path=path, kind="mrc", index=0)), unit.working_box
-            )
+            _reduced(dataclasses.replace(reference, path=path, kind="mrc", index=0), unit.working_box)
             for path in reference.half_map_paths
         )
         halves = (first, second)
@@ -72,6 +79,12 @@ def reduce_map(unit: ReduceUnit) -> Result:
     map_store.write_map(unit.store, unit.position, {WORKING: working})
     extent = masks.estimate_extent(working).radius_voxels * voxel_size
     return {EXTENT: np.asarray(extent)} | {name: np.asarray(value) for name, value in statistics._asdict().items()}
+
+
+def _reduced(reference: VolumeReference, box: int) -> np.ndarray:
+    if reference.box == box:
+        return read_map(reference)
+    return fourier.fourier_crop_slabs(checked_map_slabs(reference), reference.box, box)
 
 
 def statistics_of(result: Result) -> noise.MapStatistics:
@@ -104,11 +117,15 @@ def working_mask(unit: PrepareUnit, box: int) -> np.ndarray | None:
 
 
 def apply_mask(volume: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Multiply by a mask after taking away the level at the mask's soft edge, so that no step remains."""
-    edge = mask * (1 - mask)
-    total = float(edge.sum(dtype=np.float64))
-    level = float((volume * edge).sum(dtype=np.float64)) / total if total > 1e-6 * mask.size else 0.0
-    return ((volume - np.float32(level)) * mask).astype(np.float32)
+    """Multiply by a mask after taking away the level of the solvent, so that the mask leaves no step in it.
+
+    The level is the median near the faces of the box, beyond 0.9 of half of it: no mask decides what counts as solvent,
+    and it is the same whichever way the particle is turned.
+    """
+    axis = np.arange(volume.shape[0]) - volume.shape[0] // 2
+    squared = (axis**2)[:, None, None] + (axis**2)[None, :, None] + (axis**2)[None, None, :]
+    level = np.float32(np.median(volume[squared > (0.45 * volume.shape[0]) ** 2]))
+    return ((volume - level) * mask).astype(np.float32)
 
 
 def prepare_map(unit: PrepareUnit) -> Result:

@@ -94,6 +94,7 @@ class Trial(NamedTuple):
     rotation: np.ndarray
     shift: np.ndarray
     mirrored: bool
+    centre: np.ndarray  # of the particle in the second map
 
 
 def make_trial(condition: Condition, seed: int) -> Trial:
@@ -140,7 +141,7 @@ def make_trial(condition: Condition, seed: int) -> Trial:
         if condition.masked:
             volume = volume * soft_sphere(condition.box, inner_radius_fraction=0.88)
         maps.append(volume)
-    return Trial(maps[0], maps[1], rotation, shift, mirrored)
+    return Trial(maps[0], maps[1], rotation, shift, mirrored, start)
 
 
 def plan_for(
@@ -176,6 +177,13 @@ def symmetric_error(found: np.ndarray, truth: np.ndarray, fold: int) -> float:
     return float(rotation_angle_degrees(found, truth @ turns).min())
 
 
+def centre_error(found: align.PairAlignment, trial: Trial) -> float:
+    """Return how far, in voxels, the found pose takes the particle's centre from where the true one does."""
+    landed = (-1.0 if found.mirrored else 1.0) * found.rotation @ trial.centre + found.shift_angstrom / VOXEL_ANGSTROM
+    true = (-1.0 if trial.mirrored else 1.0) * trial.rotation @ trial.centre + trial.shift
+    return float(np.linalg.norm(landed - true))
+
+
 def run_condition(condition: Condition, repeats: int) -> dict[str, object]:
     """Align pairs of one condition and sum up."""
     fold = condition.symmetry if not condition.odd_mass else 1
@@ -198,7 +206,7 @@ def run_condition(condition: Condition, repeats: int) -> dict[str, object]:
         wrong = found.mirrored != trial.mirrored
         degrees.append(error)
         confidences.append(found.confidence)
-        voxels.append(float(np.linalg.norm(found.shift_angstrom / VOXEL_ANGSTROM - trial.shift)))
+        voxels.append(centre_error(found, trial))
         if error > 10 or wrong:
             failures += 1
             wrong_hand += wrong

@@ -137,5 +137,5 @@ def test_files_have_statistics_and_compression(tmp_path):
         .metadata.row_group(0)
         .column(0)
     )
-    assert column.compression == "ZSTD"
+    assert column.compression == "LZ4"
     assert column.statistics.has_min_max

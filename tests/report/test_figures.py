@@ -168,3 +168,13 @@ def test_methods_say_only_what_was_done(contents: OutputContents) -> None:
 
 def test_reads_from_a_path(tmp_path: Path) -> None:
     assert read_output(write_output(tmp_path / "OUT")).folder == tmp_path / "OUT"
+
+
+def test_every_figure_is_found_by_name() -> None:
+    from regroup_dask import report
+
+    for name in ("superclasses", "similarity", "flow", "stability", "members", "fsc"):
+        assert callable(getattr(report, f"plot_{name}"))
+        assert f"plot_{name}" in dir(report)
+    with pytest.raises(AttributeError, match="plot_nothing"):
+        _ = report.plot_nothing

@@ -6,11 +6,14 @@ import itertools
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from regroup_dask.report.answer import remaining_lines
 from regroup_dask.report.flow import lay_out_flow, plot_flow
 from regroup_dask.report.output_contents import read_flow, read_output
 from regroup_dask.report.page_figures import spread_labels
@@ -75,3 +78,14 @@ def test_plot_names_every_bar(tmp_path: Path) -> None:
 def test_labels_do_not_overlap(middles: list[float]) -> None:
     placed = spread_labels(sorted(middles), distance=14, height=500)
     assert all(second - first >= 14 - 1e-6 for first, second in itertools.pairwise(placed))
+
+
+def test_an_excluded_class_without_a_map_is_counted_by_its_name(tmp_path: Path) -> None:
+    folder = write_output(tmp_path / "OUT", labels=(0, 1, 0, -1))
+    extra = pa.table({"assigned_class_id": np.full(7, 9, np.int32)})
+    pq.write_table(extra, folder / "remaining" / "frag00001-0.parquet")
+    contents = read_output(folder)
+    flow = read_flow(folder, contents.classes, 2, without_map=[9])
+    assert flow is not None
+    assert int(flow["particles"].sel(class_id=9, destination=-1)) == 7
+    assert "Class 9 (7 particles): excluded by hand; it has no map." in remaining_lines(contents, flow)

@@ -147,5 +147,5 @@ def test_refuses_a_folder_of_something_else(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_stays_small_with_many_classes(tmp_path: Path) -> None:
     labels = tuple(index % 12 for index in range(50))
-    path = write_page(write_output(tmp_path / "OUT", labels=labels, box=32))
+    path = write_page(write_output(tmp_path / "OUT", labels=labels))
     assert path.stat().st_size < 10 * 10**6

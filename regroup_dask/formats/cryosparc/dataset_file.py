@@ -20,8 +20,8 @@ COLUMNAR_MAGICS = (b"\x95CSDAT", b"\x94CSDAT")
 MAX_HEADER_BYTES = 2**24
 """NumPy refuses headers above 10 kB, as files with a dozen classes have; the header is a literal, parsed
 without executing anything, so only its size is bounded."""
-CHUNK_BYTES = 8 * 2**20
-"""Records read at a time while columns are picked out of them."""
+CHUNK_BYTES = 2**20
+"""Records read at a time while columns are picked out of them: few enough to stay in the processor's cache."""
 WINDOW_BYTES = 32 * 2**20
 """Largest part of a file mapped at a time when single rows are gathered."""
 

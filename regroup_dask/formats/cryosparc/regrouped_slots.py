@@ -19,15 +19,17 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from regroup_dask.errors import InputError
 from regroup_dask.formats.cryosparc.posteriors import COMMON, MULTI, PosteriorSlots
 from regroup_dask.formats.cryosparc.slot_poses import pose_is_common
 from regroup_dask.formats.regroup_plan import Assignment, RegroupPlan
+from regroup_dask.formats.rotations import matrices_of_vectors, vectors_of_matrices
 
 VECTOR_FIELDS = {"shift": 1, "pose": 1}
 """fields with an axis of their own beside that of the classes"""
+ONE_HOT = ("class", "class_posterior", "class_ess")
+"""fields that say in which class a particle is, made anew"""
 
 
 class RegroupedSlots(NamedTuple):
@@ -65,15 +67,15 @@ class RegroupedSlots(NamedTuple):
         within = np.where(within < 0, chosen[:, None], within)
         result = np.zeros(len(rows), self.dtype)
         replaced = self._replaced_fields()
-        for name in self.dtype.names or ():
-            if name in (particles.dtype.names or ()) and name not in replaced:
-                result[name] = inside[name]
+        kept = [name for name in self.dtype.names or () if name in (particles.dtype.names or ()) and name not in replaced]
+        _copy_fields(inside, result, kept)
         entries: dict[str, np.ndarray] = {}
         if not self.slots.hard:
             fields = _fields_of(particles.dtype.names or (), self.slots.slots[0])
-            entries = {field: _class_values(inside, self.slots, field, within) for field in fields}
+            taken = [field for field in fields if field not in ONE_HOT]
+            entries = {field: _class_values(inside, self.slots, field, within) for field in taken}
             _move(entries, within, plan)
-            self._fill_superclasses(result, entries, superclass)
+            self._fill_superclasses(result, fields, entries, superclass)
         self._fill_common(result, inside, entries, superclass, chosen, plan)
         return result
 
@@ -114,7 +116,9 @@ class RegroupedSlots(NamedTuple):
             if field in values:
                 result[f"{COMMON}/{field}"] = values[field]
 
-    def _fill_superclasses(self, result: np.ndarray, entries: dict[str, np.ndarray], superclass: np.ndarray) -> None:
+    def _fill_superclasses(
+        self, result: np.ndarray, fields: list[str], entries: dict[str, np.ndarray], superclass: np.ndarray
+    ) -> None:
         """Fill the entry of every superclass, [n, K, ...] each."""
         number = np.arange(self.n_superclasses)
         one_hot = {
@@ -122,8 +126,8 @@ class RegroupedSlots(NamedTuple):
             "class_posterior": superclass[:, None] == number,
             "class_ess": np.ones((len(result), self.n_superclasses), np.float32),
         }
-        for field, entry in entries.items():
-            values = one_hot.get(field, entry)
+        for field in fields:
+            values = one_hot[field] if field in one_hot else entries[field]
             if self.slots.multi:
                 result[f"{MULTI}/{field}"] = values if _has_class_axis(self.dtype, field) else values[:, 0]
             else:
@@ -219,6 +223,31 @@ def _has_class_axis(dtype: np.dtype, field: str) -> bool:
     return len(dtype[f"{MULTI}/{field}"].shape) == 1 + VECTOR_FIELDS.get(field, 0)
 
 
+def _copy_fields(source: np.ndarray, target: np.ndarray, names: list[str]) -> None:
+    """Copy fields from records to records; those side by side in both go in one piece."""
+    runs: list[tuple[int, int, int]] = []
+    for name in names:
+        kind, start = source.dtype.fields[name][:2]  # type: ignore[index]
+        target_kind, target_start = target.dtype.fields[name][:2]  # type: ignore[index]
+        if kind != target_kind:
+            target[name] = source[name]
+            continue
+        if runs:
+            first, target_first, size = runs[-1]
+            if (start, target_start) == (first + size, target_first + size):
+                runs[-1] = (first, target_first, size + kind.itemsize)
+                continue
+        runs.append((start, target_start, kind.itemsize))
+    for start, target_start, size in runs:
+        _bytes_of(target, target_start, size)[...] = _bytes_of(source, start, size)
+
+
+def _bytes_of(records: np.ndarray, start: int, size: int) -> np.ndarray:
+    """View some consecutive bytes of every record as one field."""
+    field = np.dtype({"names": ["bytes"], "formats": [f"V{size}"], "offsets": [start], "itemsize": records.itemsize})
+    return records.view(field)["bytes"]
+
+
 def _class_values(records: np.ndarray, slots: PosteriorSlots, field: str, class_index: np.ndarray) -> np.ndarray:
     """Pick a field from the slots of classes ``class_index`` int[n, m] of each row: an array [n, m, ...]."""
     if slots.multi:
@@ -250,10 +279,10 @@ def _move(values: dict[str, np.ndarray], class_index: np.ndarray, plan: RegroupP
             f"{pixel[wrong][0]}, so that their shift cannot be moved; run with --keep-poses"
         )
     rotation, moved_shift = plan.move_poses(
-        Rotation.from_rotvec(pose[place].astype(np.float64)).as_matrix(),
+        matrices_of_vectors(pose[place]),
         shift[place].astype(np.float64) * pixel[:, None],
         *plan.class_pose_arrays(class_index[place]),
     )
     values["pose"], values["shift"] = pose.copy(), shift.copy()
-    values["pose"][place] = Rotation.from_matrix(rotation).as_rotvec()
+    values["pose"][place] = vectors_of_matrices(rotation)
     values["shift"][place] = moved_shift / pixel[:, None]

@@ -6,10 +6,10 @@ from collections.abc import Collection
 
 import numpy as np
 import pyarrow as pa
-from scipy.spatial.transform import Rotation
 
 from regroup_dask.formats.cryosparc.arrow_columns import column_values
 from regroup_dask.formats.cryosparc.posteriors import COMMON, PosteriorSlots
+from regroup_dask.formats.rotations import matrices_of_vectors
 
 NEEDED = ("pose", "shift", "psize_A")
 
@@ -63,7 +63,6 @@ def slot_poses(table: pa.Table, slots: PosteriorSlots, class_index: np.ndarray) 
     pixel = np.where(values["psize_A"] > 0, values["psize_A"], np.nan)
     pose = np.where((class_index >= 0)[:, None], values["pose"], np.nan)
     known = np.asarray(np.isfinite(pose).all(axis=1))
-    rotation = np.full((n, 3, 3), np.nan)
-    rotation[known] = Rotation.from_rotvec(pose[known]).as_matrix()
+    rotation = matrices_of_vectors(pose)
     shift = np.where(known[:, None], values["shift"] * pixel[:, None], np.nan)
     return rotation, shift

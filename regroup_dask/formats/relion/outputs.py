@@ -4,6 +4,7 @@
 ``particles_superclass_K.star``     those of superclass K (from 0), with the same class number
 ``remaining_particles.star``        all others, their rows untouched
 ``model.star``                      the superclass maps as a RELION model
+``run_it000_classNNN.mrc``          the maps themselves, NNN being superclass + 1
 
 Each star file has the header, optics groups and other blocks of the input as they are. Rows differ from the
 input's in the class number and, where a class moved, in the pose; all other bytes are the input's.
@@ -80,10 +81,12 @@ def write_fragment(
     groups = assigned_order(assignment.superclass, plan.n_superclasses)
     sections = [np.flatnonzero(assignment.superclass >= 0), *groups]
     changes = new_values(source, table, assignment, plan)
-    texts: list[list[pa.Buffer | bytes]] = [[] for _ in sections]
+    texts: list[list[np.ndarray]] = [[] for _ in sections]
     first_row = 0
     leftover = b""  # comment lines between the last row of a chunk and the first of the next
-    for chunk in read_lines(fragment.path, fragment.start, fragment.stop, first_line=fragment.first_line):
+    for chunk in read_lines(
+        fragment.path, fragment.start, fragment.stop, first_line=fragment.first_line, count=False
+    ):
         text = leftover + chunk.text
         tokens = split_rows(text, len(fragment.columns), path=fragment.path, first_line=chunk.first_line)
         n_rows = len(tokens.starts)
@@ -101,7 +104,7 @@ def write_fragment(
     with open(unfinished, "wb") as stream:
         for section in texts:
             for piece in section:
-                stream.write(piece)
+                stream.write(piece.data)
         stream.write(np.array(lengths, dtype="<i8").tobytes())
     os.replace(unfinished, path)
 
@@ -130,7 +133,7 @@ def finish_outputs(
             _join(source, outputs, section, len(paths), labels, path)
     if maps is not None:
         totals = np.asarray(counts).sum(axis=0)[:k]
-        paths.append(write_model(Path(outputs.folder), maps, totals, n_dimensions=_image_dimensions(source)))
+        paths.extend(write_model(Path(outputs.folder), maps, totals, n_dimensions=_image_dimensions(source)))
     shutil.rmtree(outputs.parts, ignore_errors=True)
     return tuple(str(path) for path in paths)
 
@@ -191,12 +194,30 @@ def _lengths(path: Path, n_sections: int) -> np.ndarray:
 
 
 def _copy(source: BinaryIO, target: BinaryIO, n_bytes: int) -> None:
+    target.flush()  # what comes is written past the buffer
     while n_bytes > 0:
-        text = source.read(min(n_bytes, COPY_BYTES))
-        if not text:
-            raise OSError("a part file of the RELION output is shorter than it says")
-        target.write(text)
-        n_bytes -= len(text)
+        written = _copy_within_kernel(source, target, n_bytes)
+        if not written:
+            text = source.read(min(n_bytes, COPY_BYTES))
+            if not text:
+                raise OSError("a part file of the RELION output is shorter than it says")
+            target.write(text)
+            target.flush()
+            written = len(text)
+        n_bytes -= written
+
+
+def _copy_within_kernel(source: BinaryIO, target: BinaryIO, n_bytes: int) -> int:
+    """Copy without passing the bytes through this process; 0 where the system or file system cannot."""
+    if not hasattr(os, "copy_file_range"):
+        return 0
+    start = source.tell()
+    try:
+        written = os.copy_file_range(source.fileno(), target.fileno(), n_bytes, start)
+    except OSError:
+        return 0
+    source.seek(start + written)
+    return written
 
 
 def _image_dimensions(source: RelionParticles) -> int:

@@ -45,6 +45,8 @@ class StarFragment:
     start: int
     stop: int
     first_line: int
+    class_counts: tuple[tuple[int, int], ...]
+    """classes (zero-based; negative: none) and how many rows have each"""
     columns: tuple[str, ...] = field(repr=False)
     types: tuple[int, ...] = field(repr=False)
 
@@ -54,13 +56,13 @@ class StarFragment:
         if missing:
             raise InputError(f"{self.path} has no column _{missing[0]}; it has: {', '.join(self.columns)}")
         tables = []
-        for chunk in read_lines(self.path, self.start, self.stop, first_line=self.first_line):
+        for chunk in read_lines(self.path, self.start, self.stop, first_line=self.first_line, count=False):
             tokens = split_rows(chunk.text, len(self.columns), path=self.path, first_line=chunk.first_line)
             try:
                 tables.append(rows_to_table(tokens, self.columns, self.types, wanted=columns))
-            except pa.ArrowInvalid as error:
+            except ValueError as error:
                 raise InputError(
-                    f"{self.path} changed since it was opened, near line {chunk.first_line}: {error}"
+                    f"{self.path} changed since it was opened, after line {chunk.first_line}: {error}"
                 ) from None
         table = pa.concat_tables(tables)
         if table.num_rows != self.n_rows and table.num_columns:
@@ -100,6 +102,13 @@ class RelionParticles(ParticleSource):
             posteriors[known, index[known]] = 1
         return posteriors
 
+    def class_counts(self, fragment: StarFragment) -> np.ndarray:
+        """Rows of a fragment per class, and without one; i64[n_classes + 1]."""
+        counts = np.zeros(len(self.class_ids) + 1, np.int64)
+        for class_id, n_rows in fragment.class_counts:
+            counts[self.class_ids.index(class_id) if class_id in self.class_ids else -1] += n_rows
+        return counts
+
     def particle_poses(
         self, table: pa.Table, class_index: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray] | None:
@@ -122,7 +131,10 @@ def class_ids_of_rows(table: pa.Table) -> np.ndarray:
 
 
 def open_relion_particles(
-    paths: Sequence[str], *, fragment_rows: int | None = None, scratch: str | None = None
+    paths: Sequence[str],
+    *,
+    fragment_rows: int | None = None,
+    scratch: str | None = None,
 ) -> RelionParticles:
     """Open RELION star files (3.0 to 5, subtomograms too) as particles.
 
@@ -154,12 +166,14 @@ def open_relion_particles(
     fragments: list[StarFragment] = []
     row = 0
     for survey in surveys:
-        for start, stop, line, n_rows in survey.ranges:
+        for found in survey.ranges:
+            place = (found.start, found.stop, found.first_line)
+            counts = tuple((int(number) - 1, n) for number, n in found.class_counts)
             fragments.append(
-                StarFragment(len(fragments), row, n_rows, survey.path, start, stop, line, columns, types)
+                StarFragment(len(fragments), row, found.n_rows, survey.path, *place, counts, columns, types)
             )
-            row += n_rows
-    numbers = np.unique(np.concatenate([survey.class_numbers for survey in surveys]))
+            row += found.n_rows
+    numbers = np.array(sorted({class_id + 1 for fragment in fragments for class_id, _ in fragment.class_counts}))
     if numbers[-1] < 1:
         raise InputError(f"{first.path}: no particle has a class: all values of _{CLASS_COLUMN} are below 1")
     poses = find_pose_columns(first.part.path, columns, types)

@@ -15,12 +15,12 @@ from regroup_dask.formats.relion.poses import (
     ANGLES,
     ORIGINS_ANGSTROM,
     ORIGINS_PIXEL,
-    angles_from_rotation,
     poses_of_rows,
     priors_of_rows,
 )
 from regroup_dask.formats.relion.star_rewrite import APPENDED, TOO_LARGE, NewValues
 from regroup_dask.formats.relion.survey import CLASS_COLUMN
+from regroup_dask.formats.rotations import angles_of_matrices
 
 DECIMALS = 6
 
@@ -103,7 +103,7 @@ def new_values(
     class_poses = plan.class_pose_arrays(class_index[rows])
     rotation, shift = law(*poses_of_rows(poses, moved_table, source.pixel_size), *class_poses)
     names: list[str] = [*ANGLES]
-    new = [*angles_from_rotation(rotation).T]
+    new = [*angles_of_matrices(rotation).T]
     pixel: np.ndarray | float = 1.0
     if (poses.in_pixels or appended[:1] == ORIGINS_PIXEL[:1]) and source.pixel_size is not None:
         pixel = source.pixel_size.of_rows(moved_table)
@@ -115,7 +115,7 @@ def new_values(
     new += [axis / pixel for axis in shift.T[: len(poses.origins or appended)]]
     if poses.angle_priors or poses.origin_priors:
         rotation, shift = law(*priors_of_rows(poses, moved_table, source.pixel_size), *class_poses)
-        priors = dict(zip(ANGLE_PRIORS, angles_from_rotation(rotation).T, strict=True))
+        priors = dict(zip(ANGLE_PRIORS, angles_of_matrices(rotation).T, strict=True))
         names += [*poses.angle_priors, *poses.origin_priors]
         new += [priors[name] for name in poses.angle_priors]
         new += [axis / pixel for axis in shift.T[: len(poses.origin_priors)]]

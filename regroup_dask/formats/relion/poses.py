@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from regroup_dask.errors import InputError
 from regroup_dask.formats.relion.star_columns import FLOAT
+from regroup_dask.formats.rotations import matrices_of_angles
 
 ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
 ANGLE_PRIORS = ("rlnAngleRotPrior", "rlnAngleTiltPrior", "rlnAnglePsiPrior")
@@ -27,9 +28,6 @@ ORIGINS_ANGSTROM = ("rlnOriginXAngst", "rlnOriginYAngst", "rlnOriginZAngst")
 ORIGINS_PIXEL = ("rlnOriginX", "rlnOriginY", "rlnOriginZ")
 ORIGIN_PRIORS_ANGSTROM = ("rlnOriginXPriorAngst", "rlnOriginYPriorAngst", "rlnOriginZPriorAngst")
 ORIGIN_PRIORS_PIXEL = ("rlnOriginXPrior", "rlnOriginYPrior", "rlnOriginZPrior")
-
-_POLE = 1e-7
-"""Sine of tilt below which rot and psi turn about one axis, as far as six decimals of a degree can tell."""
 
 
 class PoseColumns(NamedTuple):
@@ -133,13 +131,13 @@ def poses_of_rows(
     """Rotation f64[n, 3, 3], particle to volume, and shift f64[n, 2|3] in angstrom of each row."""
     angles = np.stack([_numbers(table, name) for name in ANGLES], axis=1)
     if not poses.origins:
-        return rotation_from_angles(angles), np.zeros((table.num_rows, 2))
+        return matrices_of_angles(angles), np.zeros((table.num_rows, 2))
     shift = np.stack([_numbers(table, name) for name in poses.origins], axis=1)
     if poses.in_pixels:
         if pixel_size is None:
             raise ValueError("origins in pixels need a pixel size")
         shift = shift * pixel_size.of_rows(table)[:, None]
-    return rotation_from_angles(angles), shift
+    return matrices_of_angles(angles), shift
 
 
 def priors_of_rows(
@@ -152,38 +150,7 @@ def priors_of_rows(
     ]
     with_priors = poses._replace(origins=poses.origin_priors or poses.origins)
     _, shift = poses_of_rows(with_priors, table, pixel_size)
-    return rotation_from_angles(np.stack(angles, axis=1)), shift
-
-
-def rotation_from_angles(angles_degrees: np.ndarray) -> np.ndarray:
-    """Rz(rot) Ry(tilt) Rz(psi) of angles f64[n, 3] in degrees: f64[n, 3, 3], particle to volume."""
-    (cr, ct, cp), (sr, st, sp) = np.cos(np.radians(angles_degrees)).T, np.sin(np.radians(angles_degrees)).T
-    rotation = np.empty((len(angles_degrees), 3, 3))
-    rotation[:, 0, 0] = cr * ct * cp - sr * sp
-    rotation[:, 0, 1] = -cr * ct * sp - sr * cp
-    rotation[:, 0, 2] = cr * st
-    rotation[:, 1, 0] = sr * ct * cp + cr * sp
-    rotation[:, 1, 1] = -sr * ct * sp + cr * cp
-    rotation[:, 1, 2] = sr * st
-    rotation[:, 2, 0] = -st * cp
-    rotation[:, 2, 1] = st * sp
-    rotation[:, 2, 2] = ct
-    return rotation
-
-
-def angles_from_rotation(rotation: np.ndarray) -> np.ndarray:
-    """Angles (rot, tilt, psi) in degrees, f64[n, 3], of rotations f64[n, 3, 3], particle to volume.
-
-    rot and psi are in -180..180, tilt in 0..180. At tilt 0 and 180 only one of rot and psi is determined; rot
-    is 0 there, as in RELION.
-    """
-    sine = np.hypot(rotation[:, 0, 2], rotation[:, 1, 2])
-    tilt = np.arctan2(sine, rotation[:, 2, 2])
-    pole = sine < _POLE
-    rot = np.where(pole, 0.0, np.arctan2(rotation[:, 1, 2], rotation[:, 0, 2]))
-    at_pole = np.arctan2(rotation[:, 1, 0], rotation[:, 1, 1])
-    psi = np.where(pole, at_pole, np.arctan2(rotation[:, 2, 1], -rotation[:, 2, 0]))
-    return np.degrees(np.stack([rot, tilt, psi], axis=1))
+    return matrices_of_angles(np.stack(angles, axis=1)), shift
 
 
 def _check_numbers(path: str, names: Sequence[str], columns: Sequence[str], types: Sequence[int]) -> None:

@@ -1,8 +1,7 @@
 """From text to Arrow: rows of a star loop as typed columns, and which type holds every row of a column.
 
-The text of the values is copied into one compact, delimited buffer, which pyarrow's CSV reader turns into
-columns; it is the fastest correctly rounding number parser at hand. Types widen in one direction only,
-int64 -> float64 -> string -> binary, so the types of parts of a file can be merged in any order.
+Types widen in one direction only, int64 -> float64 -> string -> binary, so the types of parts of a file can be
+merged in any order.
 """
 
 from __future__ import annotations
@@ -11,27 +10,14 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.csv as csv
 
-from regroup_dask.errors import InputError
-from regroup_dask.formats.relion.star_text import NEWLINE, RowTokens
+from regroup_dask.formats.relion import star_kernels
+from regroup_dask.formats.relion.star_text import RowTokens
 
 TYPES = (pa.int64(), pa.float64(), pa.string(), pa.binary())
 """A column's type is an index into this, and only ever grows."""
 
 INTEGER, FLOAT, STRING, BINARY = range(4)
-
-_DELIMITER = 0x1F
-_PARSE = csv.ParseOptions(
-    delimiter=chr(_DELIMITER),
-    quote_char=False,
-    double_quote=False,
-    escape_char=False,
-    ignore_empty_lines=False,
-)
-_LARGEST_EXACT_DIGITS = 15
-"""Whole numbers of more digits may not fit a float64 exactly; a column that has one is kept as text."""
 
 
 def rows_to_table(
@@ -51,116 +37,79 @@ def rows_to_table(
 
     Raises
     ------
-    pyarrow.ArrowInvalid
+    ValueError
         A value does not fit its type.
     """
     names = list(columns) if wanted is None else list(wanted)
-    if not names or not len(tokens.starts):
-        schema = pa.schema([(name, TYPES[types[columns.index(name)]]) for name in names])
-        if names:
-            return schema.empty_table()
+    if not names:
         return pa.table({"": pa.nulls(len(tokens.starts))}).select([])
-    indices = [list(columns).index(name) for name in names]
-    convert = csv.ConvertOptions(
-        column_types={name: TYPES[types[index]] for name, index in zip(names, indices, strict=True)},
-        null_values=[],
-        strings_can_be_null=False,
-    )
-    return _read_delimited(_delimit(tokens, indices), names, convert)
+    arrays = []
+    for name in names:
+        index = list(columns).index(name)
+        arrays.append(_column(tokens, index, types[index]))
+    return pa.table(arrays, names=names)
 
 
-def types_of_rows(tokens: RowTokens, columns: Sequence[str], at_least: Sequence[int]) -> tuple[int, ...]:
-    """Find the narrowest types, none narrower than ``at_least``, that hold all of these rows."""
-    indices = list(range(len(columns)))
-    delimited = _delimit(tokens, indices)
-    free = csv.ConvertOptions(null_values=[], strings_can_be_null=False, timestamp_parsers=[])
-    found = _read_delimited(delimited, list(columns), free)
-    types = [max(_type_index(field.type), least) for field, least in zip(found.schema, at_least, strict=True)]
-    return widen_for_exact_text(tokens, types)
+def types_of_rows(tokens: RowTokens, at_least: Sequence[int]) -> tuple[int, ...]:
+    """Find the narrowest types, none narrower than ``at_least``, that hold all of these rows.
 
-
-def widen_for_exact_text(tokens: RowTokens, types: Sequence[int]) -> tuple[int, ...]:
-    """Make columns text that a number would not hold: names like 0012 or 0x1f, identifiers of 17 digits."""
-    widened = list(types)
-    if not len(tokens.starts):
-        return tuple(widened)
-    text, last = tokens.text, len(tokens.text) - 1
-    for index in (index for index, kind in enumerate(types) if kind in (INTEGER, FLOAT)):
-        starts, stops = tokens.starts[:, index], tokens.stops[:, index]
-        zeros = starts[text[starts] == ord("0")]
-        second = text[np.minimum(zeros + 1, last)]
-        if (((second >= ord("0")) & (second <= ord("9"))) | (second | 32 == ord("x"))).any():
-            widened[index] = STRING
-        long = np.flatnonzero(stops - starts > _LARGEST_EXACT_DIGITS)
-        if any(text[starts[row] : stops[row]].tobytes().lstrip(b"-").isdigit() for row in long.tolist()):
-            widened[index] = STRING
-    return tuple(widened)
-
-
-def survey_rows(
-    tokens: RowTokens, columns: Sequence[str], types: Sequence[int], keep: str
-) -> tuple[tuple[int, ...], np.ndarray]:
-    """Widen ``types`` until they hold these rows, and return the distinct values of one column.
-
-    Returns
-    -------
-    types : tuple of int
-    values : i64[n] or f64[n]
-        Sorted; of column ``keep``.
+    Text is what a number would not hold: names like 0012 or 0x1f, identifiers of 17 digits.
     """
-    exact = widen_for_exact_text(tokens, types)
+    types = np.array(at_least, dtype=np.int64)
+    not_ascii = np.zeros(len(types), dtype=bool)
+    star_kernels.value_types(tokens.text, tokens.starts, tokens.stops, types, not_ascii)
+    for index in np.flatnonzero(not_ascii & (types == STRING)):
+        if not _is_utf8(_text(tokens, int(index))[1]):
+            types[index] = BINARY
+    return tuple(types.tolist())
+
+
+def _column(tokens: RowTokens, index: int, kind: int) -> pa.Array:
+    starts, stops = tokens.starts[:, index], tokens.stops[:, index]
+    n = len(starts)
+    if kind == INTEGER:
+        integers = np.empty(n, np.int64)
+        wrong = star_kernels.read_integers(tokens.text, starts, stops, integers)
+        if wrong >= 0:
+            raise ValueError(f"{_value(tokens, wrong, index)!r} is no whole number")
+        return pa.array(integers)
+    if kind == FLOAT:
+        numbers, hard = np.empty(n), np.empty(n, np.int64)
+        n_hard = star_kernels.read_floats(tokens.text, starts, stops, numbers, hard)
+        for row in hard[:n_hard].tolist():
+            text = _value(tokens, row, index)
+            if b"_" in text:
+                raise ValueError(f"{text!r} is no number")
+            numbers[row] = float(text)
+        return pa.array(numbers)
+    offsets, text_bytes = _text(tokens, index)
+    if kind == STRING and not _is_utf8(text_bytes):
+        raise ValueError("a text is not UTF-8")
+    return pa.Array.from_buffers(TYPES[kind], n, [None, pa.py_buffer(offsets), pa.py_buffer(text_bytes)])
+
+
+def _text(tokens: RowTokens, index: int) -> tuple[np.ndarray, np.ndarray]:
+    """Values of a column one after another: where each begins, i32[n + 1], and their bytes."""
+    starts, stops = tokens.starts[:, index], tokens.stops[:, index]
+    offsets = np.empty(len(starts) + 1, np.int32)
+    star_kernels.value_offsets(tokens.text, starts, stops, offsets)
+    result = np.empty(offsets[-1], np.uint8)
+    star_kernels.copy_values(tokens.text, starts, stops, offsets, result)
+    return offsets, result
+
+
+def _value(tokens: RowTokens, row: int, index: int) -> bytes:
+    start, stop = int(tokens.starts[row, index]), int(tokens.stops[row, index])
+    text = tokens.text[start:stop].tobytes()
+    quoted = len(text) >= 2 and text[0] == text[-1] and text[:1] in b"\"'"
+    return text[1:-1] if quoted else text
+
+
+def _is_utf8(text: np.ndarray) -> bool:
+    if not len(text) or int(text.max()) < 128:
+        return True
     try:
-        table = rows_to_table(tokens, columns, exact)
-    except pa.ArrowInvalid:
-        exact = types_of_rows(tokens, columns, exact)
-        table = rows_to_table(tokens, columns, exact)
-    values = pc.unique(table.column(keep))
-    if not (pa.types.is_integer(values.type) or pa.types.is_floating(values.type)):
-        raise InputError(f"_{keep} holds text, not numbers, for example {values[0].as_py()!r}")
-    return exact, np.sort(values.to_numpy(zero_copy_only=False))
-
-
-def _type_index(found: pa.DataType) -> int:
-    if pa.types.is_integer(found):
-        return INTEGER
-    if pa.types.is_floating(found):
-        return FLOAT
-    return BINARY if pa.types.is_binary(found) else STRING
-
-
-def _read_delimited(delimited: np.ndarray, names: list[str], convert: csv.ConvertOptions) -> pa.Table:
-    read = csv.ReadOptions(use_threads=False, block_size=len(delimited) + 1, column_names=names)
-    return csv.read_csv(
-        pa.py_buffer(delimited), read_options=read, parse_options=_PARSE, convert_options=convert
-    )
-
-
-def _delimit(tokens: RowTokens, indices: Sequence[int]) -> np.ndarray:
-    """Copy the values of some columns into one buffer with a delimiter after each, and a newline per row."""
-    n_rows, n_columns = tokens.starts.shape
-    if len(indices) == n_columns and list(indices) == list(range(n_columns)):
-        return _delimit_all(tokens)
-    starts, stops = tokens.starts[:, indices], tokens.stops[:, indices]
-    quoted = np.isin(starts, tokens.quotes) if len(tokens.quotes) else None
-    if quoted is not None:
-        starts, stops = starts + quoted, stops - quoted
-    lengths = stops - starts
-    last = len(tokens.text) - 1
-    parts, kept = [], []
-    for column in range(len(indices)):
-        offset = np.arange(int(lengths[:, column].max()) + 1)
-        part = tokens.text[np.minimum(starts[:, column, None] + offset, last)]
-        part[np.arange(n_rows), lengths[:, column]] = NEWLINE if column == len(indices) - 1 else _DELIMITER
-        parts.append(part)
-        kept.append(offset <= lengths[:, column, None])
-    return np.concatenate(parts, axis=1)[np.concatenate(kept, axis=1)]
-
-
-def _delimit_all(tokens: RowTokens) -> np.ndarray:
-    delimited = tokens.text.copy()
-    delimited[tokens.stops] = _DELIMITER
-    delimited[tokens.stops[:, -1]] = NEWLINE
-    kept = tokens.inside.copy()
-    kept[tokens.stops] = True
-    kept[tokens.quotes] = False
-    return delimited[kept]
+        text.tobytes().decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True

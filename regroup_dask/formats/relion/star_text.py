@@ -2,7 +2,7 @@
 
 A star file of particles is a few lines of header and then gigabytes of rows, so nothing here makes an object
 per value. `locate_blocks` passes over the file once and finds the blocks; `split_rows` finds the values of a
-few megabytes of rows with a handful of array operations. Both keep to what RELION and its neighbours write:
+few megabytes of rows in one compiled loop. Both keep to what RELION and its neighbours write:
 a row is a line, a value with spaces stands in quotes, a line that begins with ``#`` is a comment.
 """
 
@@ -15,14 +15,12 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from regroup_dask.errors import InputError
+from regroup_dask.formats.relion.star_kernels import NEWLINE, find_values
 
 CHUNK_BYTES = 4 * 2**20
-"""Rows are taken apart in pieces of this size: large enough for array operations, small for the cache."""
+"""Rows are taken apart in pieces of this size: large beside the cost of a call, small beside memory."""
 
 LONGEST_LINE_BYTES = 64 * 2**20
-
-NEWLINE = 10
-SPACE = 32
 
 
 class StarBlock(NamedTuple):
@@ -49,17 +47,13 @@ class RowTokens(NamedTuple):
     text: np.ndarray
     """u8[n_bytes]"""
     starts: np.ndarray
-    """i64[n_rows, n_columns]"""
+    """i32[n_rows, n_columns]"""
     stops: np.ndarray
-    """i64[n_rows, n_columns]; quotes around a value belong to it"""
+    """i32[n_rows, n_columns]; quotes around a value belong to it"""
     line_starts: np.ndarray
-    """i64[n_rows], begin of the line of each row"""
+    """i32[n_rows], begin of the line of each row"""
     line_stops: np.ndarray
-    """i64[n_rows], just after the newline of each row"""
-    quotes: np.ndarray
-    """i64[n], the bytes that are quotes around a value"""
-    inside: np.ndarray
-    """bool[n_bytes], the bytes that belong to values"""
+    """i32[n_rows], just after the newline of each row"""
 
 
 class Chunk(NamedTuple):
@@ -83,11 +77,13 @@ def locate_blocks(path: str) -> tuple[StarBlock, ...]:
     try:
         size = os.path.getsize(path)
         with open(path, "rb") as stream:
-            headers = [
-                (chunk.start + position, chunk.first_line + chunk.text.count(b"\n", 0, position), name)
-                for chunk in read_lines(path, 0, size)
+            found = [
+                (chunk.start + position, name)
+                for chunk in read_lines(path, 0, size, count=False)
                 for position, name in _block_lines(chunk.text, at_file_start=chunk.start == 0)
             ]
+            lines = _line_numbers(path, [start for start, _ in found])
+            headers = [(start, line, name) for (start, name), line in zip(found, lines, strict=True)]
             if not headers:
                 raise InputError(f"{path} is not a star file: it has no line that begins with data_")
             stops = [start for start, _, _ in headers[1:]] + [size]
@@ -99,8 +95,20 @@ def locate_blocks(path: str) -> tuple[StarBlock, ...]:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
 
 
-def read_lines(path: str, start: int, stop: int, *, first_line: int = 1) -> Iterator[Chunk]:
+def _line_numbers(path: str, positions: list[int]) -> list[int]:
+    """Count the lines before some increasing positions, from 1."""
+    numbers, line, before = [], 1, 0
+    for position in positions:
+        line += sum(chunk.text.count(b"\n") for chunk in read_lines(path, before, position, count=False))
+        numbers.append(line)
+        before = position
+    return numbers
+
+
+def read_lines(path: str, start: int, stop: int, *, first_line: int = 1, count: bool = True) -> Iterator[Chunk]:
     """Read a byte range that begins at a line in chunks of whole lines of about `CHUNK_BYTES`.
+
+    Lines are counted only if asked: all chunks have the number ``first_line`` otherwise.
 
     The text of the last chunk gets a newline where the file has none at its end.
     """
@@ -125,7 +133,7 @@ def read_lines(path: str, start: int, stop: int, *, first_line: int = 1) -> Iter
                 text += b"\n"
             yield Chunk(text, position, line)
             position += length
-            line += text.count(b"\n")
+            line += text.count(b"\n") if count else 0
             wanted = CHUNK_BYTES
 
 
@@ -146,26 +154,17 @@ def split_rows(text: bytes, n_columns: int, *, path: str, first_line: int) -> Ro
         A line has another number of values than the loop has columns.
     """
     buffer = np.frombuffer(text, dtype=np.uint8)
-    inside = np.zeros(len(buffer) + 1, dtype=bool)  # one leading False, so that every edge is a change
-    np.greater(buffer, SPACE, out=inside[1:])
-    quotes = np.empty(0, dtype=np.int64)
-    if b"#" in text:
-        _blank_comments(text, inside)
-    if b'"' in text or b"'" in text:
-        quotes = _join_quoted(text, inside)
-    edges = np.flatnonzero(inside[1:] != inside[:-1])
-    starts, stops = edges[0::2], edges[1::2]
-    newlines = np.flatnonzero(buffer == NEWLINE)
-    if len(starts) % n_columns:
-        raise _wrong_count(starts, newlines, n_columns, path, first_line)
-    starts, stops = starts.reshape(-1, n_columns), stops.reshape(-1, n_columns)
-    lines = np.searchsorted(newlines, starts[:, 0])
-    last_lines = np.searchsorted(newlines, starts[:, -1])
-    if (lines != last_lines).any() or (np.diff(lines) <= 0).any():
-        raise _wrong_count(starts.ravel(), newlines, n_columns, path, first_line)
-    line_stops = newlines[lines] + 1
-    line_starts = np.where(lines > 0, newlines[lines - 1] + 1, 0)
-    return RowTokens(buffer, starts, stops, line_starts, line_stops, quotes, inside[1:])
+    if len(buffer) and buffer[-1] != NEWLINE:
+        raise ValueError("the text must end with a newline")
+    most = len(buffer) // (2 * n_columns) + 1
+    starts, stops = np.empty((most, n_columns), np.int32), np.empty((most, n_columns), np.int32)
+    line_starts, line_stops = np.empty(most, np.int32), np.empty(most, np.int32)
+    n_rows, line, count = find_values(buffer, n_columns, starts, stops, line_starts, line_stops)
+    if line >= 0:
+        raise InputError(
+            f"{path}, line {first_line + line}: {count} values where the table has {n_columns} columns"
+        )
+    return RowTokens(buffer, starts[:n_rows], stops[:n_rows], line_starts[:n_rows], line_stops[:n_rows])
 
 
 def read_small_block(path: str, block: StarBlock) -> list[dict[str, str]]:
@@ -252,51 +251,3 @@ def _read_header(stream: object, path: str, name: str, start: int, stop: int, li
         twice = next(column for column in columns if columns.count(column) > 1)
         raise InputError(f"{path}: the block data_{name} has the column _{twice} twice")
     return StarBlock(name, kind, tuple(columns), start, labels_stop, stop, labels_line)
-
-
-def _blank_comments(text: bytes, inside: np.ndarray) -> None:
-    """Make lines that begin with # blank, in place."""
-    position = text.find(b"#")
-    while position >= 0:
-        line_start = text.rfind(b"\n", 0, position) + 1
-        line_stop = text.find(b"\n", position)
-        line_stop = line_stop if line_stop >= 0 else len(text)
-        if not text[line_start:position].strip():
-            inside[position + 1 : line_stop + 1] = False
-            position = text.find(b"#", line_stop)
-        else:
-            position = text.find(b"#", position + 1)
-
-
-def _join_quoted(text: bytes, inside: np.ndarray) -> np.ndarray:
-    """Make the spaces within quotes part of their value, in place; return the positions of the quotes.
-
-    A quote opens a value only at its begin, and closes it only before white space: ``5'-end`` is a word.
-    """
-    buffer = np.frombuffer(text, dtype=np.uint8)
-    opening = inside[1:] & ~inside[:-1] & ((buffer == ord('"')) | (buffer == ord("'")))
-    positions = []
-    done = 0
-    for start in np.flatnonzero(opening).tolist():
-        if start < done:
-            continue
-        quote = text[start : start + 1]
-        line_stop = text.find(b"\n", start)
-        close = text.find(quote, start + 1, line_stop)
-        while close >= 0 and text[close + 1] > SPACE:
-            close = text.find(quote, close + 1, line_stop)
-        if close >= 0:
-            inside[start + 1 : close + 2] = True
-            positions += [start, close]
-            done = close + 1
-    return np.array(positions, dtype=np.int64)
-
-
-def _wrong_count(
-    starts: np.ndarray, newlines: np.ndarray, n_columns: int, path: str, first_line: int
-) -> InputError:
-    counts = np.bincount(np.searchsorted(newlines, starts), minlength=1)
-    line = int(np.flatnonzero((counts != 0) & (counts != n_columns))[0])
-    return InputError(
-        f"{path}, line {first_line + line}: {counts[line]} values where the table has {n_columns} columns"
-    )

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
 from regroup_dask.errors import InputError
 from regroup_dask.formats.particles import FRAGMENT_BYTES
-from regroup_dask.formats.relion.star_columns import INTEGER, survey_rows
+from regroup_dask.formats.relion.star_columns import FLOAT, INTEGER, rows_to_table, types_of_rows
 from regroup_dask.formats.relion.star_text import (
-    CHUNK_BYTES,
+    LONGEST_LINE_BYTES,
+    RowTokens,
     StarBlock,
     locate_blocks,
     read_lines,
@@ -19,6 +25,7 @@ from regroup_dask.formats.relion.star_text import (
     split_rows,
 )
 
+MOST_THREADS = 8
 CLASS_COLUMN = "rlnClassNumber"
 PARTICLE_BLOCKS = ("particles", "images", "")
 """Names that RELION gave the block of particles, from 3.1 on and before."""
@@ -36,6 +43,20 @@ class StarPart:
 
 
 @dataclass(frozen=True)
+class StarRange:
+    """Rows of a fragment."""
+
+    start: int
+    """byte where it begins; comments before its first row belong to it"""
+    stop: int
+    """byte just after its last row"""
+    first_line: int
+    n_rows: int
+    class_counts: tuple[tuple[float, int], ...]
+    """distinct values of rlnClassNumber, and how many rows have each"""
+
+
+@dataclass(frozen=True)
 class StarSurvey:
     """What a pass over one file found."""
 
@@ -46,14 +67,41 @@ class StarSurvey:
     """all blocks of the file"""
     types: tuple[int, ...]
     """index into `star_columns.TYPES` for each column"""
-    ranges: tuple[tuple[int, int, int, int], ...]
-    """start, stop, first line, rows of each fragment"""
-    class_numbers: np.ndarray
-    """i64[n], the distinct values of rlnClassNumber, sorted"""
+    ranges: tuple[StarRange, ...]
+
+
+@dataclass(frozen=True)
+class StarPiece:
+    """A byte range of a file, cut at line ends, to be surveyed alone."""
+
+    path: str
+    start: int
+    stop: int
+    columns: tuple[str, ...]
+    fragment_rows: int | None
+
+
+class PieceSurvey(NamedTuple):
+    """What is in a piece."""
+
+    types: tuple[int, ...]
+    rows_start: int
+    """byte of the first row; -1 when there is none"""
+    lines_before: int
+    """lines of the piece before its first row"""
+    n_lines: int
+    cuts: tuple[tuple[int, int, int, tuple[tuple[float, int], ...]], ...]
+    """end of a fragment: byte, lines of the piece before it, rows, and rows per class"""
 
 
 def survey_file(path: str, *, fragment_rows: int | None) -> StarSurvey:
     """Read a file once, a few megabytes at a time, and decide types and fragments.
+
+    Parameters
+    ----------
+    path : str
+    fragment_rows : int, optional
+        Rows of a fragment; by default as many as take about 64 MB of text.
 
     Raises
     ------
@@ -62,60 +110,123 @@ def survey_file(path: str, *, fragment_rows: int | None) -> StarSurvey:
     """
     blocks = locate_blocks(path)
     block = _particle_block(path, blocks)
-    n_columns = len(block.columns)
-    types: tuple[int, ...] = (INTEGER,) * n_columns
-    ranges: list[tuple[int, int, int, int]] = []
-    numbers: list[np.ndarray] = []
-    begin: tuple[int, int] | None = None  # byte and line where the fragment at hand begins
-    n_rows = 0
-    rows_start = rows_stop = -1
-    next_line = 0
-    for chunk in read_lines(path, block.labels_stop, block.stop, first_line=block.labels_stop_line):
-        tokens = split_rows(chunk.text, n_columns, path=path, first_line=chunk.first_line)
-        if not len(tokens.starts):
-            continue
-        try:
-            types, found = survey_rows(tokens, block.columns, types, CLASS_COLUMN)
-        except InputError as error:
-            raise InputError(f"{path}, near line {chunk.first_line}: {error}") from None
-        numbers.append(found)
-        if rows_start < 0:
-            first = int(tokens.line_starts[0])
-            rows_start = rows_stop = chunk.start + first
-            next_line = chunk.first_line + chunk.text.count(b"\n", 0, first)
-        row = 0
-        while row < len(tokens.starts):
-            if begin is None:  # a comment between two fragments belongs to the later one
-                begin, n_rows = (rows_stop, next_line), 0
-            rest = len(tokens.starts) - row
-            taken = rest if fragment_rows is None else min(rest, fragment_rows - n_rows)
-            row += taken
-            n_rows += taken
-            row_stop = int(tokens.line_stops[row - 1])
-            rows_stop = min(chunk.start + row_stop, block.stop)
-            large = rows_stop - begin[0] > FRAGMENT_BYTES - CHUNK_BYTES
-            if large if fragment_rows is None else n_rows == fragment_rows:
-                next_line = chunk.first_line + chunk.text.count(b"\n", 0, row_stop)
-                ranges.append((begin[0], rows_stop, begin[1], n_rows))
-                begin = None
-    if begin is not None:
-        ranges.append((begin[0], rows_stop, begin[1], n_rows))
+    edges = [block.labels_stop, block.stop]
+    if fragment_rows is None:
+        edges = _cut_at_lines(path, block.labels_stop, block.stop)
+    pieces = [StarPiece(path, start, stop, block.columns, fragment_rows) for start, stop in pairwise(edges)]
+    ranges: list[StarRange] = []
+    types = [INTEGER] * len(block.columns)
+    rows_start = begin = -1
+    line = begin_line = block.labels_stop_line
+    # The loops over bytes let go of the interpreter, so that threads read as fast as processes would.
+    threads = max(1, min(MOST_THREADS, len(os.sched_getaffinity(0)), len(pieces)))
+    with ThreadPoolExecutor(threads) as pool:
+        surveys = list(pool.map(survey_piece, pieces))
+    for found in surveys:
+        types = [max(pair) for pair in zip(types, found.types, strict=True)]
+        if found.rows_start >= 0 and rows_start < 0:
+            rows_start = begin = found.rows_start
+            begin_line = line + found.lines_before
+        for stop, lines, n_rows, class_counts in found.cuts:
+            ranges.append(StarRange(begin, stop, begin_line, n_rows, class_counts))
+            begin, begin_line = stop, line + lines
+        line += found.n_lines
     if not ranges:
         raise InputError(f"{path}: the block data_{block.name} has no particles")
-    class_numbers = np.unique(np.concatenate(numbers))
-    broken = class_numbers[class_numbers != np.round(class_numbers)]
+    part = StarPart(path, block.start, block.labels_stop, rows_start, ranges[-1].stop)
+    return StarSurvey(path, block, part, blocks, tuple(types), tuple(ranges))
+
+
+def survey_piece(piece: StarPiece) -> PieceSurvey:
+    """Find types, rows and classes of a piece.
+
+    Raises
+    ------
+    InputError
+        A row has a wrong number of values, or a class is no number.
+    """
+    try:
+        return _survey_piece(piece, 1)
+    except InputError:
+        # Only now is it worth the time to find which lines these are.
+        lines = (chunk.text.count(b"\n") for chunk in read_lines(piece.path, 0, piece.start))
+        return _survey_piece(piece, 1 + sum(lines))
+
+
+def _survey_piece(piece: StarPiece, first_line: int) -> PieceSurvey:
+    class_column = piece.columns.index(CLASS_COLUMN)
+    types: tuple[int, ...] = (INTEGER,) * len(piece.columns)
+    cuts: list[tuple[int, int, int, tuple[tuple[float, int], ...]]] = []
+    counts: Counter[float] = Counter()
+    rows_start, lines_before, n_lines, n_rows, last_stop, last_line = -1, 0, 0, 0, piece.start, 0
+    for chunk in read_lines(piece.path, piece.start, piece.stop, first_line=first_line):
+        tokens = split_rows(chunk.text, len(piece.columns), path=piece.path, first_line=chunk.first_line)
+        if len(tokens.starts):
+            types = types_of_rows(tokens, types)
+            classes = _classes(tokens, piece, types[class_column], chunk.first_line)
+            if rows_start < 0:
+                first = int(tokens.line_starts[0])
+                rows_start = chunk.start + first
+                lines_before = n_lines + chunk.text.count(b"\n", 0, first)
+            row = 0
+            while row < len(classes):
+                taken = len(classes) - row
+                if piece.fragment_rows is not None:
+                    taken = min(taken, piece.fragment_rows - n_rows)
+                counts.update(dict(zip(*_unique(classes[row : row + taken]), strict=True)))
+                row += taken
+                n_rows += taken
+                row_stop = int(tokens.line_stops[row - 1])
+                last_stop = min(chunk.start + row_stop, piece.stop)
+                last_line = n_lines + chunk.text.count(b"\n", 0, row_stop)
+                if n_rows == piece.fragment_rows:
+                    cuts.append((last_stop, last_line, n_rows, tuple(sorted(counts.items()))))
+                    n_rows = 0
+                    counts.clear()
+        n_lines += chunk.text.count(b"\n")
+    if n_rows:
+        cuts.append((last_stop, last_line, n_rows, tuple(sorted(counts.items()))))
+    return PieceSurvey(types, rows_start, lines_before, n_lines, tuple(cuts))
+
+
+def _classes(tokens: RowTokens, piece: StarPiece, kind: int, line: int) -> np.ndarray:
+    place = piece.columns.index(CLASS_COLUMN)
+    types = [kind if index == place else INTEGER for index in range(len(piece.columns))]
+    values = rows_to_table(tokens, piece.columns, types, wanted=[CLASS_COLUMN]).column(0)
+    if kind > FLOAT:
+        example = next(value for value in values.to_pylist() if not _is_number(value))
+        raise InputError(
+            f"{piece.path}, near line {line}: _{CLASS_COLUMN} holds text, not numbers, for example {example!r}"
+        )
+    numbers = values.to_numpy()
+    broken = numbers[numbers != np.round(numbers)]
     if len(broken):
-        raise InputError(f"{path}: _{CLASS_COLUMN} holds {broken[0]}, which is no class number")
-    part = StarPart(path, block.start, block.labels_stop, rows_start, rows_stop)
-    return StarSurvey(
-        path,
-        block,
-        part,
-        blocks,
-        types,
-        tuple(ranges),
-        class_numbers.astype(np.int64),
-    )
+        raise InputError(f"{piece.path}: _{CLASS_COLUMN} holds {broken[0]}, which is no class number")
+    return numbers
+
+
+def _unique(classes: np.ndarray) -> tuple[list[float], list[int]]:
+    values, counts = np.unique(classes, return_counts=True)
+    return values.tolist(), counts.tolist()
+
+
+def _is_number(text: str | bytes) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _cut_at_lines(path: str, start: int, stop: int) -> list[int]:
+    """Cut a byte range at line ends into pieces of about `FRAGMENT_BYTES`."""
+    edges = [start]
+    with open(path, "rb") as stream:
+        while stop - edges[-1] > FRAGMENT_BYTES:
+            stream.seek(edges[-1] + FRAGMENT_BYTES)
+            stream.readline(LONGEST_LINE_BYTES)
+            edges.append(min(stream.tell(), stop))
+    return edges if edges[-1] == stop else [*edges, stop]
 
 
 def _particle_block(path: str, blocks: Sequence[StarBlock]) -> StarBlock:

@@ -7,12 +7,11 @@ from scipy.spatial.transform import Rotation
 
 from regroup_dask.errors import InputError
 from regroup_dask.formats.relion.poses import (
-    angles_from_rotation,
     find_pixel_size,
     find_pose_columns,
     poses_of_rows,
-    rotation_from_angles,
 )
+from regroup_dask.formats.rotations import angles_of_matrices, matrices_of_angles
 
 angles = st.lists(
     st.tuples(
@@ -29,17 +28,17 @@ angles = st.lists(
 @given(angles=angles)
 def test_angles_to_rotations_and_back(angles):
     expected = Rotation.from_euler("ZYZ", angles, degrees=True).as_matrix()
-    rotation = rotation_from_angles(np.array(angles))
+    rotation = matrices_of_angles(np.array(angles))
     np.testing.assert_allclose(rotation, expected, atol=1e-12)
-    back = angles_from_rotation(rotation)
+    back = angles_of_matrices(rotation)
     assert (np.abs(back[:, [0, 2]]) <= 180).all()
     assert ((back[:, 1] >= 0) & (back[:, 1] <= 180)).all()
-    np.testing.assert_allclose(rotation_from_angles(back), expected, atol=3e-7)
+    np.testing.assert_allclose(matrices_of_angles(back), expected, atol=3e-7)
 
 
 def test_relion_matrix_of_known_angles():
     # Euler_angles2matrix of RELION, worked out by hand: rot turns x to y first, then tilt, then psi.
-    a = rotation_from_angles(np.array([[90.0, 0, 0], [0, 90.0, 0]])).transpose(0, 2, 1)
+    a = matrices_of_angles(np.array([[90.0, 0, 0], [0, 90.0, 0]])).transpose(0, 2, 1)
     np.testing.assert_allclose(a[0] @ [1, 0, 0], [0, -1, 0], atol=1e-12)
     np.testing.assert_allclose(a[1] @ [1, 0, 0], [0, 0, 1], atol=1e-12)
 

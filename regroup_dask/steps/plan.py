@@ -1,0 +1,161 @@
+"""What a run will take, worked out before it starts: tasks, memory of a worker, time; refused when it cannot fit."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from dask.utils import format_bytes, format_time
+
+from regroup_dask.errors import InputError
+from regroup_dask.formats.particles import ParticleSource
+from regroup_dask.formats.slabs import SLAB_BYTES
+from regroup_dask.formats.volumes import VolumeSeries
+from regroup_dask.settings import Settings
+from regroup_dask.tasks import cluster_settings, pairs, prepare
+from regroup_dask.tasks.crew import WorkerResources
+
+# Measured: a worker process with everything imported and its kernels compiled.
+PROCESS_BYTES = 420 * 2**20
+# Measured at the working box of 64: what one map prepared for comparing takes, and the work space of a comparison.
+PREPARED_BYTES_PER_VOXEL = 52
+PAIR_BYTES_PER_VOXEL = 260
+# Arrow tables, records and text of a fragment together, in multiples of its bytes in the file.
+PARTICLE_COPIES = 6
+# CPU seconds on a core of 2020: a pair aligned at the working box of 64; a byte of a map read and reduced, or moved.
+ALIGN_SECONDS = 0.12
+MEASURE_SECONDS = 0.004
+SECONDS_PER_VOXEL = 2.5e-7
+
+
+class RunPlan(NamedTuple):
+    """What a run will take.
+
+    Attributes
+    ----------
+    n_maps, box, n_tiles, n_pairs, n_fragments
+        Its size.
+    bytes_per_process
+        Memory of a worker process whatever it does, with its cache of prepared maps.
+    bytes_per_thread
+        Memory of the largest task of each kind, by name; each thread of a worker runs one.
+    seconds
+        CPU seconds of everything.
+    """
+
+    n_maps: int
+    box: int
+    n_tiles: int
+    n_pairs: int
+    n_fragments: int
+    bytes_per_process: int
+    bytes_per_thread: dict[str, int]
+    seconds: float
+
+    @property
+    def largest_task(self) -> str:
+        """Name of the kind of task that needs the most memory."""
+        return max(self.bytes_per_thread, key=self.bytes_per_thread.__getitem__)
+
+    def worker_bytes(self, n_threads: int) -> int:
+        """Memory that a worker of so many threads needs."""
+        return self.bytes_per_process + n_threads * self.bytes_per_thread[self.largest_task]
+
+
+def plan_run(n_maps: int, series: VolumeSeries, source: ParticleSource | None, settings: Settings) -> RunPlan:
+    """Work out what a run will take.
+
+    Parameters
+    ----------
+    n_maps
+        Maps that take part.
+    series
+        The maps.
+    source
+        The particles, or None.
+    settings
+        Parameters of the run.
+    """
+    box = series.box
+    voxels, working = box**3, prepare.working_box(box)
+    tiles = pairs.tile_pairs(n_maps)
+    prepared = PREPARED_BYTES_PER_VOXEL * working**3
+    compressed = any(reference.path.endswith((".gz", ".bz2", ".zst")) for reference in series.references)
+    unpacked = 4 * voxels if compressed else 0
+    tasks = {
+        "reading a map": unpacked + 4 * SLAB_BYTES + 8 * box * working * (working // 2 + 1) * 2 + 40 * working**3,
+        "preparing a map": PAIR_BYTES_PER_VOXEL * working**3,
+        "comparing maps": PAIR_BYTES_PER_VOXEL * working**3,
+        "averaging maps": unpacked + 4 * voxels + 6 * SLAB_BYTES + 32 * 8 * box * box * 3,
+    }
+    if not settings.align:
+        tasks["correlating maps"] = pairs.correlation_bytes(n_maps, box, compressed=compressed)
+    n_fragments, seconds = 0, 0.0
+    if source is not None:
+        n_fragments = len(source.fragments)
+        rows = max((fragment.n_rows for fragment in source.fragments), default=0)
+        tasks["writing particles"] = PARTICLE_COPIES * rows * _row_bytes(source)
+        seconds += source.n_rows * 6e-6
+    n_pairs = n_maps * (n_maps - 1) // 2
+    scale = (working / 64) ** 3
+    seconds += n_pairs * scale * (ALIGN_SECONDS if settings.align else MEASURE_SECONDS)
+    seconds += n_maps * (0.3 * scale + voxels * SECONDS_PER_VOXEL * (3 if settings.align else 1))
+    cache = min(cluster_settings.n_bytes("map-cache") + prepared, n_maps * prepared)
+    return RunPlan(n_maps, box, len(tiles), n_pairs, n_fragments, PROCESS_BYTES + cache, tasks, seconds)
+
+
+def plan_lines(plan: RunPlan, workers: tuple[WorkerResources, ...]) -> tuple[str, ...]:
+    """Say the plan in two sentences."""
+    threads = sum(worker.threads for worker in workers) or 1
+    per_worker = max((worker.threads for worker in workers), default=1)
+    particles = f", {plan.n_fragments} parts of the particles" if plan.n_fragments else ""
+    return (
+        f"{plan.n_maps} maps of box {plan.box}: {plan.n_pairs} pairs in {plan.n_tiles} tiles{particles}.",
+        f"{len(workers) or 1} worker(s) of {per_worker} thread(s), each within "
+        f"{format_bytes(plan.worker_bytes(per_worker))} of memory; about "
+        f"{format_time(_rounded(plan.seconds / threads)).strip()} of computing.",
+    )
+
+
+def check_memory(plan: RunPlan, workers: tuple[WorkerResources, ...]) -> None:
+    """Refuse a run whose largest task does not fit a worker.
+
+    Raises
+    ------
+    InputError
+        The message says what does not fit, where, and what to do.
+    """
+    for worker in workers:
+        needed = plan.worker_bytes(worker.threads)
+        if worker.memory_limit and needed > worker.memory_limit:
+            remedy = f"give each worker {format_bytes(_round_up(needed))}"
+            fewer = (worker.memory_limit - plan.bytes_per_process) // plan.bytes_per_thread[plan.largest_task]
+            if fewer >= 1:
+                remedy += f", or {fewer} thread(s)"
+            raise InputError(
+                f"The worker {worker.address} has {format_bytes(worker.memory_limit)} for {worker.threads} thread(s), "
+                f"but {plan.largest_task} of box {plan.box} needs up to {format_bytes(needed)}: {remedy}."
+            )
+
+
+def _row_bytes(source: ParticleSource) -> int:
+    """Bytes of a row in memory; text counts as 64."""
+    total = 0
+    for field in source.schema:
+        kind, count = field.type, 1
+        if hasattr(kind, "list_size"):
+            count, kind = kind.list_size, kind.value_type
+        try:
+            total += count * kind.bit_width // 8
+        except ValueError:
+            total += 64
+    return total
+
+
+def _rounded(seconds: float) -> float:
+    return float(f"{max(seconds, 1):.1g}") if seconds < 60 else 60 * math.ceil(seconds / 60)
+
+
+def _round_up(n_bytes: int) -> int:
+    step = 2**28
+    return -(-n_bytes // step) * step

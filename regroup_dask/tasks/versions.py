@@ -1,0 +1,117 @@
+"""Client and workers must be alike before anything runs: the same package, Python and Dask, and one file system."""
+
+from __future__ import annotations
+
+import platform
+import warnings
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from distributed import Client
+
+from regroup_dask.errors import ClusterError, RegroupWarning
+
+# Different ones cannot work together, or would give other results; for the others the last digits may differ.
+MUST_AGREE = ("python", "regroup-dask", "dask", "distributed", "cloudpickle", "msgpack")
+SHOULD_AGREE = ("numpy", "scipy", "numba", "finufft", "zarr", "pyarrow", "xarray", "scikit-learn")
+
+
+def installed_versions() -> dict[str, str | None]:
+    """Versions of what matters here, None for what is not installed; of Python the first two numbers."""
+    found: dict[str, str | None] = {"python": ".".join(platform.python_version_tuple()[:2])}
+    for name in (*MUST_AGREE[1:], *SHOULD_AGREE):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def differences(mine: dict[str, str | None], workers: dict[str, dict[str, str | None]]) -> tuple[list[str], list[str]]:
+    """Compare versions of workers with those here; what must agree and what should, a clause each.
+
+    Parameters
+    ----------
+    mine
+        From `installed_versions`, here.
+    workers
+        The same of each worker, by address.
+    """
+    clauses: tuple[list[str], list[str]] = ([], [])
+    for names, said in zip((MUST_AGREE, SHOULD_AGREE), clauses, strict=True):
+        for name in names:
+            others: dict[str | None, list[str]] = {}
+            for address, versions in workers.items():
+                if versions.get(name) != mine.get(name):
+                    others.setdefault(versions.get(name), []).append(address)
+            for version, addresses in others.items():
+                more = f" and {len(addresses) - 1} more" if len(addresses) > 1 else ""
+                said.append(f"{name} is {mine.get(name)} here and {version or 'missing'} on {addresses[0]}{more}")
+    return clauses
+
+
+def _by_value(function: Any) -> Any:
+    """Copy a function so that it is sent as code: the package it comes from may be missing on a worker."""
+    import types
+
+    copied = types.FunctionType(function.__code__, {"__builtins__": __builtins__}, function.__name__)
+    copied.__module__ = "__main__"
+    return copied
+
+
+def _ask_worker(must: tuple[str, ...], should: tuple[str, ...]) -> dict:
+    import platform
+    from importlib import metadata
+
+    found: dict = {"python": ".".join(platform.python_version_tuple()[:2])}
+    for name in (*must[1:], *should):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def _sees(path: str) -> bool:
+    import os
+
+    return os.path.exists(path)
+
+
+def check_versions(client: Client) -> None:
+    """Compare what the workers have with what is installed here.
+
+    Raises
+    ------
+    ClusterError
+        They cannot work together; the message says which package, both versions and where.
+    """
+    workers = client.run(_by_value(_ask_worker), MUST_AGREE, SHOULD_AGREE)
+    must, should = differences(installed_versions(), workers)
+    if must:
+        raise ClusterError(
+            f"The workers are not like this process: {'; '.join(must[:3])}. Install the same on both, best from one "
+            "environment or image."
+        )
+    if should:
+        warnings.warn(
+            f"Results may differ in their last digits: {'; '.join(should[:3])}.", RegroupWarning, stacklevel=2
+        )
+
+
+def check_shared_folder(client: Client, folder: Path) -> None:
+    """Make sure that every worker sees the folder that a run writes to.
+
+    Raises
+    ------
+    ClusterError
+        A worker does not.
+    """
+    seen = client.run(_by_value(_sees), str(folder.resolve()))
+    blind = [address for address, sees in seen.items() if not sees]
+    if blind:
+        raise ClusterError(
+            f"The worker {blind[0]} does not see the output folder {folder}: choose one on a file system that this "
+            "process and all workers share."
+        )

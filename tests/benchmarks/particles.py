@@ -1,0 +1,246 @@
+"""Memory and throughput of the particle stage, on a local cluster with two workers.
+
+    python -m tests.benchmarks.particles [--rows 1e6,1e7] [--formats cs,star,parquet] [--json FILE]
+
+Writes particles of twelve classes, opens, counts, assigns and writes them as a run does, with poses that follow their
+classes into four superclasses and one class left out, so that every path is taken. What is printed for each file:
+
+* the largest resident memory any worker ever had, and the driver's;
+* throughput, in bytes read once and written, against `cp` of as many bytes: of the files that the stage wrote, to a
+  folder beside them, just after. Both times end when the bytes are on disk (fsync);
+* megabytes of input per second of processor time, over both workers and all stages: what one core does;
+* the whole file loaded in one process by the package people use for it (cryosparc-tools, starfile, pandas).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import mrcfile
+import numpy as np
+import xarray as xr
+from distributed import Client, LocalCluster
+from scipy.spatial.transform import Rotation
+
+from regroup_dask.formats.particles import open_particles
+from regroup_dask.formats.regroup_plan import SuperclassMaps
+from regroup_dask.progress import StageClock
+from regroup_dask.settings import Settings
+from regroup_dask.steps import particles
+from regroup_dask.steps.run_context import RunContext
+from tests.benchmarks.particle_files import N_CLASSES, write_particles
+
+LABELS = np.array([0, 1, 0, 2, 3, 1, 0, 2, 3, 0, 1, -1])
+LOAD_BYTES = 12 * 2**30
+LOADERS = {
+    "cs": ("cryosparc-tools", "from cryosparc.dataset import Dataset; table = Dataset.load({path!r})"),
+    "star": ("starfile", "import starfile; table = starfile.read({path!r})"),
+    "parquet": ("pandas", "import pandas; table = pandas.read_parquet({path!r})"),
+}
+
+
+def grouping() -> xr.Dataset:
+    """Twelve classes in four superclasses, all but the largest of each turned and shifted, one of the other hand."""
+    rng = np.random.default_rng(0)
+    quaternion = Rotation.random(N_CLASSES, rng=rng).as_quat(canonical=True)
+    shift = rng.normal(0, 5, (N_CLASSES, 3))
+    for label in range(LABELS.max() + 1):
+        reference = int(np.flatnonzero(label == LABELS)[0])
+        quaternion[reference], shift[reference] = [0, 0, 0, 1], 0
+    return xr.Dataset(
+        {
+            "superclass": ("class_id", LABELS),
+            "mirrored": ("class_id", np.arange(N_CLASSES) == 9),
+            "rotation_quaternion": (("class_id", "quaternion"), quaternion),
+            "shift_angstrom": (("class_id", "axis"), shift),
+        },
+        coords={"class_id": np.arange(N_CLASSES)},
+    )
+
+
+def small_maps(folder: Path) -> SuperclassMaps:
+    """Maps for the sides to refer to, so small that they do not count."""
+    folder.mkdir()
+    paths = tuple(str(folder / f"superclass_{k:03d}.mrc") for k in range(4))
+    for path in paths:
+        with mrcfile.new(path) as file:
+            file.set_data(np.zeros((4, 4, 4), np.float32))
+    return SuperclassMaps(paths, 4, 1.25)
+
+
+def memory_and_time() -> tuple[int, float]:
+    """Largest resident memory of this process so far, and the processor time it has used."""
+    with open("/proc/self/status") as stream:
+        peak = next(int(line.split()[1]) * 1024 for line in stream if line.startswith("VmHWM"))
+    return peak, time.process_time()
+
+
+def files_below(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def flush(paths: list[Path]) -> None:
+    for path in paths:
+        with open(path, "rb") as stream:
+            os.fsync(stream.fileno())
+
+
+def run_stage(path: Path, folder: Path, n_workers: int) -> dict[str, Any]:
+    """Run the particle stage as a run does."""
+    settings = Settings(n_superclasses=4, align=True)
+    with (
+        LocalCluster(n_workers=n_workers, threads_per_worker=1, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+    ):
+        client.wait_for_workers(n_workers)
+        client.run(_import)
+        cpu_before = sum(seconds for _, seconds in client.run(memory_and_time).values())
+        run = RunContext(folder, client, StageClock())
+        began = time.perf_counter()
+        own_before = time.process_time()
+        source = open_particles([str(path)], scratch=folder / "scratch")
+        opened = time.perf_counter() - began
+        particles.survey(source, run)
+        groups = grouping()
+        labels = dict(enumerate(LABELS.tolist()))
+        counts = particles.count(source, labels, 4, settings, run)
+        particles.write(source, groups, counts, settings, small_maps(folder / "volumes"), run)
+        computed = time.perf_counter() - began
+        own = time.process_time() - own_before
+        shutil.rmtree(run.work, ignore_errors=True)
+        shutil.rmtree(folder / "scratch", ignore_errors=True)
+        written = files_below(folder)
+        flush(written)
+        seconds = time.perf_counter() - began
+        after = list(client.run(memory_and_time).values())
+    return {
+        "rows": source.n_rows,
+        "input_bytes": path.stat().st_size,
+        "output_bytes": sum(item.stat().st_size for item in written),
+        "fragments": len(source.fragments),
+        "seconds": seconds,
+        "seconds_unflushed": computed,
+        "stages": {"open": round(opened, 2), **run.clock.seconds},
+        "worker_peak_bytes": max(peak for peak, _ in after),
+        "driver_peak_bytes": memory_and_time()[0],
+        "worker_cpu_seconds": sum(seconds for _, seconds in after) - cpu_before,
+        "driver_cpu_seconds": own,
+    }
+
+
+def _import() -> None:
+    import regroup_dask.tasks.particles  # noqa: F401
+
+
+def copy_seconds(files: list[Path], target: Path) -> tuple[float, float]:
+    """Time of `cp` of files: until it returns, and until the bytes are on disk."""
+    target.mkdir()
+    began = time.perf_counter()
+    subprocess.run(["cp", "-r", *map(str, files), str(target)], check=True)
+    returned = time.perf_counter() - began
+    flush(files_below(target))
+    seconds = time.perf_counter() - began
+    shutil.rmtree(target)
+    return returned, seconds
+
+
+def load_whole(kind: str, path: Path) -> dict[str, Any]:
+    """Load a file whole in a fresh process, as people do; its time and peak memory."""
+    name, code = LOADERS[kind]
+    program = (
+        "import resource, time\n"
+        f"resource.setrlimit(resource.RLIMIT_AS, ({LOAD_BYTES}, {LOAD_BYTES}))\n"
+        "began = time.perf_counter()\n"
+        f"{code.format(path=str(path))}\n"
+        "print(time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    if done.returncode:
+        return {"loader": name, "seconds": None, "peak_bytes": None}
+    seconds, peak = done.stdout.split()[-2:]
+    return {"loader": name, "seconds": float(seconds), "peak_bytes": int(peak)}
+
+
+def measure(kind: str, n_rows: int, scratch: Path, *, n_workers: int, load_rows: int) -> dict[str, Any]:
+    suffix = {"cs": "cs", "star": "star", "parquet": "parquet"}[kind]
+    path = write_particles(kind, scratch / f"particles.{suffix}", n_rows)
+    flush([path])
+    folder = scratch / "OUT"
+    folder.mkdir()
+    result = {"format": kind, **run_stage(path, folder, n_workers)}
+    tops = sorted(folder.iterdir())
+    result["copy_output_unflushed"], result["copy_output_seconds"] = copy_seconds(tops, scratch / "copy")
+    result["copy_input_unflushed"], result["copy_input_seconds"] = copy_seconds([path], scratch / "copy")
+    shutil.rmtree(folder)
+    if n_rows <= load_rows:
+        result["whole"] = load_whole(kind, path)
+    path.unlink()
+    return result
+
+
+def show(result: dict[str, Any]) -> None:
+    mb, gib = 1e6, 2**30
+    cpu = result["worker_cpu_seconds"] + result["driver_cpu_seconds"]
+    speed = result["output_bytes"] / result["seconds"] / mb
+    copying = result["output_bytes"] / result["copy_output_seconds"] / mb
+    print(f"\n{result['format']}, {result['rows']:.0e} rows, {result['input_bytes'] / mb:.0f} MB in, ", end="")
+    print(f"{result['output_bytes'] / mb:.0f} MB out, {result['fragments']} fragments")
+    print(f"  peak memory of a worker  {result['worker_peak_bytes'] / gib:.2f} GiB", end="")
+    print(f"   of the driver {result['driver_peak_bytes'] / gib:.2f} GiB")
+    print(f"  time                     {result['seconds']:.1f} s ({result['seconds_unflushed']:.1f} before fsync)  ", end="")
+    print("  ".join(f"{name} {seconds:.1f}" for name, seconds in result["stages"].items()))
+    print(f"  processor time           {result['worker_cpu_seconds']:.1f} s workers, ", end="")
+    print(f"{result['driver_cpu_seconds']:.1f} s driver; {result['input_bytes'] / cpu / mb:.0f} MB of input ", end="")
+    print(f"and {result['output_bytes'] / cpu / mb:.0f} MB of output per core and second")
+    print(f"  written                  {speed:.0f} MB/s; cp of the same files {copying:.0f} MB/s: ", end="")
+    unflushed = result["copy_output_unflushed"] / result["seconds_unflushed"]
+    print(f"{speed / copying:.2f} of cp ({unflushed:.2f} before fsync)")
+    of_input = result["input_bytes"] / result["seconds"] / mb
+    print(f"  input                    {of_input:.0f} MB/s; cp of the input ", end="")
+    print(f"{result['input_bytes'] / result['copy_input_seconds'] / mb:.0f} MB/s: ", end="")
+    print(f"{result['copy_input_seconds'] / result['seconds']:.2f} of cp")
+    whole = result.get("whole")
+    if whole and whole["seconds"] is None:
+        print(f"  {whole['loader']:24} cannot load it in {LOAD_BYTES / gib:.0f} GiB")
+    elif whole:
+        print(f"  {whole['loader']:24} loads it in {whole['seconds']:.1f} s, {whole['peak_bytes'] / gib:.2f} GiB")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", default="1e6,1e7")
+    parser.add_argument("--formats", default="cs,star,parquet")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--load-rows", type=float, default=1e6, help="load files of up to this many rows whole")
+    parser.add_argument("--folder", type=Path, help="where the files are made (and removed); default: temporary")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    results = []
+    for kind in arguments.formats.split(","):
+        for rows in arguments.rows.split(","):
+            with tempfile.TemporaryDirectory(dir=arguments.folder, prefix="particles-benchmark-") as scratch:
+                results.append(
+                    measure(
+                        kind,
+                        int(float(rows)),
+                        Path(scratch),
+                        n_workers=arguments.workers,
+                        load_rows=int(arguments.load_rows),
+                    )
+                )
+            show(results[-1])
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

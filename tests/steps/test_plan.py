@@ -1,0 +1,55 @@
+"""The plan of a run: it says what is needed, and refuses what cannot fit, with a remedy."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from regroup_dask.errors import InputError
+from regroup_dask.formats.volumes import VolumeReference, VolumeSeries
+from regroup_dask.settings import Settings
+from regroup_dask.steps.plan import check_memory, plan_lines, plan_run
+from regroup_dask.tasks.crew import WorkerResources
+
+GIB = 2**30
+
+
+def series(n_maps: int, box: int) -> VolumeSeries:
+    references = tuple(
+        VolumeReference(index, f"class_{index}", f"{index}.mrc", "mrc", 0, box, 1.0) for index in range(n_maps)
+    )
+    return VolumeSeries(references, box, 1.0)
+
+
+@pytest.mark.parametrize("align", [True, False])
+def test_fifty_maps_of_256_fit_two_workers_of_2_gib(align):
+    plan = plan_run(50, series(50, 256), None, Settings(n_superclasses=4, align=align))
+    workers = (WorkerResources("a", 1, 2 * GIB), WorkerResources("b", 1, 2 * GIB))
+    check_memory(plan, workers)
+    first, second = plan_lines(plan, workers)
+    assert "50 maps of box 256: 1225 pairs" in first
+    assert "2 worker(s) of 1 thread(s)" in second
+
+
+def test_memory_grows_with_the_box_and_the_threads():
+    settings = Settings(n_superclasses=4, align=True)
+    small, large = (plan_run(50, series(50, box), None, settings) for box in (256, 512))
+    assert small.worker_bytes(1) < large.worker_bytes(1) < 2 * GIB
+    assert large.worker_bytes(8) > large.worker_bytes(1) + 7 * 4 * 512**3
+
+
+def test_what_cannot_fit_is_refused_with_a_remedy():
+    plan = plan_run(50, series(50, 512), None, Settings(n_superclasses=4, align=True))
+    with pytest.raises(InputError, match="averaging maps of box 512 needs up to") as raised:
+        check_memory(plan, (WorkerResources("tcp://n1:1", 8, 4 * GIB),))
+    asked = re.search(r"give each worker ([\d.]+) GiB, or (\d) thread", str(raised.value))
+    assert asked
+    check_memory(plan, (WorkerResources("tcp://n1:1", 8, int(float(asked[1]) * GIB)),))
+    check_memory(plan, (WorkerResources("tcp://n1:1", int(asked[2]), 4 * GIB),))
+
+
+def test_a_worker_without_a_limit_is_not_refused():
+    check_memory(
+        plan_run(5, series(5, 512), None, Settings(n_superclasses=2)), (WorkerResources("tcp://n1:1", 64, 0),)
+    )
