@@ -17,8 +17,6 @@ from regroup_dask.science.reliability import Reliability
 
 _SHELL_PRIOR = 30.0
 _NEIGHBOURING_SHELLS = 2.0
-_PRIOR_COST = 1.0
-_FINE_VARIABILITY = 0.0
 _PRIOR_ROUNDS = 3
 _SIGNAL_ROUNDS = 2
 _MOST_SIGNAL = 0.9995
@@ -100,7 +98,6 @@ def prepare_shells(comparison: ShellComparison, *, variability: float = 0.002) -
     variance = shared_variance(comparison.reliability, comparison.coefficients).T[1:]
     used = (q > 0).sum(axis=1) > 1
     correlation = np.nan_to_num(comparison.fsc.transpose(2, 0, 1)[1:][used])
-    fineness = np.arange(1, len(q) + 1) / len(q)
     n = q.shape[1]
     correlation[:, np.arange(n), np.arange(n)] = 1.0
     return PreparedShells(
@@ -108,13 +105,11 @@ def prepare_shells(comparison: ShellComparison, *, variability: float = 0.002) -
         np.sqrt(q[used]),
         np.where(q > 0, np.nan_to_num(variance), 0.0)[used] + 1e-9,
         comparison.coefficients[1:][used],
-        variability * (1 + _FINE_VARIABILITY * fineness[used] ** 2),
+        np.full(int(used.sum()), variability),
     )
 
 
-def fit_shell_model(
-    shells: PreparedShells, labels: NDArray[np.int64], *, rounds: int = 6
-) -> ShellModel:
+def fit_shell_model(shells: PreparedShells, labels: NDArray[np.int64], *, rounds: int = 6) -> ShellModel:
     """Improve a partition: estimate signal and structures from it, move maps to their likeliest, repeat.
 
     Parameters
@@ -205,7 +200,7 @@ def _signal(
 def structures(
     state: State, labels: NDArray[np.int64], k: int
 ) -> tuple[NDArray[np.float64], float]:
-    """Correlations of the structures per shell, float64[S, K, K].
+    """Correlations of the structures per shell, float64[S, K, K], and minus twice the log of their prior.
 
     Maps of one structure, each weighted by its signal over its noise, add up to one map of known noise; with
     the noise whitened, the likeliest covariance of the structures keeps the eigenvalues above one, less one
@@ -237,7 +232,7 @@ def structures(
     modelled = gamma * scale + np.eye(k)
     apart = np.trace(np.linalg.solve(modelled, prior), axis1=1, axis2=2) - k
     apart += np.linalg.slogdet(modelled)[1] - np.linalg.slogdet(prior)[1]
-    return gamma, _PRIOR_COST * _SHELL_PRIOR * float(apart.sum())
+    return gamma, _SHELL_PRIOR * float(apart.sum())
 
 
 def _correlation_matrix(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
