@@ -39,9 +39,11 @@ def test_a_full_disk_leaves_a_run_that_goes_on(small_disk, tmp_path):
             regroup(job, output, resume=refusals > 0)
             break
         except OSError as error:
-            assert error.errno == errno.ENOSPC, error
+            if error.errno != errno.ENOSPC:
+                raise
         except InputError as error:
-            assert "No space left" in str(error)
+            if "No space left" not in str(error):
+                raise
         refusals += 1
         assert not output.exists()
         subprocess.run(["mount", "-o", f"remount,size={megabytes}m", str(small_disk)], check=True)
