@@ -66,6 +66,7 @@ def group_classes(
     shared_sigma: NDArray[np.float64] | None = None,
     information: NDArray[np.float64] | None = None,
     shells: ShellComparison | None = None,
+    correlation: NDArray[np.float64] | None = None,
     n_resamplings: int = 50,
     seed: int = 0,
 ) -> Grouping:
@@ -90,6 +91,8 @@ def group_classes(
         Coefficients' worth of signal per map, to tell maps of pure noise.
     shells : ShellComparison, optional
         Shell correlations, from which the likeliest grouping is found best.
+    correlation : float[N, N], optional
+        Plain correlations, heard where all maps are about equally noisy.
     n_resamplings : int
         How often noise within the uncertainty is added to see how stable the grouping is.
     seed : int
@@ -139,7 +142,8 @@ def group_classes(
         part_shells = ShellComparison(
             shells.fsc[part], select_maps(shells.reliability, used), shells.coefficients
         )
-    found = cluster(similarity[part], k, edges=part_edges, shells=part_shells, seed=seed)
+    part_correlation = None if correlation is None else correlation[part]
+    found = cluster(similarity[part], k, edges=part_edges, shells=part_shells, correlation=part_correlation, seed=seed)
     sure = stability(found, [other.labels[k - 1] for other in resampled])
     labels = np.zeros(n, np.int64)
     class_stability = np.zeros(n)

@@ -1,0 +1,98 @@
+"""How well the scheduler's side keeps workers busy: the tiles of N maps with kernels that only sleep.
+
+    python -m tests.benchmarks.scaling --workers 1 2 4 8 16 32 64 --maps 1000 --seconds-per-pair 0.004
+
+Sleeping kernels model more cores than this machine has: what is measured is submission, scheduling, results and
+checkpoints. `busy` is the time that kernels slept over the time that all workers had. Workers are threads of `--processes`
+processes; tiles in a run take 576 pairs, about 26 s at the 45 ms that a pair takes, so that the default of 2.3 s is
+eleven times harder than life.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from distributed import Client, LocalCluster
+
+from regroup_dask.tasks.execute import run_units
+from regroup_dask.tasks.pairs import tile_pairs
+
+
+class SleepingTile(NamedTuple):
+    """The pairs of a tile, and how long each shall take."""
+
+    name: str
+    pairs: tuple[tuple[int, int], ...]
+    seconds_per_pair: float
+    shells: int = 33
+
+
+def sleep_tile(unit: SleepingTile) -> dict[str, np.ndarray]:
+    """Take the time of a tile, and give back as much as a tile does."""
+    time.sleep(len(unit.pairs) * unit.seconds_per_pair)
+    n_pairs = len(unit.pairs)
+    names = ("cross_power", "power_fixed", "power_moving")
+    return {
+        "pairs": np.asarray(unit.pairs),
+        "rotation": np.zeros((n_pairs, 3, 3)),
+        **{name: np.zeros((n_pairs, unit.shells)) for name in names},
+    }
+
+
+class Measured(NamedTuple):
+    workers: int
+    tiles: int
+    seconds: float
+    busy: float
+
+
+def measure(n_workers: int, n_maps: int, seconds_per_pair: float, *, processes: int = 2) -> Measured:
+    """Run the tiles of so many maps on so many workers."""
+    units = [
+        SleepingTile(f"tile_{number:06d}", pairs, seconds_per_pair) for number, pairs in enumerate(tile_pairs(n_maps))
+    ]
+    processes = min(processes, n_workers)
+    with (
+        LocalCluster(
+            n_workers=processes,
+            threads_per_worker=n_workers // processes,
+            processes=True,
+            dashboard_address=None,
+            memory_limit=0,
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+        tempfile.TemporaryDirectory(prefix="regroup_scaling_") as folder,
+    ):
+        client.wait_for_workers(processes)
+        # modules are imported before the clock starts, as in any but the first seconds of a run
+        client.run(lambda: __import__("regroup_dask.tasks.execute"))
+        client.run(lambda: __import__("tests.benchmarks.scaling"))
+        began = time.perf_counter()
+        run_units(sleep_tile, units, client=client, checkpoint=Path(folder) / "kept")
+        seconds = time.perf_counter() - began
+    slept = sum(len(unit.pairs) for unit in units) * seconds_per_pair
+    return Measured(n_workers, len(units), seconds, slept / (seconds * n_workers))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4, 8, 64])
+    parser.add_argument("--maps", type=int, default=1000)
+    parser.add_argument("--seconds-per-pair", type=float, default=0.004)
+    parser.add_argument("--processes", type=int, default=2)
+    given = parser.parse_args()
+    print("workers  tiles  seconds  busy")
+    for n_workers in given.workers:
+        # fewer maps for fewer workers, so that each line takes about as long
+        n_maps = round(given.maps * min(1.0, (n_workers / max(given.workers)) ** 0.5))
+        found = measure(n_workers, n_maps, given.seconds_per_pair, processes=given.processes)
+        print(f"{found.workers:7d}  {found.tiles:5d}  {found.seconds:7.1f}  {found.busy:.1%}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
