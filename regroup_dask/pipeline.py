@@ -309,7 +309,7 @@ def heard_warnings(clock: StageClock) -> Iterator[list[str]]:
         if isinstance(category, type) and issubclass(category, RegroupWarning):
             if str(message) not in heard:
                 heard.append(str(message))
-                clock.say(f"Note: {message}")
+                clock.say(f"Note: {message}", is_note=True)
                 if clock.listener is silent:
                     show(message, category, *rest, **more)
         else:

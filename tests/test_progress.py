@@ -51,5 +51,6 @@ def test_quiet_says_only_notes():
         clock = StageClock(listener)
         with clock.stage("Reading", 1) as advance:
             advance()
-        clock.say("Note: a voxel size differs")
+        clock.say("12 maps of box 64")
+        clock.say("Note: a voxel size differs", is_note=True)
     assert stream.getvalue() == "Note: a voxel size differs\n"

@@ -33,6 +33,9 @@ class Particles(NamedTuple):
     shift: np.ndarray  # [n, 2] angstrom; the image moves by +shift to centre it
 
 
+# Shell correlations of regrouped and of unturned particles agree within this; keeping the poses costs many times as much.
+AGREEMENT = 0.03
+
 def transform(points, wave_vectors):
     """Fourier transform of a sum of Gaussians at wave vectors [..., 3] in 1/angstrom."""
     envelope = np.exp(-2 * np.pi**2 * WIDTH**2 * (wave_vectors**2).sum(axis=-1))
@@ -189,9 +192,9 @@ def unturned(job):
 @pytest.mark.parametrize("side", SIDES)
 def test_regrouped_particles_reconstruct_as_those_that_never_were_turned(job, unturned, tmp_path, side):
     assert unturned.mean() > 0.9
-    np.testing.assert_allclose(correlations(job, tmp_path, side, update_poses=True), unturned, atol=0.03)
+    np.testing.assert_allclose(correlations(job, tmp_path, side, update_poses=True), unturned, atol=AGREEMENT)
 
 
 def test_with_kept_poses_the_map_is_visibly_worse(job, unturned, tmp_path):
     kept = correlations(job, tmp_path, "cryosparc", update_poses=False)
-    assert (kept.mean(axis=1) < unturned.mean(axis=1) - 0.15).all()
+    assert (kept.mean(axis=1) < unturned.mean(axis=1) - 5 * AGREEMENT).all()

@@ -79,7 +79,8 @@ def tile_pairs(n_maps: int) -> list[tuple[tuple[int, int], ...]]:
             )
             if pairs:
                 tiles.append(pairs)
-    return tiles
+    # Large ones first: the small ones fill the gaps at the end, when workers run out of work.
+    return sorted(tiles, key=len, reverse=True)
 
 
 def pair_runs(pairs: list[tuple[int, int]]) -> list[tuple[tuple[int, int], ...]]:

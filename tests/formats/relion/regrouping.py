@@ -143,7 +143,7 @@ def regroup(source, plan, folder, side):
         ssnr=tuple(np.linspace(100 + k, 0, 49) if k != 1 else np.empty(0) for k in range(plan.n_superclasses)),
     )
     for path in maps.paths:
-        Path(path).write_text(path)
+        Path(path).write_text(Path(path).name)
     paths = side.finish_outputs(source, plan, outputs, counts, maps)
     assert side.finish_outputs(source, plan, outputs, counts, maps) == paths
     paths = tuple(path for path in paths if not path.endswith(".mrc"))
