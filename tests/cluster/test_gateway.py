@@ -26,7 +26,7 @@ c.Proxy.address = "127.0.0.1:{proxy}"
 c.Proxy.tcp_address = "127.0.0.1:{tcp}"
 c.DaskGateway.authenticator_class = "dask_gateway_server.auth.SimpleAuthenticator"
 c.UnsafeLocalBackend.clusters_directory = "{folder}"
-c.UnsafeLocalBackend.inherited_environment = ["PATH", "PYTHONPATH"]
+c.UnsafeLocalBackend.inherited_environment = ["PATH", "PYTHONPATH", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"]
 """
 
 
