@@ -110,6 +110,7 @@ def _group(
             shared_sigma=pairs["shared_sigma"].values if structural and "shared_sigma" in pairs else None,
             information=pairs["information"].values if structural and "information" in pairs else None,
             shells=_shells(pairs) if structural else None,
+            correlation=pairs["correlation"].values if structural and "correlation" in pairs else None,
             seed=seed,
         )
     distance = pairs["distance"].values if structural else 1 - measure

@@ -158,6 +158,7 @@ def regroup_inputs(
                 output=output,
                 series_zip=folder / "series.zip",
                 mask=mask,
+                ssnr=particles.superclass_ssnr(groups, inputs.ssnr),
             )
             particles.write(inputs.source, groups, counts, settings, maps, run)
         classes = tables.class_table(inputs, selection, groups)
@@ -308,7 +309,7 @@ def heard_warnings(clock: StageClock) -> Iterator[list[str]]:
         if isinstance(category, type) and issubclass(category, RegroupWarning):
             if str(message) not in heard:
                 heard.append(str(message))
-                clock.say(f"Note: {message}")
+                clock.say(f"Note: {message}", is_note=True)
                 if clock.listener is silent:
                     show(message, category, *rest, **more)
         else:

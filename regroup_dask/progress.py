@@ -37,9 +37,10 @@ class StageFinished:
 
 @dataclass(frozen=True)
 class Message:
-    """A sentence for the person who watches."""
+    """A sentence for the person who watches; a note is worth saying even to one who wants quiet."""
 
     text: str
+    is_note: bool = False
 
 
 Event = StageStarted | UnitsDone | StageFinished | Message
@@ -71,9 +72,9 @@ class StageClock:
         self.seconds[name] = round(self.seconds.get(name, 0.0) + elapsed, 3)
         self.listener(StageFinished(name, elapsed))
 
-    def say(self, text: str) -> None:
+    def say(self, text: str, *, is_note: bool = False) -> None:
         """Pass on a sentence."""
-        self.listener(Message(text))
+        self.listener(Message(text, is_note))
 
 
 class PlainLines:
@@ -159,7 +160,7 @@ def listener_for(console: Any, *, quiet: bool = False) -> Iterator[Listener]:
     """Choose bars for a terminal, plain lines for anything else, nothing but notes when quiet."""
     if quiet:
         lines = PlainLines(console.file)
-        yield lambda event: lines(event) if isinstance(event, Message) else None
+        yield lambda event: lines(event) if isinstance(event, Message) and event.is_note else None
     elif console.is_terminal:
         with RichBars(console) as bars:
             yield bars

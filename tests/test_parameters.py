@@ -405,3 +405,11 @@ def test_align_one_pair_of_other_box_and_voxel_size(tmp_path):
     assert np.abs(moved - reference).max() < NEAR_ANGSTROM
     assert not found.mirrored
     assert found.correlation > 0.98
+
+
+@pytest.mark.parametrize("keep", [[0, 2, 1], [0, 2, 4, 5], [5, 0, 2, 4], [1, 3, 2]])
+def test_a_structure_of_one_class_is_a_superclass_of_its_own(flat, keep):
+    pairs = rd.compare(flat.maps, voxel_size_angstrom=flat.voxel_size).isel(class_i=keep, class_j=keep)
+    labels = rd.group(pairs, 2)["superclass"].values
+    truth = flat.structure_of_class[keep]
+    np.testing.assert_array_equal(labels[:, None] == labels, truth[:, None] == truth)

@@ -6,6 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
+import dask
 import numpy as np
 import pytest
 import starfile
@@ -367,9 +368,9 @@ def test_output_inside_the_job_folder_is_no_part_of_the_job(folder, scheduler):
     assert result.exit_code == 0, result.output
 
 
-def test_no_scheduler_answers(folder, monkeypatch):
-    monkeypatch.setattr("regroup_dask.tasks.connect.CONNECT_SECONDS", 1)
-    result = CliRunner().invoke(main, ["run", *RUN, "--scheduler", "tcp://127.0.0.1:9"])
+def test_no_scheduler_answers(folder):
+    with dask.config.set({"regroup.scheduler-timeout": "1s"}):
+        result = CliRunner().invoke(main, ["run", *RUN, "--scheduler", "tcp://127.0.0.1:9"])
     assert result.exit_code == 2
     assert "127.0.0.1:9" in result.output
     assert not (folder / "OUT").exists()

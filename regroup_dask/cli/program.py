@@ -19,6 +19,7 @@ COMMANDS = {
     "run": "regroup_dask.cli.run_command",
     "group": "regroup_dask.cli.group_command",
     "align": "regroup_dask.cli.align_command",
+    "export": "regroup_dask.cli.export_command",
     "info": "regroup_dask.cli.info_command",
     "report": "regroup_dask.cli.report_command",
 }

@@ -12,7 +12,7 @@ class Job:
 
     Attributes
     ----------
-    kind : {"cryosparc", "relion"}
+    kind : {"cryosparc", "relion", "cryodrgn"}
     folder : str
     iteration : int or None
         None where the files say "final" or nothing.
@@ -36,7 +36,7 @@ class Job:
         What was found, sentences for a person.
     """
 
-    kind: Literal["cryosparc", "relion"]
+    kind: Literal["cryosparc", "relion", "cryodrgn"]
     folder: str
     iteration: int | None
     particle_files: tuple[str, ...]

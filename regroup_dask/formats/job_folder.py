@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from regroup_dask.errors import InputError
+from regroup_dask.formats.cryodrgn import recognise_cryodrgn_job
 from regroup_dask.formats.cryosparc_job import recognise_cryosparc_job
 from regroup_dask.formats.job import Job
 from regroup_dask.formats.model_star import read_model_ssnr
@@ -21,7 +22,7 @@ def recognise_job(folder: str | Path) -> Job:
     ----------
     folder : str or Path
         A 3D Classification, Heterogeneous Refinement or Ab-Initio job of CryoSPARC, or a Class3D or
-        InitialModel job of RELION; wherever it lies now.
+        InitialModel job of RELION, or a k-means folder of cryoDRGN's analysis; wherever it lies now.
 
     Returns
     -------
@@ -37,12 +38,16 @@ def recognise_job(folder: str | Path) -> Job:
         reason = "is a file, not a job folder" if os.path.exists(folder) else "does not exist"
         raise InputError(f"{folder} {reason}; give the folder of a 3D classification job.")
     file_names = sorted(entry.name for entry in os.scandir(folder) if entry.is_file())
-    job = recognise_relion_job(folder, file_names) or recognise_cryosparc_job(folder, file_names)
+    job = (
+        recognise_relion_job(folder, file_names)
+        or recognise_cryosparc_job(folder, file_names)
+        or recognise_cryodrgn_job(folder, file_names)
+    )
     if job is None:
         raise InputError(
             f"{folder} is not recognised as a job: it has neither run_itNNN_data.star with class maps "
             "(RELION Class3D) "
-            "nor *_particles.cs with *_class_NN_*_volume.mrc (CryoSPARC); give --particles and --volumes "
-            "instead."
+            "nor *_particles.cs with *_class_NN_*_volume.mrc (CryoSPARC) nor labels.pkl with vol_NNN.mrc "
+            "(cryoDRGN); give --particles and --volumes instead."
         )
     return job

@@ -14,6 +14,8 @@ import numpy as np
 
 from regroup_dask.errors import InputError
 
+LARGEST_BOX = 100_000
+
 
 class ModelClasses(NamedTuple):
     """The table of classes of a model.star, row k of class id k.
@@ -56,14 +58,14 @@ def read_model_classes(path: str | Path) -> ModelClasses:
     columns = {name: np.atleast_1d(np.asarray(table[name])) for name in table}
     images = tuple(str(one) for one in columns["rlnReferenceImage"])
     missing = np.full(len(images), np.nan)
-    voxel_size = float(_first(general, "rlnPixelSize", default=0.0))
-    box = int(_first(general, "rlnOriginalImageSize", default=0))
+    voxel_size = _number(general, "rlnPixelSize", path, default=0.0)
+    box = _number(general, "rlnOriginalImageSize", path, default=0)
     return ModelClasses(
         reference_images=images,
-        distribution=_numbers(columns.get("rlnClassDistribution", missing)),
-        resolution_angstrom=_numbers(columns.get("rlnEstimatedResolution", missing)),
-        voxel_size_angstrom=voxel_size or None,
-        box=box or None,
+        distribution=_numbers(columns.get("rlnClassDistribution", missing), path),
+        resolution_angstrom=_numbers(columns.get("rlnEstimatedResolution", missing), path),
+        voxel_size_angstrom=voxel_size if 0 < voxel_size < np.inf else None,
+        box=int(box) if 0 < box < LARGEST_BOX else None,
     )
 
 
@@ -79,14 +81,17 @@ def read_model_ssnr(path: str | Path) -> dict[int, np.ndarray]:
     """
     ssnr: dict[int, np.ndarray] = {}
     blocks = _read(path)
-    fudge = float(_first(blocks.get("model_general", {}), "rlnTau2FudgeFactor", default=1.0))
+    fudge = _number(blocks.get("model_general", {}), "rlnTau2FudgeFactor", path, default=1.0)
     for name, table in blocks.items():
         number = re.fullmatch(r"model_class_(\d+)", name)
         if number is None or "rlnSsnrMap" not in table:
             continue
-        values = _numbers(np.atleast_1d(np.asarray(table["rlnSsnrMap"])))
+        values = _numbers(np.atleast_1d(np.asarray(table["rlnSsnrMap"])), path)
         if "rlnSpectralIndex" in table:
-            shells = _numbers(np.atleast_1d(np.asarray(table["rlnSpectralIndex"]))).astype(int)
+            index = _numbers(np.atleast_1d(np.asarray(table["rlnSpectralIndex"])), path)
+            if not len(index) or not ((index >= 0) & (index < LARGEST_BOX)).all():
+                raise InputError(f"{path}: the table {name} has a rlnSpectralIndex that is no shell.")
+            shells = index.astype(int)
             by_shell = np.zeros(shells.max() + 1)
             by_shell[shells] = values
             values = by_shell
@@ -107,12 +112,15 @@ def _read(path: str | Path) -> dict[str, Any]:
         raise InputError(f"{path} cannot be read as a STAR file: {error}.") from error
 
 
-def _first(block: Any, name: str, *, default: Any) -> Any:
+def _number(block: Any, name: str, path: str | Path, *, default: float) -> float:
     if name not in block:
         return default
-    return np.atleast_1d(np.asarray(block[name]))[0]
+    return float(_numbers(np.atleast_1d(np.asarray(block[name]))[:1], path)[0])
 
 
-def _numbers(values: np.ndarray) -> np.ndarray:
+def _numbers(values: np.ndarray, path: str | Path) -> np.ndarray:
     # float() understands inf and -nan, which pandas leaves as text
-    return np.array([float(value) for value in values], dtype=np.float64)
+    try:
+        return np.array([float(value) for value in values], dtype=np.float64)
+    except (ValueError, TypeError):
+        raise InputError(f"{path} has text where numbers are expected, among {', '.join(map(str, values[:5]))}.") from None

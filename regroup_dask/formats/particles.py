@@ -223,7 +223,7 @@ def open_particles(
     ----------
     source : path or sequence of paths
         CryoSPARC ``.cs`` (both encodings) or a ``.csg`` group, RELION ``.star``, parquet files or a folder
-        of them; globs are expanded. Several files of one kind are read as one table.
+        of them, cryoDRGN's ``labels.pkl``; globs are expanded. Several files of one kind are read as one table.
     passthrough : path or sequence of paths
         CryoSPARC passthrough files, in any row order.
     class_prefix : str
@@ -272,6 +272,10 @@ def open_particles(
         return open_relion_particles(paths, fragment_rows=fragment_rows, scratch=scratch_folder)
     from regroup_dask.formats.parquet_particles import open_parquet_particles
 
+    if any(path.endswith(".pkl") for path in paths):
+        from regroup_dask.formats.cryodrgn import open_labels
+
+        return open_labels(paths, fragment_rows=fragment_rows, scratch=scratch_folder)
     return open_parquet_particles(paths, fragment_rows=fragment_rows)
 
 
@@ -309,7 +313,7 @@ def particle_kind(path: str) -> ParticleKind:
         raise InputError(f"cannot read the particle file {path}: {error.strerror}") from None
     if start.startswith(MAGIC_CRYOSPARC) or path.endswith(".csg"):
         return "cryosparc"
-    if start.startswith(b"PAR1"):
+    if start.startswith(b"PAR1") or path.endswith(".pkl"):
         return "parquet"
     if path.endswith(".star") or any(line.startswith(b"data_") for line in start.splitlines()):
         return "relion"

@@ -150,9 +150,11 @@ class SuperclassMaps(NamedTuple):
     series_zip: str | None = None
     mask: str | None = None
     resolution_angstrom: tuple[float, ...] | None = None
-    paths_for_relion: tuple[str, ...] | None = None
-    """the superclass maps as RELION shall find them: it looks from the folder it runs in, its project, so
-    absolute, or relative to the project where that is known; by default relative to model.star"""
+    folder_for_relion: str | None = None
+    """where RELION shall look for the folder ``relion``: it looks from the folder it runs in, its project, so
+    absolute, or relative to the project where that is known; by default maps are named relative to model.star"""
+    ssnr: tuple[np.ndarray, ...] | None = None
+    """spectral signal-to-noise ratio of each superclass by shell, f64[n_shells]; empty where it is not known"""
 
 
 def assigned_order(superclass: np.ndarray, n_superclasses: int) -> list[np.ndarray]:

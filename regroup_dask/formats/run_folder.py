@@ -18,6 +18,7 @@ import math
 import numbers
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from regroup_dask.errors import InputError, OutputExistsError
 
 RUN_FILE = "run.json"
 WORK = "work"
+REMOVAL_ATTEMPTS = 100
 LOCK = ".lock"
 WHOLE_BYTES = 256 * 2**20
 SAMPLES = 64
@@ -82,19 +84,28 @@ def run_folder(output: Path, *, resume: bool, overwrite: bool, identity: dict[st
             write_run(partial, record)
         except OSError as error:
             if not resumed:
-                shutil.rmtree(partial, ignore_errors=True)
+                _remove_while_written(partial)
             raise _cannot_be_made(output, error) from error
         try:
             yield partial
         except InputError:
             # Nothing of a run whose input was wrong is worth keeping.
             if not resumed:
-                shutil.rmtree(partial, ignore_errors=True)
+                _remove_while_written(partial)
                 for made in above:
                     with contextlib.suppress(OSError):
                         made.rmdir()
             raise
         _give_final_name(partial, output)
+
+
+def _remove_while_written(folder: Path) -> None:
+    """Remove a folder that tasks already under way on other processes may still write to."""
+    for _ in range(REMOVAL_ATTEMPTS):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(0.1)
 
 
 def _give_final_name(partial: Path, output: Path) -> None:

@@ -4,9 +4,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regroup_dask.science.block_model import Edges, agglomerate, merge_path
-from regroup_dask.science.shell_model import ShellComparison, fit_shell_model, search_shell_model
+from regroup_dask.science.shell_model import ShellComparison, prepare_shells
+from regroup_dask.science.shell_search import search_shell_model
 
-_LARGEST_FOR_MODELS = 60
+_LARGEST_FOR_BLOCKS = 60
+_EQUAL_SIGNAL = 0.06
 
 
 def canonical_labels(labels: NDArray[np.integer]) -> NDArray[np.int64]:
@@ -38,22 +40,32 @@ def spectral(affinity: NDArray[np.float64], n_clusters: int, *, seed: int = 0) -
     return canonical_labels(model.fit_predict(affinity))
 
 
+def average_linkage(affinity: NDArray[np.float64], n_clusters: int) -> NDArray[np.int64]:
+    """Average linkage (UPGMA) of one minus a precomputed affinity; NaN counts as unlike."""
+    from scipy.cluster.hierarchy import cut_tree, linkage
+    from scipy.spatial.distance import squareform
+
+    distance = 1 - np.nan_to_num((affinity + affinity.T) / 2, nan=-1.0)
+    tree = linkage(squareform(distance, checks=False), "average")
+    return canonical_labels(cut_tree(tree, n_clusters)[:, 0])
+
+
 def cluster(
     similarity: NDArray[np.float64],
     n_clusters: int,
     *,
     edges: Edges | None = None,
     shells: ShellComparison | None = None,
+    correlation: NDArray[np.float64] | None = None,
     seed: int = 0,
 ) -> NDArray[np.int64]:
     """Superclass of every class, numbered by first appearance.
 
-    Without distances (``edges``) this is spectral clustering of the similarity. With them, several answers
-    are made (weighted average linkage twice, the block model of distances, and, where the shell correlations
-    are at hand, the shell model from these starts), and the one that agrees best with all of them is taken:
-    their errors differ, so what they share is sound. On generated problems this is better than each of them,
-    and all are far better than spectral clustering, which needs more contrast than structures of one complex
-    have.
+    Without distances (``edges``) this is spectral clustering of the similarity. With them, weighted average
+    linkage and the block model of distances give partitions, and where the shell correlations are at hand, the
+    likeliest partition of the shell model is searched from these. Maps of about one share of signal differ in
+    plain correlation only by structure: then what plain correlation says is among the starts, so that it is
+    left only for something likelier.
     """
     n = len(similarity)
     if n_clusters <= 1:
@@ -62,20 +74,20 @@ def cluster(
         return np.arange(n, dtype=np.int64)
     if edges is None:
         return spectral(similarity, n_clusters, seed=seed)
-    linked = [agglomerate(edges, n_clusters, caution=caution) for caution in (0.0, 0.5)]
-    if n > _LARGEST_FOR_MODELS:
-        return canonical_labels(linked[0])
-    models = merge_path(edges, min(n, n_clusters + 2), n_clusters)
-    answers = [*linked, models[n_clusters].labels]
-    if shells is not None and np.isfinite(shells.fsc).sum() >= n * (n - 1):
-        answers.append(search_shell_model(shells, answers).labels)
-        answers.append(fit_shell_model(shells, models[n_clusters].labels).labels)
-    return canonical_labels(_most_agreed(answers))
+    starts = [agglomerate(edges, n_clusters, caution=caution) for caution in (0.0, 0.5)]
+    if n <= _LARGEST_FOR_BLOCKS:
+        starts.append(merge_path(edges, min(n, n_clusters + 2), n_clusters)[n_clusters].labels)
+    whole = shells is not None and np.isfinite(shells.fsc).sum() >= n * (n - 1)
+    if shells is None or not whole:
+        return canonical_labels(starts[-1])
+    if correlation is not None and _equally_sure(shells):
+        starts += [spectral(correlation, n_clusters, seed=seed), average_linkage(correlation, n_clusters)]
+    attempts = 12 if n <= _LARGEST_FOR_BLOCKS else 3
+    return canonical_labels(search_shell_model(prepare_shells(shells), starts, attempts=attempts).labels)
 
 
-def _most_agreed(answers: list[NDArray[np.int64]]) -> NDArray[np.int64]:
-    """The partition of largest mean adjusted Rand index (Hubert and Arabie 1985) to all."""
-    from sklearn.metrics import adjusted_rand_score
-
-    agreement = [np.mean([adjusted_rand_score(one, other) for other in answers]) for one in answers]
-    return answers[int(np.argmax(np.round(agreement, 9)))]
+def _equally_sure(shells: ShellComparison) -> bool:
+    """Whether all maps have about one share of signal, shell by shell."""
+    q = shells.reliability.signal_fraction[:, 1:]
+    shared = np.isfinite(q).all(axis=0)
+    return bool(shared.any()) and float(np.median(q[:, shared].std(axis=0))) < _EQUAL_SIGNAL

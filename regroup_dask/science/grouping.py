@@ -66,13 +66,15 @@ def group_classes(
     shared_sigma: NDArray[np.float64] | None = None,
     information: NDArray[np.float64] | None = None,
     shells: ShellComparison | None = None,
+    correlation: NDArray[np.float64] | None = None,
     n_resamplings: int = 50,
     seed: int = 0,
 ) -> Grouping:
     """Group classes into superclasses.
 
-    Maps that are junk take no part in finding the superclasses; they are put with what they resemble most,
-    and flagged.
+    Maps without signal take no part in finding the superclasses; they are put with what they resemble most, and
+    flagged. A map that resembles no other is flagged too, and takes part: it may be the only one of its structure,
+    and its particles belong with no other's.
 
     Parameters
     ----------
@@ -89,6 +91,8 @@ def group_classes(
         Coefficients' worth of signal per map, to tell maps of pure noise.
     shells : ShellComparison, optional
         Shell correlations, from which the likeliest grouping is found best.
+    correlation : float[N, N], optional
+        Plain correlations, heard where all maps are about equally noisy.
     n_resamplings : int
         How often noise within the uncertainty is added to see how stable the grouping is.
     seed : int
@@ -109,7 +113,8 @@ def group_classes(
     reason = _junk_reasons(distance, distance_sigma, information, n)
     junk = np.array([bool(text) for text in reason], bool)
     least = 1 if n_superclasses == "auto" else int(n_superclasses)
-    used = np.flatnonzero(~junk) if (~junk).sum() >= max(least, 1) else np.arange(n)
+    noise = np.zeros(n, bool) if information is None else np.asarray(information) < _LEAST_INFORMATION
+    used = np.flatnonzero(~noise) if (~noise).sum() >= max(least, 1) else np.arange(n)
     if n <= 1:
         one = np.ones(1)
         return Grouping(
@@ -137,7 +142,8 @@ def group_classes(
         part_shells = ShellComparison(
             shells.fsc[part], select_maps(shells.reliability, used), shells.coefficients
         )
-    found = cluster(similarity[part], k, edges=part_edges, shells=part_shells, seed=seed)
+    part_correlation = None if correlation is None else correlation[part]
+    found = cluster(similarity[part], k, edges=part_edges, shells=part_shells, correlation=part_correlation, seed=seed)
     sure = stability(found, [other.labels[k - 1] for other in resampled])
     labels = np.zeros(n, np.int64)
     class_stability = np.zeros(n)

@@ -68,6 +68,26 @@ def soft_sphere(
     return soft_edge(radius, inner_radius_fraction * half, (inner_radius_fraction + edge_fraction) * half)
 
 
+def turnable_mask(mask: np.ndarray) -> np.ndarray:
+    """Confine a mask to the sphere inside its box and blur it by a voxel, so that it is the same in every frame.
+
+    A mask follows each map into its own frame. Corners of the box that a turned mask does not have, and edges that
+    interpolation softens in all frames but one, would make maps of one structure differ.
+
+    Parameters
+    ----------
+    mask : numpy.ndarray
+        (n, n, n), from 0 to 1.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32 (n, n, n), from 0 to 1.
+    """
+    blurred = scipy.ndimage.gaussian_filter(np.asarray(mask, np.float32), 1.0, mode="nearest")
+    return blurred * soft_sphere(len(mask), inner_radius_fraction=0.85, edge_fraction=0.15)
+
+
 def low_pass(volume: np.ndarray, shell: float) -> np.ndarray:
     """Blur a map with a Gaussian that falls to exp(-1/2) at the given Fourier shell."""
     box = volume.shape[0]

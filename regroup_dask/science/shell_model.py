@@ -12,12 +12,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from regroup_dask.science.consensus import share_signal
+from regroup_dask.science.consensus import shared_variance
 from regroup_dask.science.reliability import Reliability
 
-_FINE_VARIABILITY = 0.0
-_SHELL_PRIOR = 16.0
-_EXPECTATION_ROUNDS = 12
+_SHELL_PRIOR = 30.0
+_NEIGHBOURING_SHELLS = 2.0
+_PRIOR_ROUNDS = 3
+_SIGNAL_ROUNDS = 2
+_MOST_SIGNAL = 0.9995
 
 
 class ShellComparison(NamedTuple):
@@ -57,7 +59,32 @@ class ShellModel(NamedTuple):
     placement_costs: NDArray[np.float64]
 
 
-class _State(NamedTuple):
+class PreparedShells(NamedTuple):
+    """What the model is fitted to: the shells in which at least two maps have signal, shells first.
+
+    Attributes
+    ----------
+    correlation : float64[S, N, N]
+        Unit diagonal.
+    r : float64[S, N]
+        Root of the share of signal, as measured; zero where a map has none.
+    r_variance : float64[S, N]
+        Variance of its relative error.
+    coefficients : float64[S]
+    variability : float64[S]
+        Share of the signal power by which maps of one structure may differ.
+    """
+
+    correlation: NDArray[np.float64]
+    r: NDArray[np.float64]
+    r_variance: NDArray[np.float64]
+    coefficients: NDArray[np.float64]
+    variability: NDArray[np.float64]
+
+
+class State(NamedTuple):
+    """Signal and noise of the maps, given a partition."""
+
     correlation: NDArray[np.float64]  # [S, N, N], unit diagonal
     r: NDArray[np.float64]  # [S, N]
     noise: NDArray[np.float64]  # [S, N]
@@ -65,26 +92,38 @@ class _State(NamedTuple):
     prior_cost: float
 
 
-def fit_shell_model(
-    comparison: ShellComparison, labels: NDArray[np.int64], *, variability: float = 0.002, rounds: int = 6
-) -> ShellModel:
+def prepare_shells(comparison: ShellComparison, *, variability: float = 0.002) -> PreparedShells:
+    """Put the shells first and drop those without signal."""
+    q = np.clip(np.nan_to_num(comparison.reliability.signal_fraction, nan=0.0), 0.0, _MOST_SIGNAL).T[1:]
+    variance = shared_variance(comparison.reliability, comparison.coefficients).T[1:]
+    used = (q > 0).sum(axis=1) > 1
+    correlation = np.nan_to_num(comparison.fsc.transpose(2, 0, 1)[1:][used])
+    n = q.shape[1]
+    correlation[:, np.arange(n), np.arange(n)] = 1.0
+    return PreparedShells(
+        correlation,
+        np.sqrt(q[used]),
+        np.where(q > 0, np.nan_to_num(variance), 0.0)[used] + 1e-9,
+        comparison.coefficients[1:][used],
+        np.full(int(used.sum()), variability),
+    )
+
+
+def fit_shell_model(shells: PreparedShells, labels: NDArray[np.int64], *, rounds: int = 6) -> ShellModel:
     """Improve a partition: estimate signal and structures from it, move maps to their likeliest, repeat.
 
     Parameters
     ----------
-    comparison : ShellComparison
+    shells : PreparedShells
     labels : int[N]
         Where to start; the number of structures stays.
-    variability : float
-        Share of the signal power by which maps of one structure may differ.
     rounds : int
         At most so many.
     """
     labels = labels.copy()
     n, k = len(labels), int(labels.max()) + 1
     for _ in range(rounds):
-        state = _state(comparison, labels, variability)
-        gamma, occam = _structures(state, labels, k)
+        state, gamma = signal_and_structures(shells, labels, k)
         sums = _sums(state, labels, k)
         before = labels.copy()
         for i in range(n):
@@ -97,73 +136,103 @@ def fit_shell_model(
                 labels[i] = best
         if (labels == before).all():
             break
-    state = _state(comparison, labels, variability)
-    gamma, occam = _structures(state, labels, k)
-    sums = _sums(state, labels, k)
+    else:
+        state, gamma = signal_and_structures(shells, labels, k)
+        sums = _sums(state, labels, k)
     placements = np.stack([_placement_costs(state, sums, gamma, labels, i) for i in range(n)])
-    return ShellModel(labels, _total_cost(state, gamma, labels) + occam, gamma, placements)
+    return ShellModel(labels, total_cost(state, gamma, labels), gamma, placements)
 
 
-def _state(comparison: ShellComparison, labels: NDArray[np.int64], variability: float) -> _State:
-    reliability = comparison.reliability
-    same = (labels[:, None] == labels[None]).astype(np.float64)
-    correction, _, prior_cost = share_signal(comparison.fsc, reliability, comparison.coefficients, same)
-    q = reliability.signal_fraction * np.clip(1 + correction, 0.3, 1.7) ** 2
-    q = np.clip(np.nan_to_num(q, nan=0.0), 0.0, 0.9995).T[1:]
-    s = np.arange(1, comparison.fsc.shape[2]) / max(comparison.fsc.shape[2] - 1, 1)
-    differing = (variability * (1 + _FINE_VARIABILITY * s**2))[:, None]
-    correlation = np.nan_to_num(comparison.fsc).transpose(2, 0, 1)[1:].copy()
-    n = len(labels)
-    correlation[:, np.arange(n), np.arange(n)] = 1.0
-    used = (q > 0).sum(axis=1) > 1
-    q = q[used]
-    return _State(
-        correlation[used],
-        np.sqrt(q),
-        1 - q + differing[used] * q,
-        comparison.coefficients[1:][used],
-        prior_cost,
+def signal_and_structures(
+    shells: PreparedShells, labels: NDArray[np.int64], k: int
+) -> tuple[State, NDArray[np.float64]]:
+    """Signal of the maps and correlations of the structures, each from the other, for a partition.
+
+    All other maps predict the structure that a map shows; how far it correlates with the prediction measures
+    its signal anew, and counts by its variance against that of the signal first measured.
+    """
+    r, prior_cost = shells.r, 0.0
+    for _ in range(_SIGNAL_ROUNDS):
+        state = _state(shells, r, prior_cost)
+        r, prior_cost = _signal(shells, state, structures(state, labels, k)[0], labels)
+    state = _state(shells, r, prior_cost)
+    gamma, gamma_cost = structures(state, labels, k)
+    return state._replace(prior_cost=prior_cost + gamma_cost), gamma
+
+
+def _state(shells: PreparedShells, r: NDArray[np.float64], prior_cost: float) -> State:
+    return State(
+        shells.correlation, r, 1 - (1 - shells.variability[:, None]) * r**2, shells.coefficients, prior_cost
     )
 
 
-def _structures(state: _State, labels: NDArray[np.int64], k: int) -> tuple[NDArray[np.float64], float]:
-    """Correlations of the structures per shell, float64[S, K, K], and what having chosen them costs.
+def _signal(
+    shells: PreparedShells, state: State, gamma: NDArray[np.float64], labels: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], float]:
+    """Root of the share of signal of every map, given what all others say; and minus twice its log prior."""
+    n, k = len(labels), gamma.shape[-1]
+    maps = np.arange(n)
+    sums = _sums(state, labels, k)
+    projection = sums.projection.copy()
+    projection[:, maps, labels] -= sums.load
+    change = sums.load[:, :, None] * projection
+    gram = np.repeat(sums.gram[:, None], n, axis=1)
+    gram[:, maps, labels, :] -= change
+    gram[:, maps, :, labels] -= change.transpose(1, 0, 2)
+    gram[:, maps, labels, labels] -= sums.load**2
+    precision = np.repeat(sums.precision[:, None], n, axis=1)
+    precision[:, maps, labels] = np.maximum(precision[:, maps, labels] - sums.weight, 0)
+    system = np.eye(k) + gamma[:, None] * precision[:, :, None, :]
+    posterior = np.linalg.solve(system, np.repeat(gamma[:, None], n, axis=1))
+    prediction = posterior[:, maps, labels, :]
+    unsure = np.clip(posterior[:, maps, labels, labels], 0, 1)
+    power = np.maximum(((prediction[:, :, None, :] @ gram)[:, :, 0] * prediction).sum(axis=2), 1e-3)
+    seen = (prediction * projection).sum(axis=2) / power
+    first = np.maximum(shells.r, 1e-3)
+    left = 1 - np.minimum(state.r, 1) ** 2 * (1 - unsure - shells.variability[:, None])
+    variance = left / (2 * shells.coefficients[:, None] * power) / first**2
+    correction = np.clip(seen / first - 1, -0.5, 0.5) * shells.r_variance / (shells.r_variance + variance)
+    correction = np.where((shells.r > 0) & (power > 2e-3), correction, 0.0)
+    r = np.clip(shells.r * (1 + correction), 0.0, np.sqrt(_MOST_SIGNAL))
+    return r, float((correction**2 / shells.r_variance).sum())
 
-    Expectation-maximization, each shell with an inverse Wishart prior about the mean over shells (so
-    correlations stay positive definite, and vary the less between shells the nearer they are to one). The
-    cost is the part of the Laplace approximation of minus twice the log evidence that grows with what the
-    maps tell of each correlation.
+
+def structures(
+    state: State, labels: NDArray[np.int64], k: int
+) -> tuple[NDArray[np.float64], float]:
+    """Correlations of the structures per shell, float64[S, K, K], and minus twice the log of their prior.
+
+    Maps of one structure, each weighted by its signal over its noise, add up to one map of known noise; with
+    the noise whitened, the likeliest covariance of the structures keeps the eigenvalues above one, less one
+    (factor analysis with known noise). The prior is the mean over neighbouring shells, as if it had been seen
+    in `_SHELL_PRIOR` coefficients more with the same noise.
     """
-    diagonal = np.arange(k)
     sums = _sums(state, labels, k)
     known = np.maximum(sums.precision, 1e-6)
+    root = np.sqrt(known)
+    scale = root[:, :, None] * root[:, None, :]
     coefficients = 2 * state.coefficients[:, None, None]
+    whitened = sums.gram / scale
+    shell = np.arange(len(known))
+    near = np.exp(-0.5 * ((shell[:, None] - shell[None]) / _NEIGHBOURING_SHELLS) ** 2) + 0.02
 
-    def information(gamma: NDArray[np.float64]) -> NDArray[np.float64]:
+    gamma = np.clip(whitened / scale, -1, 1)
+    gamma[:, np.arange(k), np.arange(k)] = 1.0
+    for _ in range(_PRIOR_ROUNDS):
         apart = 1 - np.clip(gamma, 0, 1) ** 2
-        return coefficients / ((1 / known[:, :, None] + apart) * (1 / known[:, None, :] + apart) + 1e-6)
-
-    crude = np.clip(sums.gram / known[:, :, None] / known[:, None, :], -1, 1)
-    crude[:, diagonal, diagonal] = 1.0
-    weight = np.minimum(information(crude), 1e4)
-    mean = _correlation_matrix((weight * crude).sum(axis=0) / weight.sum(axis=0))
-    gamma = np.broadcast_to(mean, crude.shape).copy()
-    for _ in range(_EXPECTATION_ROUNDS):
-        posterior = _posterior(gamma, sums.precision)
-        second = posterior + posterior @ sums.gram @ posterior
-        gamma = _correlation_matrix(
-            (coefficients * second + _SHELL_PRIOR * mean) / (coefficients + _SHELL_PRIOR)
+        weight = coefficients / ((1 / known[:, :, None] + apart) * (1 / known[:, None, :] + apart) + 1e-6)
+        weight = np.minimum(weight, 1e4)
+        mean = np.tensordot(near, weight * gamma, 1) / np.tensordot(near, weight, 1)
+        prior = _correlation_matrix(mean) * scale + np.eye(k)
+        values, vectors = np.linalg.eigh(
+            (coefficients * whitened + _SHELL_PRIOR * prior) / (coefficients + _SHELL_PRIOR)
         )
-        weight = np.minimum(information(gamma), 1e4)
-        mean = _correlation_matrix((weight * gamma).sum(axis=0) / weight.sum(axis=0))
-    above = np.triu(np.ones((k, k), bool), 1)
-    told = information(gamma)
-    spread = np.maximum(1 - mean**2, 0.005) ** 2
-    occam = (
-        np.log1p(told * spread / _SHELL_PRIOR)[:, above].sum()
-        + np.log1p(0.01 * told.sum(axis=0))[above].sum()
-    )
-    return gamma, float(occam)
+        signal = (vectors * np.maximum(values - 1, 1e-6)[:, None, :]) @ vectors.transpose(0, 2, 1)
+        gamma = _correlation_matrix(signal / scale)
+    modelled = gamma * scale + np.eye(k)
+    apart = np.trace(np.linalg.solve(modelled, prior), axis1=1, axis2=2) - k
+    apart += np.linalg.slogdet(modelled)[1] - np.linalg.slogdet(prior)[1]
+    return gamma, _SHELL_PRIOR * float(apart.sum())
 
 
 def _correlation_matrix(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -188,7 +257,7 @@ class _Sums(NamedTuple):
     precision: NDArray[np.float64]  # [S, K]
 
 
-def _sums(state: _State, labels: NDArray[np.int64], k: int) -> _Sums:
+def _sums(state: State, labels: NDArray[np.int64], k: int) -> _Sums:
     member = (labels[:, None] == np.arange(k)[None]).astype(np.float64)
     load = state.r / state.noise
     weight = state.r * load
@@ -197,7 +266,7 @@ def _sums(state: _State, labels: NDArray[np.int64], k: int) -> _Sums:
     return _Sums(load, weight, projection, loaded.transpose(0, 2, 1) @ projection, weight @ member)
 
 
-def _move(state: _State, sums: _Sums, i: int, source: int, target: int) -> None:
+def _move(state: State, sums: _Sums, i: int, source: int, target: int) -> None:
     """Update the sums in place for map i going from one structure to another."""
     for structure, sign in ((source, -1.0), (target, 1.0)):
         change = sign * sums.load[:, i]
@@ -210,7 +279,7 @@ def _move(state: _State, sums: _Sums, i: int, source: int, target: int) -> None:
 
 
 def _placement_costs(
-    state: _State, sums: _Sums, gamma: NDArray[np.float64], labels: NDArray[np.int64], i: int
+    state: State, sums: _Sums, gamma: NDArray[np.float64], labels: NDArray[np.int64], i: int
 ) -> NDArray[np.float64]:
     """Minus twice the log likelihood of map i as each structure, given all other maps, float64[K]."""
     own = int(labels[i])
@@ -232,7 +301,7 @@ def _placement_costs(
     return np.asarray((2 * state.coefficients[:, None] * (np.log(variance) + misfit / variance)).sum(axis=0))
 
 
-def _total_cost(state: _State, gamma: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
+def total_cost(state: State, gamma: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
     """Minus twice the log likelihood of all maps (Wishart), with the cost of correcting signal shares."""
     k = gamma.shape[-1]
     sums = _sums(state, labels, k)
@@ -242,92 +311,3 @@ def _total_cost(state: _State, gamma: NDArray[np.float64], labels: NDArray[np.in
     )
     trace = (1 / state.noise).sum(axis=1) - np.einsum("skl,slk->s", posterior, sums.gram)
     return float((2 * state.coefficients * (log_determinant + trace)).sum() + state.prior_cost)
-
-
-def search_shell_model(
-    comparison: ShellComparison,
-    starts: list[NDArray[np.int64]],
-    *,
-    variability: float = 0.002,
-    attempts: int = 12,
-) -> ShellModel:
-    """Likeliest partition found from several starts, by moving maps, and splitting one while uniting two.
-
-    Parameters
-    ----------
-    comparison : ShellComparison
-    starts : list of int[N]
-        Partitions, all with the same number of structures.
-    attempts : int
-        At most so many splits with a union are kept.
-    """
-    unique = {labels.tobytes(): labels for labels in map(_canonical, starts)}
-    fitted = [fit_shell_model(comparison, labels, variability=variability) for labels in unique.values()]
-    best = min(fitted, key=lambda model: model.cost)
-    tried: set[bytes] = {_canonical(model.labels).tobytes() for model in fitted}
-    for _ in range(attempts):
-        better = None
-        for labels in _split_and_unite(comparison, best, variability):
-            key = _canonical(labels).tobytes()
-            if key in tried:
-                continue
-            tried.add(key)
-            model = fit_shell_model(comparison, labels, variability=variability, rounds=3)
-            tried.add(_canonical(model.labels).tobytes())
-            if model.cost < best.cost - 1e-3 and (better is None or model.cost < better.cost):
-                better = model
-        if better is None:
-            break
-        best = fit_shell_model(comparison, better.labels, variability=variability)
-    return best
-
-
-def _canonical(labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
-    return np.argsort(np.argsort(first))[inverse].astype(np.int64)
-
-
-def _split_and_unite(
-    comparison: ShellComparison, model: ShellModel, variability: float, n_unions: int = 2
-) -> list[NDArray[np.int64]]:
-    """Partitions with one superclass split in two and the two united whose union costs least."""
-    k = model.structure_correlation.shape[-1]
-    if k < 2:
-        return []
-    state = _state(comparison, model.labels, variability)
-    unions = []
-    for a in range(k):
-        for b in range(a + 1, k):
-            united = _canonical(np.where(model.labels == b, a, model.labels))
-            gamma, occam = _structures(state, united, k - 1)
-            cost = _total_cost(state, gamma, united) + occam
-            unions.append((cost, united))
-    unions.sort(key=lambda pair: pair[0])
-    proposals = []
-    for _, united in unions[:n_unions]:
-        for c in range(k - 1):
-            members = np.flatnonzero(united == c)
-            if len(members) < 2:
-                continue
-            for part in _halves(state, members):
-                labels = united.copy()
-                labels[part] = k - 1
-                proposals.append(labels)
-    return proposals
-
-
-def _halves(state: _State, members: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """Ways to part a superclass: by the leading direction of its residuals, and its oddest map alone."""
-    r = state.r[:, members]
-    c = state.correlation[:, members][:, :, members]
-    product = r[:, :, None] * r[:, None, :]
-    inverse_snr = np.where(r > 0, state.noise[:, members] / np.maximum(r, 1e-6) ** 2, 1e3)
-    sd = np.sqrt(inverse_snr + 1e-3)
-    residual = np.where(product > 0, c / np.maximum(product, 1e-6) - 1, 0)
-    score = (state.coefficients[:, None, None] * residual / (sd[:, :, None] * sd[:, None, :])).sum(axis=0)
-    np.fill_diagonal(score, 0)
-    score = score - score.mean(axis=0) - score.mean(axis=1)[:, None] + score.mean()
-    vectors = np.linalg.eigh((score + score.T) / 2)[1]
-    leading = vectors[:, -1]
-    parts = [members[leading > 0], members[[int(np.abs(leading).argmax())]]]
-    return [part for part in parts if 0 < len(part) < len(members)]

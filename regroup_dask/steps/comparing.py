@@ -15,7 +15,7 @@ from regroup_dask.formats.class_store import class_dataset
 from regroup_dask.formats.pairs_store import pairs_dataset
 from regroup_dask.formats.volumes import VolumeReference, read_map
 from regroup_dask.grouping import RELIABILITY_FIELDS
-from regroup_dask.science import align, fourier, invariants, noise, similarity
+from regroup_dask.science import align, fourier, invariants, masks, noise, similarity
 from regroup_dask.science.rotations import Pose
 from regroup_dask.settings import Settings
 from regroup_dask.steps.consistency import agree_on_poses, trust_in_hands
@@ -139,7 +139,7 @@ def _compare_reduced(
     map_store.create_arrays(store, len(references), align.prepared_shapes(plan))
     has_mask = mask is not None
     if mask is not None:
-        _store_mask(mask, plan.box, store)
+        _store_mask(mask, plan.box, store, turned=settings.align)
     poses: list[Pose] | None = None
     if has_mask and settings.align:
         poses = _poses_to_mask(selection, plan, statistics, settings, store, run, names)
@@ -204,10 +204,10 @@ def plan_for_maps(
     )
 
 
-def _store_mask(mask: VolumeReference, box: int, store: Path) -> None:
+def _store_mask(mask: VolumeReference, box: int, store: Path, *, turned: bool) -> None:
     map_store.create_arrays(store, 1, {prepare.MASK: ((box,) * 3, np.dtype(np.float32))})
     reduced = np.clip(fourier.fourier_crop(read_map(mask), box), 0, 1).astype(np.float32)
-    map_store.write_map(store, 0, {prepare.MASK: reduced})
+    map_store.write_map(store, 0, {prepare.MASK: masks.turnable_mask(reduced) if turned else reduced})
 
 
 def _prepare(

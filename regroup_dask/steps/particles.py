@@ -156,6 +156,7 @@ def superclass_maps(
     output: Path,
     series_zip: Path,
     mask: Path | None,
+    ssnr: tuple[np.ndarray, ...] | None = None,
 ) -> SuperclassMaps:
     """Name the superclass maps for the sides that refer to them.
 
@@ -168,5 +169,23 @@ def superclass_maps(
         voxel_size_angstrom=voxel_size_angstrom,
         series_zip=str(series_zip),
         mask=None if mask is None else str(mask),
-        paths_for_relion=tuple(str(output.absolute() / "volumes" / path.name) for path in paths),
+        folder_for_relion=str(output.absolute() / "relion"),
+        ssnr=ssnr,
     )
+
+
+def superclass_ssnr(groups: xr.Dataset, ssnr: dict[int, np.ndarray]) -> tuple[np.ndarray, ...] | None:
+    """Signal-to-noise ratio of each superclass by shell, where that of all its classes is known.
+
+    That of particles taken together is the sum of what each class has from its own.
+    """
+    if not ssnr:
+        return None
+    labels, ids = groups["superclass"].values, groups["class_id"].values.tolist()
+    result = []
+    for superclass in range(int(labels.max()) + 1):
+        members = [ssnr.get(class_id) for class_id, label in zip(ids, labels, strict=True) if label == superclass]
+        known = [values for values in members if values is not None]
+        shells = min((len(values) for values in known), default=0) if len(known) == len(members) else 0
+        result.append(np.sum([values[:shells] for values in known], axis=0) if shells else np.empty(0))
+    return tuple(result)

@@ -29,6 +29,7 @@ from regroup_dask.tasks.execute import FULL_DISK, about, run_unit
 logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1.0
+ENDING_SECONDS = 60.0
 GATHER_SECONDS = 5.0
 # What another try on another machine will not mend.
 LASTING = (*FULL_DISK, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENAMETOOLONG)
@@ -128,6 +129,11 @@ def run_on_cluster(
                 else:
                     assert failure is not None
                     waiting.appendleft((entry.unit, _next_attempt(entry, failure, client, settings)))
+    except RegroupError:
+        # The folder of a refused run is removed: nobody may write to it any more.
+        _cancel(client, [entry.future for entry in running.values()])
+        _let_end(client, tuple(running))
+        raise
     finally:
         _cancel(client, [entry.future for entry in running.values()])
 
@@ -196,6 +202,24 @@ def _gone(client: Client) -> ClusterError:
         f"The scheduler{address} went away. What is finished is kept: when it runs again, give the same command with "
         "--resume."
     )
+
+
+def _executing(keys: tuple[Any, ...], dask_worker: Any) -> bool:
+    """Whether a worker is still inside one of these tasks; cancelling does not stop one that has begun."""
+    return any(task.key in keys for task in list(dask_worker.state.executing))
+
+
+def _let_end(client: Client, keys: tuple[Any, ...]) -> None:
+    """Wait until no worker is inside any of these cancelled tasks, for a minute at most."""
+    deadline = time.monotonic() + ENDING_SECONDS
+    while client.status == "running" and time.monotonic() < deadline:
+        try:
+            if not any(client.run(_executing, keys, on_error="ignore").values()):
+                return
+        except (OSError, TimeoutError, RuntimeError) as error:
+            logger.info("workers could not be asked whether they are done: %s", error)
+            return
+        time.sleep(0.05)
 
 
 def _cancel(client: Client, futures: list[Future]) -> None:

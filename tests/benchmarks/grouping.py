@@ -87,6 +87,7 @@ def run_methods(measured: Measured, n_structures: int) -> dict[str, NDArray[np.i
         "shared_sigma": similarity.shared_sigma,
         "shells": similarity.shells,
         "information": similarity.information,
+        "correlation": correlation,
     }
     return {
         "correlation_spectral": spectral(correlation, n_structures),

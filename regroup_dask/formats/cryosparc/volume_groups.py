@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 
 import numpy as np
 
 from regroup_dask.formats.cryosparc.record_file import write_records
 from regroup_dask.formats.cryosparc.result_group import ResultSlot, write_result_group
+from regroup_dask.formats.links import link_or_copy
 from regroup_dask.formats.regroup_plan import SuperclassMaps
 
 
@@ -43,7 +43,7 @@ def _write_group(
     folder: str, maps: SuperclassMaps, name: str, source: str, *, kind: str, slot: str, title: str
 ) -> list[str]:
     target = os.path.join(folder, name + os.path.splitext(source)[1])
-    _link(source, target)
+    link_or_copy(source, target)
     reference = f">{os.path.basename(target)}".encode()
     fields = [
         ("uid", "<u8"),
@@ -68,12 +68,3 @@ def _write_group(
         slots={slot: ResultSlot(f"{name}.cs", 1, f"{kind}.blob")},
     )
     return [target, metafile, group]
-
-
-def _link(source: str, target: str) -> None:
-    if os.path.lexists(target):
-        os.unlink(target)
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from regroup_dask.formats.links import link_or_copy
 from regroup_dask.formats.regroup_plan import SuperclassMaps
 
 COMMENT = """\
@@ -15,15 +16,19 @@ COMMENT = """\
 """
 
 
-def write_model(folder: Path, maps: SuperclassMaps, n_particles: np.ndarray, *, n_dimensions: int) -> Path:
-    """Write model.star.
+def class_map_name(superclass: int) -> str:
+    """Name of the map of a superclass as RELION would have written it."""
+    return f"run_it000_class{superclass + 1:03d}.mrc"
+
+
+def write_model(folder: Path, maps: SuperclassMaps, n_particles: np.ndarray, *, n_dimensions: int) -> tuple[Path, ...]:
+    """Write model.star, and beside it the maps under RELION's names.
 
     Parameters
     ----------
     folder : path
-        Where it goes.
+        Where they go. Maps are hard-linked, and copied where links cannot be made.
     maps : SuperclassMaps
-        `paths_for_relion` are written as they are; without them, paths relative to ``folder``.
     n_particles : i64[K]
         Particles of each superclass; rlnClassDistribution is their share.
     n_dimensions : int
@@ -31,15 +36,17 @@ def write_model(folder: Path, maps: SuperclassMaps, n_particles: np.ndarray, *, 
 
     Returns
     -------
-    path
-        The file written.
+    tuple of path
+        The files written, model.star last.
     """
     import pandas as pd
     import starfile
 
-    relative = tuple(os.path.relpath(path, folder) for path in maps.paths)
-    images = maps.paths_for_relion or relative
-    place = "" if maps.paths_for_relion else " These paths are relative to this file."
+    names = [class_map_name(k) for k in range(len(maps.paths))]
+    for source, name in zip(maps.paths, names, strict=True):
+        link_or_copy(source, folder / name)
+    images = names if maps.folder_for_relion is None else [f"{maps.folder_for_relion}/{name}" for name in names]
+    place = "" if maps.folder_for_relion else " These paths are relative to this file."
     share = np.asarray(n_particles, dtype=np.float64) / max(int(np.sum(n_particles)), 1)
     general: dict[str, int | float] = {
         "rlnReferenceDimensionality": 3,
@@ -48,8 +55,9 @@ def write_model(folder: Path, maps: SuperclassMaps, n_particles: np.ndarray, *, 
         "rlnPixelSize": maps.voxel_size_angstrom,
         "rlnNrClasses": len(images),
         "rlnNrBodies": 1,
+        "rlnTau2FudgeFactor": 1.0,
     }
-    classes = pd.DataFrame({"rlnReferenceImage": list(images), "rlnClassDistribution": share})
+    classes = pd.DataFrame({"rlnReferenceImage": images, "rlnClassDistribution": share})
     if maps.resolution_angstrom is not None:
         resolution = np.asarray(maps.resolution_angstrom, dtype=np.float64)
         if np.isfinite(resolution).any():
@@ -57,11 +65,28 @@ def write_model(folder: Path, maps: SuperclassMaps, n_particles: np.ndarray, *, 
                 np.nanmin(np.where(np.isfinite(resolution), resolution, np.nan))
             )
         classes["rlnEstimatedResolution"] = np.where(np.isfinite(resolution), resolution, np.inf)
-    text = starfile.to_string({"model_general": general, "model_classes": classes})
+    blocks: dict[str, object] = {"model_general": general, "model_classes": classes}
+    for superclass, ssnr in enumerate(maps.ssnr or ()):
+        if len(ssnr):
+            blocks[f"model_class_{superclass + 1}"] = pd.DataFrame(_shells(ssnr, maps))
+    text = starfile.to_string(blocks)
     # starfile's first line has the time of day in it; the same run shall give the same bytes.
     body = text[text.index("data_model_general") :]
     path = folder / "model.star"
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     unfinished.write_text(COMMENT.format(place=place) + "\n" + body)
     os.replace(unfinished, path)
-    return path
+    return *(folder / name for name in names), path
+
+
+def _shells(ssnr: np.ndarray, maps: SuperclassMaps) -> dict[str, np.ndarray]:
+    shell = np.arange(len(ssnr))
+    frequency = shell / (maps.box * maps.voxel_size_angstrom)
+    # At the origin RELION writes 999 A for infinity.
+    angstrom = np.divide(1, frequency, out=np.full(len(ssnr), 999.0), where=shell > 0)
+    return {
+        "rlnSpectralIndex": shell,
+        "rlnResolution": frequency,
+        "rlnAngstromResolution": angstrom,
+        "rlnSsnrMap": np.asarray(ssnr, np.float64),
+    }

@@ -4,6 +4,7 @@
 ``particles_superclass_K.star``     those of superclass K (from 0), with the same class number
 ``remaining_particles.star``        all others, their rows untouched
 ``model.star``                      the superclass maps as a RELION model
+``run_it000_classNNN.mrc``          the maps themselves, NNN being superclass + 1
 
 Each star file has the header, optics groups and other blocks of the input as they are. Rows differ from the
 input's in the class number and, where a class moved, in the pose; all other bytes are the input's.
@@ -132,7 +133,7 @@ def finish_outputs(
             _join(source, outputs, section, len(paths), labels, path)
     if maps is not None:
         totals = np.asarray(counts).sum(axis=0)[:k]
-        paths.append(write_model(Path(outputs.folder), maps, totals, n_dimensions=_image_dimensions(source)))
+        paths.extend(write_model(Path(outputs.folder), maps, totals, n_dimensions=_image_dimensions(source)))
     shutil.rmtree(outputs.parts, ignore_errors=True)
     return tuple(str(path) for path in paths)
 

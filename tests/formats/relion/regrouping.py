@@ -134,11 +134,17 @@ def regroup(source, plan, folder, side):
         before = counts[: fragment.index].sum(axis=0)
         assignment = assignments[fragment.index]
         side.write_fragment(source, fragment, fragment.read(), assignment, plan, outputs, before)
+    volumes = Path(folder) / "volumes"
+    volumes.mkdir(exist_ok=True, parents=True)
     maps = SuperclassMaps(
-        tuple(str(Path(folder) / "volumes" / f"superclass_{k:03d}.mrc") for k in range(plan.n_superclasses)),
+        tuple(str(volumes / f"superclass_{k:03d}.mrc") for k in range(plan.n_superclasses)),
         96,
         1.25,
+        ssnr=tuple(np.linspace(100 + k, 0, 49) if k != 1 else np.empty(0) for k in range(plan.n_superclasses)),
     )
+    for path in maps.paths:
+        Path(path).write_text(Path(path).name)
     paths = side.finish_outputs(source, plan, outputs, counts, maps)
     assert side.finish_outputs(source, plan, outputs, counts, maps) == paths
+    paths = tuple(path for path in paths if not path.endswith(".mrc"))
     return paths, np.concatenate([a.superclass for a in assignments])

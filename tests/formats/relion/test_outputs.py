@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from regroup_dask.errors import InputError, RegroupWarning
+from regroup_dask.formats.model_star import read_model_ssnr
 from regroup_dask.formats.particles import open_particles
 from regroup_dask.formats.relion import outputs as relion
 from regroup_dask.formats.relion import star_text
@@ -117,7 +118,7 @@ def test_every_row_once_in_order_and_untouched(tmp_path_factory, data, n, n_clas
             source = open_particles(path, fragment_rows=fragment_rows)
             paths, superclass = regroup(source, plan_for(source, superclasses), folder / name, relion)
         written[name] = {Path(item).name: Path(item).read_bytes() for item in paths}
-        assert {item.name for item in (folder / name / "relion").iterdir()} == set(written[name])
+        assert {item.name for item in (folder / name / "relion").glob("*.star")} == set(written[name])
     assert written["whole"] == written["parts"]
     lines = [line for line in text.splitlines() if "@" in line]
     for item, wanted in zip(
@@ -294,12 +295,17 @@ def test_model_star(tmp_path):
     model = starfile.read(paths[-1])
     assert model["model_general"]["rlnNrClasses"] == 2
     classes = model["model_classes"]
-    assert classes["rlnReferenceImage"].tolist() == [f"../volumes/superclass_00{k}.mrc" for k in (0, 1)]
+    assert classes["rlnReferenceImage"].tolist() == ["run_it000_class001.mrc", "run_it000_class002.mrc"]
+    for k, name in enumerate(classes["rlnReferenceImage"]):
+        assert (Path(paths[-1]).parent / name).read_text().endswith(f"superclass_00{k}.mrc")
     share = np.bincount(superclass[superclass >= 0]) / (superclass >= 0).sum()
     np.testing.assert_allclose(classes["rlnClassDistribution"], share, atol=1e-6)
     assert [line for line in Path(paths[-1]).read_text().splitlines() if line.startswith("#")][-1].endswith(
         "These paths are relative to this file."
     )
+    ssnr = read_model_ssnr(paths[-1])
+    assert list(ssnr) == [0]  # that of the other is not known
+    np.testing.assert_allclose(ssnr[0], np.linspace(100, 0, 49), atol=1e-5)
 
 
 def test_law_of_these_tests_agrees_with_the_package():
