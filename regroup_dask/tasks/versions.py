@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import platform
 import warnings
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +12,17 @@ from regroup_dask.errors import ClusterError, RegroupWarning
 
 # Different ones cannot work together, or would give other results; for the others the last digits may differ.
 MUST_AGREE = ("python", "regroup-dask", "dask", "distributed", "cloudpickle", "msgpack")
-SHOULD_AGREE = ("numpy", "scipy", "numba", "finufft", "zarr", "pyarrow", "xarray", "scikit-learn")
+BLAS = "BLAS kernels"
+SHOULD_AGREE = (BLAS, "numpy", "scipy", "numba", "finufft", "zarr", "pyarrow", "xarray", "scikit-learn")
 
 
 def installed_versions() -> dict[str, str | None]:
-    """Versions of what matters here, None for what is not installed; of Python the first two numbers."""
-    found: dict[str, str | None] = {"python": ".".join(platform.python_version_tuple()[:2])}
-    for name in (*MUST_AGREE[1:], *SHOULD_AGREE):
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = None
+    """Versions of what matters here, None for what is not installed; of Python the first two numbers.
+
+    ``BLAS kernels`` names the processor type that BLAS chose its kernels for: the same library gives other last digits
+    on another type.
+    """
+    found: dict[str, str | None] = _ask_worker(MUST_AGREE, SHOULD_AGREE)
     return found
 
 
@@ -70,6 +68,14 @@ def _ask_worker(must: tuple[str, ...], should: tuple[str, ...]) -> dict:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             found[name] = None
+    try:
+        import numpy  # noqa: F401  its BLAS is then among the loaded libraries
+        from threadpoolctl import threadpool_info
+
+        kinds = {str(pool.get("architecture")) for pool in threadpool_info() if pool["user_api"] == "blas"}
+        found["BLAS kernels"] = ", ".join(sorted(kinds)) or None
+    except ImportError:
+        pass
     return found
 
 

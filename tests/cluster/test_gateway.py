@@ -10,9 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
-from regroup_dask.tasks.cluster_file import read_cluster_file, started
-from tests.tasks.lives import regroup
 from tests.tasks.small_job import content, make_job
 
 pytestmark = [pytest.mark.gateway, pytest.mark.slow]
@@ -26,7 +25,7 @@ c.Proxy.address = "127.0.0.1:{proxy}"
 c.Proxy.tcp_address = "127.0.0.1:{tcp}"
 c.DaskGateway.authenticator_class = "dask_gateway_server.auth.SimpleAuthenticator"
 c.UnsafeLocalBackend.clusters_directory = "{folder}"
-c.UnsafeLocalBackend.inherited_environment = ["PATH", "PYTHONPATH"]
+c.UnsafeLocalBackend.inherited_environment = ["PATH", "PYTHONPATH", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"]
 """
 
 
@@ -76,15 +75,31 @@ def gateway(tmp_path):
 def test_a_run_on_a_gateway_cluster(gateway, tmp_path):
     address, proxy_address = gateway
     job = make_job(tmp_path / "job", n_maps=3)
-    regroup(job, tmp_path / "here")
-    description = read_cluster_file(
-        {
-            "cluster": "GatewayCluster",
-            "options": {"address": address, "proxy_address": proxy_address, "worker_threads": 1, "worker_memory": 2},
-            "scale": 1,
-        }
-    )
-    with started(description) as client:
-        client.wait_for_workers(1, timeout=60)
-        regroup(job, tmp_path / "there", client=client)
+    described = {
+        "cluster": "GatewayCluster",
+        "options": {"address": address, "proxy_address": proxy_address, "worker_threads": 1, "worker_memory": 2},
+        "adapt": {"minimum": 1, "maximum": 1},
+    }
+    (tmp_path / "gateway.yaml").write_text(yaml.safe_dump(described))
+    run(job, tmp_path / "here", "--workers", "1")
+    said = run(job, tmp_path / "there", "--cluster", str(tmp_path / "gateway.yaml"))
+    assert "1 worker(s) of 1 thread(s)" in said
     assert content(tmp_path / "there") == content(tmp_path / "here")
+
+
+def run(job, output: Path, *more: str) -> str:
+    """Run the command in a process of its own: dask-gateway's client complains when it is collected in this one."""
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "regroup_dask", "run", "--volumes", *map(str, job.volumes)),
+            *("--particles", str(job.particles), "-k", "2", "--align-pairs", "--maximum-shift", "8"),
+            *("-o", str(output), *more),
+        ],
+        cwd=output.parent,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stderr
