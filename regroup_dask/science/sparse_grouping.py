@@ -1,8 +1,8 @@
 """Grouping thousands of maps of which only the nearest were compared: spectral clustering of a sparse graph.
 
 Self-tuned Gaussian affinities (Zelnik-Manor and Perona, 2004, NIPS 17, 1601-1608) on the pairs that were compared,
-the leading eigenvectors of the normalised affinity by Lanczos iteration, and a pivoted QR factorization that reads
-the groups off them without random starts (Damle, Minden and Ying, 2019, Inf. Inference 8, 181-203).
+the leading eigenvectors of the normalised affinity by Lanczos iteration, and groups read off them by a pivoted QR
+factorization (Damle, Minden and Ying, 2019, Inf. Inference 8, 181-203) or k-means, whichever cuts less affinity.
 """
 
 from __future__ import annotations
@@ -15,8 +15,11 @@ from numpy.typing import NDArray
 from scipy.linalg import qr, svd
 from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import eigsh
+from sklearn.cluster import KMeans
 
 SCALE_NEIGHBOUR = 3
+# Groups that share hardly a pair have nearly equal eigenvalues, which Lanczos tells apart badly: small problems are dense.
+DENSE_UP_TO = 1500
 MOST_CANDIDATES = 60
 
 
@@ -65,7 +68,7 @@ def group_sparse(
     values, vectors = _leading(normalised, wanted)
     gaps = values[:-1] - values[1:]
     count = int(np.argmax(gaps)) + 1 if n_superclasses == "auto" else int(n_superclasses)
-    labels = _canonical(cluster_qr(vectors[:, :count]))
+    labels = _canonical(_best_cut(affinity, degree, vectors[:, :count]))
     same = affinity.multiply(_same_label(affinity, labels))
     inside = np.asarray(same.sum(axis=1)).ravel()
     return SparseGrouping(labels, count, gaps, np.divide(inside, degree, out=np.zeros(n_maps), where=degree > 0))
@@ -74,7 +77,7 @@ def group_sparse(
 def sparse_affinity(distance: NDArray[np.float64], distance_sigma: NDArray[np.float64]) -> sp.csr_matrix:
     """Self-tuned Gaussian affinity of the pairs that were compared.
 
-    A distance counts as far as it exceeds its own sigma; the scale of a map is the distance to its third
+    A distance counts as far as it exceeds twice its own sigma; the scale of a map is the distance to its third
     neighbour, because superclasses of few maps are common,
     but never less than the sigma.
     """
@@ -82,8 +85,8 @@ def sparse_affinity(distance: NDArray[np.float64], distance_sigma: NDArray[np.fl
     known = np.isfinite(distance)
     np.fill_diagonal(known, False)
     rows, columns = np.nonzero(known)
-    beyond = np.maximum(distance[rows, columns], 0.0)
     sigma = np.nan_to_num(distance_sigma[rows, columns], nan=0.0)
+    beyond = np.maximum(distance[rows, columns] - 2.0 * sigma, 0.0)
     scale = np.empty(n_maps)
     floor = float(np.median(sigma)) + 1e-3
     for index in range(n_maps):
@@ -111,14 +114,35 @@ def cluster_qr(vectors: NDArray[np.float64]) -> NDArray[np.int64]:
     return np.asarray(np.abs(vectors @ (left @ right)).argmax(axis=1), np.int64)
 
 
+def _best_cut(
+    affinity: sp.csr_matrix, degree: NDArray[np.float64], vectors: NDArray[np.float64]
+) -> NDArray[np.int64]:
+    """Of the groups read off by QR and by k-means on the rows (Ng, Jordan and Weiss, 2002), those with the least cut."""
+    count = vectors.shape[1]
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    rows = np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0)
+    candidates = [cluster_qr(vectors), KMeans(count, n_init=20, random_state=0).fit(rows).labels_]
+    return min(candidates, key=lambda labels: normalised_cut(affinity, degree, labels, count))
+
+
+def normalised_cut(
+    affinity: sp.csr_matrix, degree: NDArray[np.float64], labels: NDArray[np.int64], count: int
+) -> float:
+    """Sum over groups of the affinity that leaves the group over all its affinity; a group without maps counts 1."""
+    member = sp.csr_matrix((np.ones(len(labels)), (np.arange(len(labels)), labels)), shape=(len(labels), count))
+    inside = np.asarray((member.T @ affinity @ member).diagonal())
+    whole = np.asarray(member.T @ degree)
+    return float(count - np.divide(inside, whole, out=np.zeros(count), where=whole > 0).sum())
+
+
 def _leading(normalised: sp.csr_matrix, count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     n_maps = normalised.shape[0]
-    if n_maps <= 3 * count + 10:
+    if n_maps <= DENSE_UP_TO:
         values, vectors = np.linalg.eigh(normalised.toarray())
     else:
         # A fixed start makes Lanczos give the same vectors every time.
         start = np.random.default_rng(0).normal(size=n_maps)
-        values, vectors = eigsh(normalised, k=count, which="LA", v0=start, tol=1e-8)
+        values, vectors = eigsh(normalised, k=count, which="LA", v0=start, ncv=min(n_maps - 1, 4 * count + 40), tol=0)
     order = np.argsort(-values)[:count]
     return values[order], vectors[:, order]
 
