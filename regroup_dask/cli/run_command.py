@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -122,18 +123,21 @@ def run_job(
                 )
         if not quiet:
             show_found(console, inputs)
-        with connected(where) as client, listener_for(console, quiet=quiet) as listener:
-            result = pipeline.regroup_inputs(
-                inputs,
-                settings,
-                target,
-                client=client,
-                listener=listener,
-                resume=resume,
-                overwrite=overwrite,
-                command=pipeline.command_line(),
-                heard_before=heard,
-            )
+        with contextlib.ExitStack() as cluster:
+            with listener_for(console, quiet=quiet) as listener, pipeline.heard_warnings(StageClock(listener)) as of_cluster:
+                client = cluster.enter_context(connected(where))
+            with listener_for(console, quiet=quiet) as listener:
+                result = pipeline.regroup_inputs(
+                    inputs,
+                    settings,
+                    target,
+                    client=client,
+                    listener=listener,
+                    resume=resume,
+                    overwrite=overwrite,
+                    command=pipeline.command_line(),
+                    heard_before=[*heard, *of_cluster],
+                )
     if not quiet:
         show_result(Console(), result)
     return result

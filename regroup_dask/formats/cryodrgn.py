@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from regroup_dask.errors import InputError
+from regroup_dask.formats import storage
 from regroup_dask.formats.job import Job
 from regroup_dask.formats.parquet_particles import open_parquet_particles
 from regroup_dask.formats.particles import ParticleSource
@@ -49,9 +50,9 @@ def read_array(path: str | Path) -> np.ndarray:
         The file cannot be read, is damaged, or holds anything else than one array of numbers.
     """
     try:
-        if Path(path).stat().st_size > MAX_PICKLE_BYTES:
+        if storage.size_bytes(path) > MAX_PICKLE_BYTES:
             raise InputError(f"{path} is larger than labels can be.")
-        data = Path(path).read_bytes()
+        data = storage.read_bytes(path)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
     try:
@@ -166,11 +167,14 @@ def read_labels(folder: str | Path) -> tuple[np.ndarray, dict[int, str]]:
     InputError
         There are no labels or maps, or the two do not fit together.
     """
-    folder = Path(folder)
-    labels = read_array(folder / "labels.pkl")
+    labels = read_array(os.path.join(folder, "labels.pkl"))
     if labels.ndim != 1 or labels.dtype.kind not in "iu" or not len(labels):
-        raise InputError(f"{folder / 'labels.pkl'} has shape {labels.shape} and type {labels.dtype}, and is no labels.")
-    numbers = {int(match[1]): str(path) for path in sorted(folder.iterdir()) if (match := MAP_NAME.fullmatch(path.name))}
+        raise InputError(f"{folder}/labels.pkl has shape {labels.shape} and type {labels.dtype}, and is no labels.")
+    numbers = {
+        int(match[1]): os.path.join(folder, name)
+        for name in storage.file_names(folder)
+        if (match := MAP_NAME.fullmatch(name))
+    }
     if len(numbers) < 2:
         raise InputError(f"{folder} has {len(numbers)} maps vol_NNN.mrc: at least 2 are needed.")
     base, last = min(numbers), int(labels.max())
