@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from regroup_dask.formats.export_plan import ExportPlan, image_boxes
+from regroup_dask.formats.export_plan import ExportPlan, FragmentPlace, image_boxes
 from regroup_dask.formats.particle_facts import OPTICS, ParticleFacts
 from regroup_dask.formats.pickled_arrays import ArrayFile, create_array_file
 
@@ -60,17 +60,16 @@ class ArrayExport:
         self,
         facts: ParticleFacts | None,
         superclass: np.ndarray,
+        place: FragmentPlace,
         *,
-        index: int,
-        first_row: int,
-        counts_before: np.ndarray,
         poses: tuple[np.ndarray, np.ndarray],
     ) -> None:
         """Write the rows of one fragment to their places; may run again."""
+        first_row = place.first_row
         self.files["labels"].write(0, first_row, superclass)
         for number in range(self.n_superclasses):
             rows = first_row + np.flatnonzero(superclass == number)
-            self.files[f"ind_superclass_{number}"].write(0, int(counts_before[number]), rows)
+            self.files[f"ind_superclass_{number}"].write(0, int(place.counts_before[number]), rows)
         optics = None
         if facts is not None and self.plan is not None:
             optics = self.plan.optics[self.plan.group_of_rows(facts.optics)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,6 +17,15 @@ UNKNOWN = -1e30
 MOST_OPTICS_GROUPS = 100_000
 
 Survey = dict[str, np.ndarray]
+
+
+class FragmentPlace(NamedTuple):
+    """Where the rows of a fragment go."""
+
+    fragment: int
+    first_row: int
+    counts_before: np.ndarray
+    """i64[K + 1], rows of earlier fragments per superclass, remaining ones last"""
 
 
 @dataclass(frozen=True)

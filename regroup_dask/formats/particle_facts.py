@@ -117,7 +117,7 @@ def _from_cryosparc(table: pa.Table) -> ParticleFacts:
     cs = _numbers(table, "ctf/cs_mm")
     shape = _vectors(table, "location/micrograph_shape", 2)
     x, y = (_numbers(table, f"location/center_{axis}_frac") for axis in "xy")
-    angles = np.degrees([_numbers(table, "ctf/df_angle_rad"), _numbers(table, "ctf/phase_shift_rad")])
+    angles = [np.degrees(_numbers(table, name)) for name in ("ctf/df_angle_rad", "ctf/phase_shift_rad")]
     rotation, shift = poses_of_table(table)
     tilt = tilt_mrad_of_angstrom(_vectors(table, "ctf/tilt_A", 2), cs)
     magnification = magnification_of_anisomag(_vectors(table, "ctf/anisomag", 4))

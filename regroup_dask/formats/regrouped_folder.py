@@ -116,7 +116,8 @@ def open_regrouped(folder: Path) -> RegroupedFolder:
             files.setdefault(int(name[1]), []).append((superclass, str(file), rows))
     if schema is None or ROW not in schema.names:
         raise InputError(f"{folder}: its particles have no column {ROW}; were they written by this program?")
-    fragments, first_row = [], 0
+    fragments: list[RegroupedFragment] = []
+    first_row = 0
     for number in sorted(files):
         parts = tuple(part for part in files[number] if part[2])
         if parts:

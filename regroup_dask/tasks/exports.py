@@ -9,7 +9,7 @@ import numpy as np
 
 from regroup_dask.formats.cryodrgn_export import ArrayExport
 from regroup_dask.formats.cryosparc.export import RecordExport
-from regroup_dask.formats.export_plan import survey_facts
+from regroup_dask.formats.export_plan import FragmentPlace, survey_facts
 from regroup_dask.formats.particle_facts import columns_of_facts, particle_facts, poses_of_table
 from regroup_dask.formats.regrouped_folder import RegroupedFragment
 from regroup_dask.formats.relion.export import StarExport
@@ -47,14 +47,10 @@ def look_at_fragment(unit: LookUnit) -> Result:
 def write_fragment(unit: ExportUnit) -> Result:
     """Write the rows of one fragment to all files."""
     table, superclass = unit.fragment.read(columns_of_facts(unit.columns))
-    where = {
-        "index": unit.fragment.index,
-        "first_row": unit.fragment.first_row,
-        "counts_before": unit.counts_before,
-    }
+    place = FragmentPlace(unit.fragment.index, unit.fragment.first_row, unit.counts_before)
     if isinstance(unit.export, ArrayExport):
         facts = None if unit.export.plan is None else particle_facts(table, unit.optics_groups)
-        unit.export.write_fragment(facts, superclass, **where, poses=poses_of_table(table))
+        unit.export.write_fragment(facts, superclass, place, poses=poses_of_table(table))
     else:
-        unit.export.write_fragment(particle_facts(table, unit.optics_groups), superclass, **where)
+        unit.export.write_fragment(particle_facts(table, unit.optics_groups), superclass, place)
     return {"rows": np.asarray(table.num_rows)}

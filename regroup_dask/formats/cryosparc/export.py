@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +21,7 @@ from regroup_dask.errors import InputError
 from regroup_dask.formats.aberrations import anisomag_of_magnification, tilt_angstrom_of_mrad
 from regroup_dask.formats.cryosparc.record_file import RecordFile, create_record_file
 from regroup_dask.formats.cryosparc.result_group import ResultSlot, write_result_group
-from regroup_dask.formats.export_plan import ExportPlan, image_boxes
+from regroup_dask.formats.export_plan import ExportPlan, FragmentPlace, image_boxes
 from regroup_dask.formats.particle_facts import OPTICS, ParticleFacts
 from regroup_dask.formats.rotations import vectors_of_matrices
 
@@ -64,28 +65,29 @@ class RecordExport:
     def dtype(self) -> np.dtype:
         """Record of one particle."""
         k = self.n_superclasses
-        blob = [("path", f"S{max(self.plan.path_bytes, 1)}"), ("idx", "<u4"), ("shape", "<u4", (2,)), ("psize_A", "<f4")]
-        blob += [("sign", "<f4"), ("import_sig", "<u8")]
-        ctf = [("type", "S9"), ("exp_group_id", "<u4")]
+        blob: list[tuple[Any, ...]] = [("path", f"S{max(self.plan.path_bytes, 1)}"), ("idx", "<u4"), ("shape", "<u4", (2,))]
+        blob += [("psize_A", "<f4"), ("sign", "<f4"), ("import_sig", "<u8")]
+        ctf: list[tuple[Any, ...]] = [("type", "S9"), ("exp_group_id", "<u4")]
         ctf += [(name, "<f4") for name in ("accel_kv", "cs_mm", "amp_contrast", "df1_A", "df2_A", "df_angle_rad")]
         ctf += [(name, "<f4") for name in ("phase_shift_rad", "scale", "scale_const")]
         ctf += [("shift_A", "<f4", (2,)), ("tilt_A", "<f4", (2,)), ("trefoil_A", "<f4", (2,)), ("tetra_A", "<f4", (4,))]
         ctf += [("anisomag", "<f4", (4,)), ("bfactor", "<f4")]
-        location = [("micrograph_uid", "<u8"), ("exp_group_id", "<u4")]
+        location: list[tuple[Any, ...]] = [("micrograph_uid", "<u8"), ("exp_group_id", "<u4")]
         location += [("micrograph_path", f"S{max(self.plan.micrograph_bytes, 1)}"), ("micrograph_shape", "<u4", (2,))]
         location += [("center_x_frac", "<f4"), ("center_y_frac", "<f4")]
         if not self.has_places:
             location = location[:3]
-        one = [("split", "<u4"), ("shift", "<f4", (2,)), ("pose", "<f4", (3,)), ("psize_A", "<f4")]
-        one += [(name, "<f4") for name in (*MATCHED, "class_posterior")] + [("class", "<u4"), ("class_ess", "<f4")]
-        multi = [("split", "<u4"), ("shift", "<f4", (k, 2)), ("pose", "<f4", (k, 3)), ("psize_A", "<f4")]
+        one: list[tuple[Any, ...]] = [("split", "<u4"), ("shift", "<f4", (2,)), ("pose", "<f4", (3,)), ("psize_A", "<f4")]
+        one += [*((name, "<f4") for name in (*MATCHED, "class_posterior")), ("class", "<u4"), ("class_ess", "<f4")]
+        multi: list[tuple[Any, ...]] = [("split", "<u4"), ("shift", "<f4", (k, 2)), ("pose", "<f4", (k, 3)), ("psize_A", "<f4")]
         multi += [(name, "<f4", (k,)) for name in (*MATCHED, "class_posterior")]
         multi += [("class", "<u4", (k,)), ("class_ess", "<f4", (k,))]
         slots = {"blob": blob, "ctf": ctf if self.plan.has_ctf else [], "location": location}
+        slots |= {"alignments3D": one, "alignments3D_multi": multi}
         if not self.plan.micrograph_bytes:
             del slots["location"]
-        slots |= {"alignments3D": one, "alignments3D_multi": multi}
-        return np.dtype([("uid", "<u8"), *((f"{slot}/{name}", *kind) for slot, all_ in slots.items() for name, *kind in all_)])
+        fields = [(f"{slot}/{name}", *kind) for slot, of_slot in slots.items() for name, *kind in of_slot]
+        return np.dtype([("uid", "<u8"), *fields])
 
     def create(self, counts: np.ndarray) -> RecordExport:
         """Lay out the files; ``counts`` i64[K + 1] are their rows, the last of the remaining ones."""
@@ -99,21 +101,13 @@ class RecordExport:
             self.folder, self.n_superclasses, self.plan, self.extent_angstrom, self.micrograph_size, files
         )
 
-    def write_fragment(
-        self, facts: ParticleFacts, superclass: np.ndarray, *, index: int, first_row: int, counts_before: np.ndarray
-    ) -> None:
-        """Write the rows of one fragment to their places; may run again.
-
-        Parameters
-        ----------
-        counts_before : i64[K + 1]
-            Rows of earlier fragments per superclass, remaining ones last.
-        """
+    def write_fragment(self, facts: ParticleFacts, superclass: np.ndarray, place: FragmentPlace) -> None:
+        """Write the rows of one fragment to their places; may run again."""
         records = self.records(facts, superclass)
-        before = [int(counts_before[:-1].sum()), *counts_before.tolist()]
+        before = [int(place.counts_before[:-1].sum()), *place.counts_before.tolist()]
         groups = [superclass >= 0, *(superclass == number for number in range(self.n_superclasses)), superclass < 0]
-        for file, place, inside in zip(self.files.values(), before, groups, strict=True):
-            file.write(place, records[inside])
+        for file, first, inside in zip(self.files.values(), before, groups, strict=True):
+            file.write(first, records[inside])
 
     def records(self, facts: ParticleFacts, superclass: np.ndarray) -> np.ndarray:
         """Fill records; a particle without a pose has the pose zero."""

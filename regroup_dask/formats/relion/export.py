@@ -11,13 +11,14 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from regroup_dask.errors import InputError
-from regroup_dask.formats.export_plan import ExportPlan, image_boxes
+from regroup_dask.formats.export_plan import ExportPlan, FragmentPlace, image_boxes
 from regroup_dask.formats.particle_facts import CTF_LABELS, OPTICS, RELION_OPTICS, ParticleFacts
 from regroup_dask.formats.rotations import angles_of_matrices
 
@@ -59,13 +60,11 @@ class StarExport:
         """Make the folder of the part files."""
         os.makedirs(self._parts)
 
-    def write_fragment(
-        self, facts: ParticleFacts, superclass: np.ndarray, *, index: int, first_row: int, counts_before: np.ndarray
-    ) -> None:
+    def write_fragment(self, facts: ParticleFacts, superclass: np.ndarray, place: FragmentPlace) -> None:
         """Write the text of the rows of one fragment; may run again."""
         lines = self._lines(facts, superclass)
         sections = [superclass >= 0, *(superclass == number for number in range(self.n_superclasses)), superclass < 0]
-        path = self._part_path(index)
+        path = self._part_path(place.fragment)
         unfinished = path.with_name(f"{path.name}.{os.getpid()}")
         lengths = []
         with open(unfinished, "wb") as stream:
@@ -93,7 +92,7 @@ class StarExport:
     def _part_path(self, index: int) -> Path:
         return Path(self._parts) / f"{index:06d}.rows"
 
-    def _copy_section(self, index: int, section: int, joined: object) -> None:
+    def _copy_section(self, index: int, section: int, joined: BinaryIO) -> None:
         tail = 8 * len(self.names)
         with open(self._part_path(index), "rb") as part:
             part.seek(-tail, os.SEEK_END)
@@ -104,7 +103,7 @@ class StarExport:
                 text = part.read(min(left, COPY_BYTES))
                 if not text:
                     raise OSError(f"{self._part_path(index)} is shorter than it says")
-                joined.write(text)  # type: ignore[attr-defined]
+                joined.write(text)
                 left -= len(text)
 
     def _header(self) -> bytes:
@@ -118,7 +117,7 @@ class StarExport:
         text += [f"_{label} #{number}" for number, label in enumerate(labels, 1)]
         for number, row in enumerate(values, 1):
             facts = [neutral[n] if np.isnan(row[n]) else row[n] for n in known]
-            numbers = [f"{fact:.0f}" if OPTICS[n] == "box" else f"{fact:.6f}" for n, fact in zip(known, facts, strict=True)]
+            numbers = [f"{fact:.0f}" if OPTICS[n] == "box" else f"{fact:.8g}" for n, fact in zip(known, facts, strict=True)]
             text.append(" ".join([str(number), f"opticsGroup{number}", str(plan.n_axes), *numbers]))
         text += ["", "", "# version 30001", "", "data_particles", "", "loop_"]
         text += [f"_{label} #{number}" for number, label in enumerate(self.labels, 1)]
