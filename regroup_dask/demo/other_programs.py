@@ -56,13 +56,13 @@ def write_relion_job(truth: DemoTruth) -> Path:
             "rlnDefocusAngle": np.degrees(table["ctf/df_angle_rad"]),
         }
     )
-    pixel, images = float(table["blob/psize_A"][0]), int(table["blob/shape"][0][0])
+    # RELION's maps have the pixel of its images: these were extracted as small as the maps.
     optics = pd.DataFrame(
         {
             "rlnOpticsGroup": [1],
             "rlnOpticsGroupName": ["opticsGroup1"],
-            "rlnImagePixelSize": [pixel],
-            "rlnImageSize": [images],
+            "rlnImagePixelSize": [truth.voxel_size_angstrom],
+            "rlnImageSize": [truth.box],
             "rlnVoltage": [300.0],
             "rlnSphericalAberration": [2.7],
             "rlnAmplitudeContrast": [0.1],
