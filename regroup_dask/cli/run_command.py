@@ -8,7 +8,14 @@ from typing import Any
 
 import click
 
-from regroup_dask.cli.options import ClassIds, ManyValues, cluster_options, grouping_options, output_options
+from regroup_dask.cli.options import (
+    ClassIds,
+    ManyValues,
+    cluster_options,
+    grouping_options,
+    output_options,
+    superclasses_option,
+)
 from regroup_dask.errors import InputError
 
 EXAMPLES = """
@@ -26,6 +33,7 @@ Examples:
 @click.option("--volumes", multiple=True, metavar="V...", help="Class maps: MRC files, globs, or a zarr store.")
 @click.option("--passthrough", multiple=True, metavar="P...", help="CryoSPARC passthrough files of the particles.")
 @click.option("-o", "--output", required=True, type=click.Path(), metavar="OUT", help="The folder to make.")
+@superclasses_option
 @grouping_options
 @click.option("--minimum-class-size", type=int, default=0, show_default=True, metavar="N",
               help="Minimum class size (particles).")

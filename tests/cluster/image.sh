@@ -43,11 +43,10 @@ build() {
 }
 
 in_container() { # FOLDER COMMAND...
-  local folder=$1 container; shift
-  container=$(b from --pull-never localhost/regroup-dask)
-  b run --isolation chroot --volume "$folder:/data" "$container" -- "$@" && local code=0 || local code=$?
-  b rm "$container" >/dev/null
-  return "$code"
+  local folder=$1; shift
+  # one container for everything: making another copies the whole image
+  b inspect regroup >/dev/null 2>&1 || b from --pull-never --name regroup localhost/regroup-dask >/dev/null
+  b run --isolation chroot --volume "$folder:/data" regroup -- "$@"
 }
 
 case ${1:-} in
@@ -55,8 +54,7 @@ case ${1:-} in
   build)   build ;;
   run)     shift; folder=$1; shift; in_container "$folder" entrypoint "$@" ;;
   id)      in_container "${TMPDIR:-/tmp}" id -u ;;
-  size)    container=$(b from --pull-never localhost/regroup-dask); du -sm "$(b mount "$container")/opt/regroup" | cut -f1
-           b rm "$container" >/dev/null ;;
+  size)    in_container "${TMPDIR:-/tmp}" du -sm /opt/regroup | cut -f1 ;;
   remove)  b rm --all >/dev/null 2>&1 || true; b rmi --all --force >/dev/null 2>&1 || true; rm -rf "$IMAGE_HOME" ;;
   *) sed -n '2,9p' "$0"; exit 2 ;;
 esac

@@ -42,21 +42,26 @@ def image(tmp_path_factory):
         do("remove", good=False, seconds=120)
 
 
-def test_the_demo_runs_in_the_image_without_root(image, tmp_path):
-    data = tmp_path / "data"
-    data.mkdir()
-    # the folder of somebody who is neither root nor the image's user
-    data.chmod(0o777)
+@pytest.fixture
+def data(tmp_path):
+    """A folder of somebody who is neither root nor the image's user, where everybody may write."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    folder.chmod(0o777)
+    return folder
+
+
+def test_the_demo_runs_in_the_image_without_root(image, data):
     assert image("id").split()[0] == "1000"
     said = image("run", str(data), "demo", "-o", "demo", "--workers", "2", seconds=DEMO_SECONDS)
     assert "adjusted Rand index 1.000" in said
     assert (data / "demo" / "regrouped" / "report.html").stat().st_uid == 1000
 
 
-def test_the_image_is_small_and_starts_what_charts_ask_for(image, tmp_path):
+def test_the_image_is_small_and_starts_what_charts_ask_for(image, data):
     # of megabytes, above the base: llvmlite, pyarrow, scipy and the like are most of it
     assert int(image("size").split()[-1]) < 1000
     for program in (["dask-scheduler"], ["dask worker"], ["dask", "worker"]):
-        assert "Usage: dask " in image("run", str(tmp_path), *program, "--help").replace("dask-", "dask ")
-    assert "regroup-dask" in image("run", str(tmp_path), "--help")
-    assert "gateway" in image("run", str(tmp_path), "python", "-c", "import dask_gateway; print(dask_gateway.__name__)")
+        assert "Usage: dask " in image("run", str(data), *program, "--help").replace("dask-", "dask ")
+    assert "regroup-dask" in image("run", str(data), "--help")
+    assert "gateway" in image("run", str(data), "python", "-c", "import dask_gateway; print(dask_gateway.__name__)")
