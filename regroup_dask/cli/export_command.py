@@ -7,8 +7,18 @@ from typing import Any
 
 import click
 
+from regroup_dask.cli.teaching import TeachingCommand
 
-@click.command("export", short_help="Another program's files from an output folder.")
+
+@click.command(
+    "export",
+    cls=TeachingCommand,
+    examples=(
+        ("regroup-dask export OUT --to relion", "makes OUT/export_relion"),
+        ("regroup-dask export OUT --to cryodrgn -o labels", "somewhere else"),
+    ),
+    short_help="Another program's files from an output folder.",
+)
 @click.argument("output", metavar="OUT", type=click.Path())
 @click.option("--to", "side", required=True, type=click.Choice(["relion", "cryosparc", "cryodrgn"]),
               help="The program that shall read them.")
@@ -18,11 +28,6 @@ def command(output: str, side: Any, target: str | None) -> None:
     """Write the regrouped particles for RELION, CryoSPARC or cryoDRGN, whatever they came from.
 
     Poses, pixel sizes, optics groups and defocus are converted.
-
-    \b
-    Examples:
-      regroup-dask export OUT --to relion
-      regroup-dask export OUT --to cryodrgn -o labels
     """
     from regroup_dask.steps.exporting import export
 

@@ -9,31 +9,38 @@ from typing import Any
 import click
 
 from regroup_dask.cli.options import cluster_options, grouping_options, output_options
+from regroup_dask.cli.stopping import says_how_to_resume
+from regroup_dask.cli.teaching import TeachingCommand
+from regroup_dask.cli.watching import Watching, watching_options
 
 
-@click.command("group", short_help="Regroup a finished run with another K, nothing realigned.")
+@click.command(
+    "group",
+    cls=TeachingCommand,
+    examples=(
+        ("regroup-dask group OUT -k 6", "show six superclasses, write nothing"),
+        ("regroup-dask group OUT -k 6 -o OUT_6", "write them: particles, maps and report"),
+    ),
+    short_help="Regroup a finished run with another K, nothing realigned.",
+)
 @click.argument("earlier", metavar="OUT", type=click.Path())
 @click.option("-o", "--output", type=click.Path(), metavar="OUT2",
               help="Write a complete output folder; without it the groups are only shown.")
 @grouping_options
 @cluster_options
 @output_options
+@watching_options
 @click.pass_context
-def command(context: click.Context, earlier: str, output: str | None, **options: Any) -> None:
-    """Group the classes of a finished run again, from its pairs.zarr.
-
-    \b
-    Examples:
-      regroup-dask group OUT -k 6
-      regroup-dask group OUT -k 6 -o OUT_6
-    """
+def command(
+    context: click.Context, earlier: str, output: str | None, watching: Watching, **options: Any
+) -> None:
+    """Group the classes of a finished run again, from its pairs.zarr."""
     from rich.console import Console
 
     from regroup_dask import pipeline
-    from regroup_dask.cli.summary import show_result
+    from regroup_dask.cli.run_command import keep_profile
     from regroup_dask.formats.run_folder import check_output
     from regroup_dask.formats.scratch_folder import scratch_folder
-    from regroup_dask.progress import listener_for
     from regroup_dask.steps.inputs import inputs_of_record
     from regroup_dask.tasks.connect import Where, connected
 
@@ -54,25 +61,27 @@ def command(context: click.Context, earlier: str, output: str | None, **options:
         options["workers"],
         options["slurm"],
     )
-    with scratch_folder(target) as scratch:
+    with says_how_to_resume(target), scratch_folder(target) as scratch:
         inputs = inputs_of_record(record, settings.class_prefix, scratch)
         with (
             connected(where) as client,
-            listener_for(Console(stderr=True), quiet=options["quiet"]) as listener,
+            watching.listener(Console(stderr=True)) as listener,
         ):
+            profiler = watching.profiler(client, listener)
             result = pipeline.regroup_inputs(
                 inputs,
                 settings,
                 target,
                 client=client,
-                listener=listener,
+                listener=profiler or listener,
                 resume=options["resume"],
                 overwrite=options["overwrite"],
                 command=pipeline.command_line(),
                 earlier=Path(earlier),
             )
-    if not options["quiet"]:
-        show_result(Console(), result)
+            if profiler is not None:
+                keep_profile(result.output, profiler.finish())
+    watching.show(result, profiler)
 
 
 def _show_groups(console: Any, earlier: Path, settings: Any) -> None:

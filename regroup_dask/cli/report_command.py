@@ -6,8 +6,15 @@ from pathlib import Path
 
 import click
 
+from regroup_dask.cli.teaching import TeachingCommand
 
-@click.command("report", short_help="Make OUT/report.html again.")
+
+@click.command(
+    "report",
+    cls=TeachingCommand,
+    examples=(("regroup-dask report J42_regrouped", "after an update of this program, for instance"),),
+    short_help="Make OUT/report.html again.",
+)
 @click.argument("output", metavar="OUT", type=click.Path())
 def command(output: str) -> None:
     """Make the page of a finished run again, from what its folder holds."""
