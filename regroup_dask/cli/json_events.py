@@ -15,11 +15,12 @@ warning          ``text``: worth knowing; also in run.json
 result           ``output``, ``report``, ``n_superclasses``, ``superclasses`` (``superclass``, ``classes``,
                  ``reference_class``, ``n_particles``, ``volume``), ``n_particles_remaining``, ``warnings``, ``seconds``
 profile          ``--profile`` only: ``before_seconds``, ``stages``, ``functions``, ``peak_memory_bytes``
+registered       ``cryosparc`` only: ``project``, ``job``, ``outputs``
 error            ``text``, ``exit_code``
 stopped          ``text``, ``exit_code``, ``resume``: the command that goes on, or null
 ===============  ====================================================================================================
 
-The last line is a plan, result, error or stopped event (and a profile event after a result).
+The last line is a plan, result, registered, error or stopped event (and a profile event after a result).
 """
 
 from __future__ import annotations

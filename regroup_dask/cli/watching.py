@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from regroup_dask.pipeline import Regrouped
-    from regroup_dask.progress import Listener
+    from regroup_dask.progress import Event, Listener
     from regroup_dask.tasks.profile import Profiler
 
 WATCHING = "What you see"
@@ -36,11 +36,14 @@ class Watching:
         An event a line on standard output, nothing else.
     profile
         Say at the end where the time went.
+    also
+        Another listener, told of every event too.
     """
 
     quiet: bool = False
     as_json: bool = False
     profile: bool = False
+    also: Listener | None = None
 
     @property
     def talks(self) -> bool:
@@ -55,10 +58,21 @@ class Watching:
         if self.as_json:
             from regroup_dask.cli.json_events import JsonLines
 
-            yield JsonLines()
+            yield self._both(JsonLines())
         else:
             with listener_for(console, quiet=self.quiet) as listener:
-                yield listener
+                yield self._both(listener)
+
+    def _both(self, listener: Listener) -> Listener:
+        also = self.also
+        if also is None:
+            return listener
+
+        def tell(event: Event) -> None:
+            listener(event)
+            also(event)
+
+        return tell
 
     def profiler(self, client: Any, listener: Listener) -> Profiler | None:
         """Return a listener that also measures, if that was asked for."""
