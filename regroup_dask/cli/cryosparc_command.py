@@ -16,6 +16,7 @@ from regroup_dask.cli.options import (
     cluster_options,
     grouping_options,
     output_options,
+    superclasses_option,
 )
 from regroup_dask.cli.stopping import says_how_to_resume
 from regroup_dask.cli.teaching import TeachingCommand, titled
@@ -52,6 +53,7 @@ EXAMPLES = (
         help="[Legacy] Class alignment3D prefix: alignments_class3D_, alignments_class_ or alignments3D_multi.")
 @class_options
 @alignment_options
+@superclasses_option
 @grouping_options
 @titled(OUTPUT, "-o", "--output", type=click.Path(), metavar="OUT", help="The folder to make.  [default: P3_J42_regrouped]")
 @output_options
@@ -71,7 +73,8 @@ def command(
 
     The files are read where they lie if this machine sees them, and fetched into OUT.inputs if not. The password
     comes from CRYOSPARC_PASSWORD or a session stored by `python -m cryosparc.tools login`, never from the command
-    line, and is written nowhere. When anything fails, the external job is cleared and marked failed, and the result on this machine is kept.
+    line, and is written nowhere. When anything fails, the external job is cleared and marked failed, and the result
+    on this machine is kept.
     """
     from regroup_dask.formats import cryosparc_instance as instances
 

@@ -122,12 +122,16 @@ def alignment_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
+def superclasses_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the number of superclasses of a run."""
+    return titled(SUPERCLASSES, "-k", "--superclasses", "n_superclasses", type=SuperclassNumber(), required=True,
+                  help="Number of super classes: 1 to (classes kept - 1), or auto.")(function)
+
+
 def grouping_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of everything that comes after comparing."""
+    """Add the options of everything that comes after comparing, but the number of superclasses."""
     for option in reversed(
         (
-            titled(SUPERCLASSES, "-k", "--superclasses", "n_superclasses", type=SuperclassNumber(), required=True,
-                         help="Number of super classes: 1 to (classes kept - 1), or auto."),
             titled(PARTICLES, "--posteriors", type=click.Choice(["argmax", "sum"]), default="argmax", show_default=True,
                          help="How a particle gets its superclass: its best class's, or the superclass with the "
                          "largest summed posterior."),
@@ -160,6 +164,20 @@ def cluster_options(function: Callable[..., Any]) -> Callable[..., Any]:
                          help="Submit workers to Slurm, as jobqueue.slurm in Dask's configuration says."),
             titled(PLACE, "--workers", type=int, metavar="N",
                          help="How many worker processes.  [default: one per core; 8 with --slurm]"),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+def moved_input_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say where the inputs of an earlier run are now."""
+    for option in reversed(
+        (
+            titled(INPUT, "--job", "moved_job", type=click.Path(), metavar="FOLDER",
+                         help="Where the job folder of that run is now, if it was moved."),
+            titled(INPUT, "--inputs", "moved_inputs", multiple=True, metavar="OLD=NEW",
+                         help="Where a folder or file that the run read is now; may be given several times."),
         )
     ):
         function = option(function)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from regroup_dask.cli.options import (
     cluster_options,
     grouping_options,
     output_options,
+    superclasses_option,
 )
 from regroup_dask.cli.stopping import says_how_to_resume
 from regroup_dask.cli.teaching import titled
@@ -78,6 +80,7 @@ The parameters of the job Regroup 3D Classes:
         help="Voxel size of the maps, where their headers do not say it.")
 @class_options
 @alignment_options
+@superclasses_option
 @grouping_options
 @titled(OUTPUT, "-o", "--output", required=True, type=click.Path(), metavar="OUT", help="The folder to make.")
 @output_options
@@ -130,6 +133,7 @@ def run_job(
     from regroup_dask import pipeline
     from regroup_dask.formats.run_folder import check_output
     from regroup_dask.formats.scratch_folder import scratch_folder
+    from regroup_dask.progress import StageClock
     from regroup_dask.settings import Settings
     from regroup_dask.tasks.connect import Where, connected
 
@@ -141,21 +145,24 @@ def run_job(
     with scratch_folder(target) as scratch:
         given = (job_folder, particles, volumes, passthrough)
         inputs, heard = find_inputs(given, settings, voxel_size_angstrom, scratch, watching, console)
-        with connected(where) as client, watching.listener(console) as listener:
-            profiler = watching.profiler(client, listener)
-            result = pipeline.regroup_inputs(
-                inputs,
-                settings,
-                target,
-                client=client,
-                listener=profiler or listener,
-                resume=resume,
-                overwrite=overwrite,
-                command=pipeline.command_line(),
-                heard_before=heard,
-            )
-            if profiler is not None:
-                keep_profile(result.output, profiler.finish())
+        with contextlib.ExitStack() as cluster:
+            with watching.listener(console) as listener, pipeline.heard_warnings(StageClock(listener)) as of_cluster:
+                client = cluster.enter_context(connected(where))
+            with watching.listener(console) as listener:
+                profiler = watching.profiler(client, listener)
+                result = pipeline.regroup_inputs(
+                    inputs,
+                    settings,
+                    target,
+                    client=client,
+                    listener=profiler or listener,
+                    resume=resume,
+                    overwrite=overwrite,
+                    command=pipeline.command_line(),
+                    heard_before=[*heard, *of_cluster],
+                )
+                if profiler is not None:
+                    keep_profile(result.output, profiler.finish())
     watching.show(result, profiler)
     return result
 

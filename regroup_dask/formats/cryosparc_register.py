@@ -56,7 +56,8 @@ def open_external_job(found: Classification, *, workspace_uid: str | None, title
         external = job.cs.create_external_job(job.project_uid, workspace, title=title, desc=description)
     try:
         with asked(f"connecting {job.uid} to {external.uid}", failure=InstanceError):
-            external.add_input("particle", PARTICLES, min=1, slots=_optional(found, found.particles), title="Classified particles")
+            slots = _optional(found, found.particles)
+            external.add_input("particle", PARTICLES, min=1, slots=slots, title="Classified particles")
             external.connect(PARTICLES, job.uid, found.particles)
             first = next(iter(found.volumes.values()))
             external.add_input("volume", VOLUMES, min=1, slots=_optional(found, first), title="Class maps")
