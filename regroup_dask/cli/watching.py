@@ -165,4 +165,10 @@ def show_log() -> None:
     handler.setFormatter(logging.Formatter("%(asctime)s.%(msecs)03d %(levelname)-7s %(name)s: %(message)s", "%H:%M:%S"))
     handler.addFilter(_Ours())
     root.addHandler(handler)
-    logging.getLogger("regroup_dask").setLevel(logging.DEBUG)
+    ours = logging.getLogger("regroup_dask")
+    before = ours.level
+    ours.setLevel(logging.DEBUG)
+    context = click.get_current_context(silent=True)
+    if context is not None:
+        # A process that calls several commands, as tests do, does not go on logging after this one.
+        context.find_root().call_on_close(lambda: (root.removeHandler(handler), ours.setLevel(before)))
