@@ -25,6 +25,7 @@ from regroup_dask.formats.pairs_store import write_pairs
 from regroup_dask.formats.run_folder import check_output, read_run, run_folder, write_run
 from regroup_dask.hand_edits import ToldGroups
 from regroup_dask.progress import Listener, StageClock, silent
+from regroup_dask.report.chimerax import write_view
 from regroup_dask.report.page import write_page
 from regroup_dask.settings import Settings
 from regroup_dask.steps import averaging, comparing, particles, polishing, regrouping, tables
@@ -178,9 +179,10 @@ def regroup_inputs(
 
 
 def _report(folder: Path) -> None:
-    """Write the page; particles and maps are not lost because a figure could not be drawn."""
+    """Write the page and the view; particles and maps are not lost because a figure could not be drawn."""
     try:
         write_page(folder)
+        write_view(folder)
     except Exception:
         logger.exception("the report could not be made")
         warnings.warn(

@@ -27,6 +27,7 @@ def command(output: str, moved_job: str | None, moved_inputs: tuple[str, ...]) -
     With --job or --inputs OUT remembers where the files that it was made from are now.
     """
     from regroup_dask.formats.run_folder import read_run
+    from regroup_dask.report.chimerax import write_view
     from regroup_dask.report.page import write_page
     from regroup_dask.steps.moved_inputs import moves_of_inputs, remember_places
 
@@ -34,4 +35,5 @@ def command(output: str, moved_job: str | None, moved_inputs: tuple[str, ...]) -
     moves = moves_of_inputs(read_run(folder), moved_job, moved_inputs)
     if moves:
         remember_places(folder, moves)
+    write_view(folder)
     click.echo(write_page(folder))
