@@ -27,6 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from regroup_dask.errors import InputError, RegroupWarning
+from regroup_dask.formats import storage
 from regroup_dask.formats.job import Job
 from regroup_dask.formats.mrc_header import read_header
 from regroup_dask.formats.parquet_particles import ParquetParticles, open_parquet_particles
@@ -77,7 +78,7 @@ def find_kmeans_folder(folder: str | Path) -> Path | None:
     InputError
         There are several.
     """
-    folder = Path(folder)
+    folder = storage.location(folder)
     if _is_kmeans(folder):
         return folder
     inside = sorted(path for path in folder.iterdir() if KMEANS_FOLDER.fullmatch(path.name) and _is_kmeans(path))
@@ -101,7 +102,7 @@ def read_labels(folder: str | Path) -> tuple[np.ndarray, dict[int, str]]:
     InputError
         There are no labels or maps, or the two do not fit together.
     """
-    folder = Path(folder)
+    folder = storage.location(folder)
     numbers = {int(match[1]): str(path) for path in sorted(folder.iterdir()) if (match := MAP_NAME.fullmatch(path.name))}
     if len(numbers) < 2:
         raise InputError(f"{folder} has {len(numbers)} maps vol_NNN.mrc: at least 2 are needed.")
@@ -124,7 +125,7 @@ def recognise_cryodrgn_job(folder: str, file_names: Sequence[str]) -> Job | None
         kind="cryodrgn",
         folder=str(found),
         iteration=None,
-        particle_files=tuple(os.fspath(path) for path in (found / LABELS, *poses)),
+        particle_files=tuple(str(path) for path in (found / LABELS, *poses)),
         passthrough_files=(),
         volume_files=maps,
         class_names={class_id: Path(path).stem for class_id, path in maps.items()},
@@ -154,9 +155,9 @@ def open_labels(paths: Sequence[str], *, fragment_rows: int | None, scratch: str
         A file holds something else, or the files do not fit together.
     """
     labels_path, *more = paths
-    folder = Path(labels_path).parent
+    folder = storage.location(labels_path).parent
     numbers = [int(match[1]) for path in folder.iterdir() if (match := MAP_NAME.fullmatch(path.name))]
-    labels = _labels_from_zero(Path(labels_path), len(numbers) or None, min(numbers, default=0))
+    labels = _labels_from_zero(storage.location(labels_path), len(numbers) or None, min(numbers, default=0))
     columns: dict[str, Any] = {"uid": np.arange(len(labels)), "class_id": labels}
     if more:
         rotation, translation = read_poses(more[0], len(labels), indices=more[1] if len(more) > 1 else None)
@@ -174,7 +175,7 @@ def open_labels(paths: Sequence[str], *, fragment_rows: int | None, scratch: str
     source = open_parquet_particles([copy], fragment_rows=fragment_rows)
     common = {field.name: getattr(source, field.name) for field in dataclasses.fields(source)}
     if more:
-        header = read_header(folder / f"vol_{min(numbers, default=0):03d}.mrc")
+        header = read_header(str(folder / f"vol_{min(numbers, default=0):03d}.mrc"))
         voxel = header.voxel_size_angstrom or 1.0
         common |= {"voxel_size_angstrom": voxel, "extent_angstrom": voxel * header.shape[0]}
     return LabelParticles(**{**common, "files": tuple(paths)})

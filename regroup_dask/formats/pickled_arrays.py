@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from regroup_dask.errors import InputError
+from regroup_dask.formats import storage
 
 MAX_PICKLE_BYTES = 16 * 2**30
 ARRAY_MAKERS = {("numpy._core.multiarray", "_reconstruct"), ("numpy.core.multiarray", "_reconstruct")}
@@ -51,9 +52,9 @@ def read_arrays(path: str | Path) -> tuple[np.ndarray, ...]:
         The file cannot be read, is damaged, or holds anything else.
     """
     try:
-        if Path(path).stat().st_size > MAX_PICKLE_BYTES:
+        if storage.size_bytes(path) > MAX_PICKLE_BYTES:
             raise InputError(f"{path} is larger than labels or poses can be.")
-        data = Path(path).read_bytes()
+        data = storage.read_bytes(path)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
     try:

@@ -126,8 +126,8 @@ def inputs_of_files(
         lines.extend(source.lines)
     given = {
         "job": None,
-        "particles": [] if source is None else list(source.files),
-        "passthrough": [os.path.abspath(path) for path in passthrough],
+        "particles": [] if source is None else [path for path in source.files if path not in source.passthrough_files],
+        "passthrough": [] if source is None else list(source.passthrough_files),
         "volumes": list(dict.fromkeys(reference.path for reference in references)),
         "class_ids": [reference.class_id for reference in references],
         "names": [reference.name for reference in references],
@@ -151,8 +151,8 @@ def inputs_of_record(record: dict[str, Any], class_prefix: str, scratch: Path | 
     for known in record.get("fingerprints", []):
         if not Path(known["path"]).exists():
             raise InputError(
-                f"{known['path']}, an input of that run, does not exist any more: put it back, or run anew from where "
-                "the files are now."
+                f"{known['path']}, an input of that run, does not exist any more: put it back, or say with --job FOLDER or "
+                "--inputs OLD=NEW where the files are now."
             )
         if fingerprint(known["path"])["sha256"] != known["sha256"]:
             raise InputError(f"{known['path']} has changed since that run: run anew instead.")
