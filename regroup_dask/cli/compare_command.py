@@ -23,7 +23,7 @@ MOST_LISTED = 20
     cls=TeachingCommand,
     examples=(
         ("regroup-dask compare J42_regrouped J42_regrouped_6", "what another number of superclasses changed"),
-        ("regroup-dask compare J42_regrouped J57_regrouped", "two jobs over the same particles"),
+        ("regroup-dask compare J42_regrouped J57_regrouped --json", "two jobs, for programs"),
     ),
     short_help="What changed between two runs.",
 )
