@@ -124,7 +124,8 @@ def regroup_inputs(
         check_inputs(inputs, settings.exclude_classes)
         if client is not None:
             check_shared_folder(client, folder)
-        selection = _select(inputs, settings, run)
+        class_counts = None if inputs.source is None else particles.survey(inputs.source, run)
+        selection = _select(inputs, class_counts, settings)
         workers = workers_of(client)
         plan = plan_run(len(selection.kept), inputs.series, inputs.source, settings)
         for line in plan_lines(plan, workers):
@@ -143,9 +144,9 @@ def regroup_inputs(
         if settings.align and inputs.mask is None:
             classes_store = folder / CLASSES
             groups = polishing.polish_poses(groups, read_classes(classes_store), classes_store, settings, run)
-        counts = None
-        if inputs.source is not None:
-            counts, groups = _count(inputs, groups, settings, run)
+        counts = rules_differ = None
+        if class_counts is not None:
+            counts, groups = _count(inputs, class_counts, groups, settings, run)
         paths = averaging.average_superclasses(groups, inputs.series, run)
         consolidate(folder / "volumes.zarr")
         volume_store.write_series_zip(folder / "series.zip", paths)
@@ -160,12 +161,12 @@ def regroup_inputs(
                 mask=mask,
                 ssnr=particles.superclass_ssnr(groups, inputs.ssnr),
             )
-            particles.write(inputs.source, groups, counts, settings, maps, run)
+            rules_differ = particles.write(inputs.source, groups, counts, settings, maps, run).rules_differ
         classes = tables.class_table(inputs, selection, groups)
         superclasses = tables.superclass_table(groups, None if counts is None else counts.per_superclass)
         result_tables.write_table(classes, folder, "classes")
         result_tables.write_table(superclasses, folder, "superclasses")
-        record = _record(inputs, settings, selection, groups, counts, clock, tuple(heard), identity, command)
+        record = _record(inputs, settings, selection, groups, counts, rules_differ, clock, tuple(heard), identity, command)
         write_run(folder, record)
         with clock.stage("Writing the report", 1):
             _report(folder)
@@ -193,16 +194,17 @@ def settings_of_run(earlier: Path) -> tuple[dict[str, Any], Settings]:
     return record, Settings.from_dict(record["settings"])
 
 
-def _select(inputs: Inputs, settings: Settings, run: RunContext) -> Selection:
+def _select(inputs: Inputs, class_counts: particles.ClassCounts | None, settings: Settings) -> Selection:
     sizes = None
-    if inputs.source is not None:
-        counts, silent_rows = particles.survey(inputs.source, run)
-        if silent_rows:
+    if class_counts is not None:
+        if class_counts.without_class:
             warnings.warn(
-                f"Particles without a class (no posterior, NaN or all zero): {silent_rows}; they go to remaining.",
+                f"Particles without a class (no posterior, NaN or all zero): {class_counts.without_class}; they go to "
+                "remaining.",
                 RegroupWarning,
                 stacklevel=2,
             )
+        counts = class_counts.per_class
         sizes = np.array([counts.get(reference.class_id, 0) for reference in inputs.series.references], np.int64)
     without_map = () if inputs.source is None else inputs.source.class_ids
     return select_classes(inputs.series, sizes, settings, without_map=without_map)
@@ -246,12 +248,12 @@ def _say_of_hands(pairs: xr.Dataset, groups: xr.Dataset, settings: Settings) -> 
 
 
 def _count(
-    inputs: Inputs, groups: xr.Dataset, settings: Settings, run: RunContext
+    inputs: Inputs, class_counts: particles.ClassCounts, groups: xr.Dataset, settings: Settings, run: RunContext
 ) -> tuple[particles.ParticleCounts, xr.Dataset]:
     """Count where particles go; superclasses are renumbered if their rule of assignment changed the order."""
     assert inputs.source is not None
     labels = dict(zip(groups["class_id"].values.tolist(), groups["superclass"].values.tolist(), strict=True))
-    counts = particles.count(inputs.source, labels, groups.sizes["superclass_id"], settings, run)
+    counts = particles.count(inputs.source, class_counts, labels, groups.sizes["superclass_id"], settings, run)
     order = np.argsort(-counts.per_superclass, kind="stable")
     if not np.array_equal(order, np.arange(len(order))):
         groups = grouping.renumber(groups, order)
@@ -265,6 +267,7 @@ def _record(
     selection: Selection,
     groups: xr.Dataset,
     counts: particles.ParticleCounts | None,
+    rules_differ: int | None,
     clock: StageClock,
     heard: tuple[str, ...],
     identity: dict[str, Any],
@@ -284,7 +287,7 @@ def _record(
         "n_superclasses": int(groups.sizes["superclass_id"]),
         "n_particles": None if source is None else source.count_rows(),
         "n_particles_remaining": None if counts is None else counts.remaining,
-        "n_particles_rules_differ": None if counts is None else counts.rules_differ,
+        "n_particles_rules_differ": rules_differ,
         "grouping": {name: value for name, value in groups.attrs.items()},
         "warnings": list(heard),
         "seconds": clock.seconds,

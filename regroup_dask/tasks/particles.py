@@ -19,7 +19,6 @@ from regroup_dask.science import assign
 from regroup_dask.tasks.execute import Result
 
 Rule = Literal["argmax", "sum"]
-RULES: tuple[Rule, Rule] = ("argmax", "sum")
 
 
 class SurveyUnit(NamedTuple):
@@ -31,7 +30,7 @@ class SurveyUnit(NamedTuple):
 
 
 class CountUnit(NamedTuple):
-    """Count where the particles of one fragment will go, by the rule asked for and by the other."""
+    """Count where the particles of one fragment will go."""
 
     name: str
     source: ParticleSource
@@ -69,30 +68,16 @@ def survey_fragment(unit: SurveyUnit) -> Result:
 
 
 def count_fragment(unit: CountUnit) -> Result:
-    """Rows per superclass and remaining, and how many rows the two rules would treat differently."""
-    known = unit.source.class_counts(unit.fragment)
-    if known is not None:
-        # One class per particle with a posterior of 1: the rules agree, and no limit is above it.
-        labels = np.append(np.asarray(unit.superclass_of_class, np.int64), -1)
-        by_label = np.bincount(labels + 1, weights=known, minlength=unit.n_superclasses + 1).astype(np.int64)
-        return {"counts": np.append(by_label[1:], by_label[0]), "rules_differ": np.asarray(0)}
-    posteriors = _posteriors(unit.source, unit.fragment)
-    by_rule = {
-        rule: assign.assign_superclasses(
-            posteriors,
-            np.asarray(unit.superclass_of_class),
-            unit.n_superclasses,
-            rule=rule,
-            minimum_posterior=unit.minimum_posterior,
-        ).superclass
-        for rule in RULES
-    }
-    chosen = by_rule[unit.rule]
-    counts = np.bincount(np.where(chosen < 0, unit.n_superclasses, chosen), minlength=unit.n_superclasses + 1)
-    return {
-        "counts": counts.astype(np.int64),
-        "rules_differ": np.asarray(int((by_rule["argmax"] != by_rule["sum"]).sum())),
-    }
+    """Rows per superclass, and remaining."""
+    found = assign.assign_superclasses(
+        _posteriors(unit.source, unit.fragment),
+        np.asarray(unit.superclass_of_class),
+        unit.n_superclasses,
+        rule=unit.rule,
+        minimum_posterior=unit.minimum_posterior,
+    )
+    groups = np.where(found.superclass < 0, unit.n_superclasses, found.superclass)
+    return {"counts": np.bincount(groups, minlength=unit.n_superclasses + 1).astype(np.int64)}
 
 
 def write_fragment(unit: WriteUnit) -> Result:
@@ -119,7 +104,7 @@ def write_fragment(unit: WriteUnit) -> Result:
         writers.append(output_functions(unit.source.kind)[1])
     for write, outputs in zip(writers, unit.outputs, strict=True):
         write(unit.source, unit.fragment, table, assignment, plan, outputs, unit.counts_before)
-    return {"rows": np.asarray(table.num_rows)}
+    return {"rows": np.asarray(table.num_rows), "rules_differ": np.asarray(found.n_rules_differ)}
 
 
 def _posteriors(source: ParticleSource, fragment: Any) -> np.ndarray:

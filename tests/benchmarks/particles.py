@@ -109,10 +109,10 @@ def run_stage(path: Path, folder: Path, n_workers: int) -> dict[str, Any]:
         own_before = time.process_time()
         source = open_particles([str(path)], scratch=folder / "scratch")
         opened = time.perf_counter() - began
-        particles.survey(source, run)
+        class_counts = particles.survey(source, run)
         groups = grouping()
         labels = dict(enumerate(LABELS.tolist()))
-        counts = particles.count(source, labels, 4, settings, run)
+        counts = particles.count(source, class_counts, labels, 4, settings, run)
         particles.write(source, groups, counts, settings, small_maps(folder / "volumes"), run)
         computed = time.perf_counter() - began
         own = time.process_time() - own_before

@@ -62,6 +62,17 @@ class DatasetFile:
                 result[name][first - start : first - start + len(records)] = records[name]
         return result
 
+    def read_records(self, start: int, records: np.ndarray) -> None:
+        """Fill records with the rows from ``start`` on, for a NumPy file."""
+        data = memoryview(records.view(np.uint8).data)
+        with open(self.path, "rb", buffering=0) as stream:
+            stream.seek(self.data_offset + start * self.dtype.itemsize)
+            while data:
+                n_bytes = stream.readinto(data)
+                if not n_bytes:
+                    raise InputError(f"{self.path} became shorter while it was read: row {start + len(records)}")
+                data = data[n_bytes:]
+
     def take(self, rows: np.ndarray, columns: Sequence[str]) -> dict[str, np.ndarray]:
         """Read single rows, in any order and with repeats.
 
@@ -101,14 +112,11 @@ class DatasetFile:
 
     def _records(self, start: int, stop: int) -> Iterator[tuple[int, np.ndarray]]:
         step = max(1, CHUNK_BYTES // self.dtype.itemsize)
-        with open(self.path, "rb") as stream:
-            stream.seek(self.data_offset + start * self.dtype.itemsize)
-            for first in range(start, stop, step):
-                count = min(step, stop - first)
-                records = np.fromfile(stream, self.dtype, count)
-                if len(records) != count:
-                    raise InputError(f"{self.path} became shorter while it was read: row {first + len(records)}")
-                yield first, records
+        records = np.empty(min(step, stop - start), self.dtype)
+        for first in range(start, stop, step):
+            part = records[: stop - first]
+            self.read_records(first, part)
+            yield first, part
 
     def _column(self, name: str) -> np.ndarray:
         index = cast(tuple, self.dtype.names).index(name)

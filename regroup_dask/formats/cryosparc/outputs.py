@@ -8,6 +8,7 @@ the others.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import pyarrow as pa
 from regroup_dask.formats.cryosparc.arrow_columns import fill_records
 from regroup_dask.formats.cryosparc.particles import CryosparcFragment, CryosparcParticles
 from regroup_dask.formats.cryosparc.record_file import RecordFile, create_record_file
+from regroup_dask.formats.cryosparc.record_kernels import take_records
 from regroup_dask.formats.cryosparc.regrouped_slots import RegroupedSlots, plan_slots
 from regroup_dask.formats.cryosparc.result_group import ResultSlot, write_result_group
 from regroup_dask.formats.cryosparc.volume_groups import write_volume_groups
@@ -92,19 +94,30 @@ def write_fragment(
     place = {name: int(count) for name, count in zip([*names, REMAINING], before, strict=True)}
     place[REGROUPED] = int(before[:-1].sum())
     block = max(1, BLOCK_BYTES // source.dtype.itemsize)
-    for start in range(0, table.num_rows, block):
-        part = table.slice(start, block)
-        records = np.empty(part.num_rows, source.dtype)
-        fill_records(records, part)
-        chosen = Assignment(*(values[start : start + block] for values in assignment))
-        regrouped = outputs.slots.records(records, chosen, plan)
-        inside = chosen.superclass[chosen.superclass >= 0]
-        rows = assigned_order(inside, plan.n_superclasses)
-        pieces = {REGROUPED: regrouped, REMAINING: records[chosen.superclass < 0]}
-        pieces |= {name: regrouped[rows[k]] for k, name in enumerate(names)}
-        for name, piece in pieces.items():
-            outputs.files[name].write(place[name], piece)
-            place[name] += len(piece)
+    with contextlib.ExitStack() as stack:
+        write = {name: stack.enter_context(file.opened()) for name, file in outputs.files.items()}
+        for start in range(0, table.num_rows, block):
+            records = _records(source, fragment, table, start, min(start + block, table.num_rows))
+            chosen = Assignment(*(values[start : start + block] for values in assignment))
+            regrouped = outputs.slots.records(records, chosen, plan)
+            rows = assigned_order(chosen.superclass[chosen.superclass >= 0], plan.n_superclasses)
+            pieces = {REGROUPED: regrouped, REMAINING: take_records(records, np.flatnonzero(chosen.superclass < 0))}
+            pieces |= {name: take_records(regrouped, rows[k]) for k, name in enumerate(names)}
+            for name, piece in pieces.items():
+                write[name](place[name], piece)
+                place[name] += len(piece)
+
+
+def _records(
+    source: CryosparcParticles, fragment: CryosparcFragment, table: pa.Table, start: int, stop: int
+) -> np.ndarray:
+    """Rows ``start:stop`` of a fragment as records: those of the file where it has all columns, else of the table."""
+    joined = fragment.table
+    if not joined.passthrough and joined.primary.plain_records and joined.primary.dtype == source.dtype:
+        return joined.primary.records(fragment.first_row + start, fragment.first_row + stop)
+    records = np.empty(stop - start, source.dtype)
+    fill_records(records, table.slice(start, stop - start))
+    return records
 
 
 def finish_outputs(

@@ -42,6 +42,22 @@ class StackedFiles(NamedTuple):
             first += file.n_rows
         return result
 
+    @property
+    def plain_records(self) -> bool:
+        """All files are records of the very type of the table, so that `records` can read them as they are."""
+        return all(file.column_folder is None and file.dtype == self.dtype for file in self.files)
+
+    def records(self, start: int, stop: int) -> np.ndarray:
+        """Read a range of rows as records, where there are `plain_records`."""
+        result = np.empty(stop - start, self.dtype)
+        first = 0
+        for file in self.files:
+            low, high = max(start, first), min(stop, first + file.n_rows)
+            if low < high:
+                file.read_records(low - first, result[low - start : high - start])
+            first += file.n_rows
+        return result
+
     def take(self, rows: np.ndarray, columns: Sequence[str]) -> dict[str, np.ndarray]:
         """Read single rows in any order."""
         result = {name: np.empty(len(rows), self.dtype[name]) for name in columns}
