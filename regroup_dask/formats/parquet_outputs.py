@@ -96,6 +96,7 @@ def write_fragment(
     plan: RegroupPlan,
     outputs: ParquetOutputs,
     counts_before: np.ndarray,
+    own: Any = None,
 ) -> None:
     """Write one fragment: a file for each superclass it has rows in, and one for the remaining rows."""
     regrouped = add_columns(source, table, assignment, plan, first_row=fragment.first_row)

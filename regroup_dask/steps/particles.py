@@ -17,6 +17,7 @@ from regroup_dask.formats.particles import (
     SuperclassMaps,
     output_functions,
 )
+from regroup_dask.formats.relion import outputs as relion_outputs
 from regroup_dask.science.particle_poses import move_poses
 from regroup_dask.settings import Settings
 from regroup_dask.steps.averaging import class_pose
@@ -136,13 +137,21 @@ def write(
             plan,
             settings.posteriors,
             settings.minimum_posterior,
-            outputs,
+            tuple(side.of_fragment(fragment.index) if hasattr(side, "of_fragment") else side for side in outputs),
             before[position],
             run.folder,
         )
         for position, fragment in enumerate(source.fragments)
     ]
     results = run.run("particles", "Writing particles", particles.write_fragment, units)
+    if source.kind == "relion":
+        starts = relion_outputs.lay_out_again(source, plan, outputs[-1], results)
+        place_units = [
+            particles.PlaceUnit(unit.name, unit.fragment, plan, unit.outputs[-1], places)
+            for unit, places in zip(units, starts, strict=False)
+        ]
+        if place_units:
+            run.run("placing", "Joining particles", particles.place_fragment, place_units)
     written: list[str] = []
     for (_, _, finish), side in zip(sides, outputs, strict=True):
         written.extend(finish(source, plan, side, counts.per_fragment, maps))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from distributed import Client
 
 from regroup_dask.formats import parquet_particles
 from regroup_dask.formats.particles import (
@@ -15,8 +17,10 @@ from regroup_dask.formats.particles import (
     RegroupPlan,
     output_functions,
 )
+from regroup_dask.formats.pieces import RunPieces, in_this_process
+from regroup_dask.formats.relion import outputs as relion_outputs
 from regroup_dask.science import assign
-from regroup_dask.tasks.execute import Result
+from regroup_dask.tasks.execute import Result, run_units
 
 Rule = Literal["argmax", "sum"]
 
@@ -55,6 +59,24 @@ class WriteUnit(NamedTuple):
     folder: Path
 
 
+class PlaceUnit(NamedTuple):
+    """Put the written rows of one fragment into the files of the output."""
+
+    name: str
+    fragment: Any
+    plan: RegroupPlan
+    outputs: OutputFiles
+    starts: np.ndarray
+
+
+class PieceUnit(NamedTuple):
+    """One piece of the work of opening a file."""
+
+    name: str
+    function: Callable[[Any], Any]
+    piece: Any
+
+
 def survey_fragment(unit: SurveyUnit) -> Result:
     """Rows per class (by best posterior); the last count is of rows whose posteriors say nothing."""
     known = unit.source.class_counts(unit.fragment)
@@ -82,7 +104,7 @@ def count_fragment(unit: CountUnit) -> Result:
 
 def write_fragment(unit: WriteUnit) -> Result:
     """Assign the rows of one fragment and write them to every side of the output."""
-    table = unit.fragment.read()
+    table, own = unit.source.read_for_writing(unit.fragment)
     posteriors = unit.source.class_posteriors(table)
     plan = unit.plan
     found = assign.assign_superclasses(
@@ -102,9 +124,33 @@ def write_fragment(unit: WriteUnit) -> Result:
     writers: list[Any] = [parquet_particles.write_fragment]
     if unit.source.kind != "parquet":
         writers.append(output_functions(unit.source.kind)[1])
+    result = {"rows": np.asarray(table.num_rows), "rules_differ": np.asarray(found.n_rules_differ)}
     for write, outputs in zip(writers, unit.outputs, strict=True):
-        write(unit.source, unit.fragment, table, assignment, plan, outputs, unit.counts_before)
-    return {"rows": np.asarray(table.num_rows), "rules_differ": np.asarray(found.n_rules_differ)}
+        told = write(unit.source, unit.fragment, table, assignment, plan, outputs, unit.counts_before, own)
+        result.update(told or {})
+    return result
+
+
+def place_fragment(unit: PlaceUnit) -> Result:
+    """Copy what a task has written of one fragment to its place in the RELION files."""
+    relion_outputs.place_fragment(unit.fragment, unit.plan, unit.outputs, unit.starts)
+    return {}
+
+
+def on_cluster(client: Client | None) -> RunPieces:
+    """Return a way to run the pieces of opening a file on the workers of a client; None is this process."""
+    if client is None:
+        return in_this_process
+
+    def run(function: Callable[[Any], Any], pieces: Sequence[Any]) -> list[Any]:
+        units = [PieceUnit(f"piece_{number:06d}", function, piece) for number, piece in enumerate(pieces)]
+        return [result["of_piece"] for result in run_units(_run_piece, units, client=client)]
+
+    return run
+
+
+def _run_piece(unit: PieceUnit) -> Result:
+    return {"of_piece": unit.function(unit.piece)}
 
 
 def _posteriors(source: ParticleSource, fragment: Any) -> np.ndarray:

@@ -124,6 +124,17 @@ class DatasetFile:
         return cast(np.ndarray, np.load(path, mmap_mode="r", allow_pickle=False))
 
 
+def columns_of_records(records: np.ndarray, columns: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    """Copy fields of records into an array each; few records at a time, so that each is in the cache for all fields."""
+    names = records.dtype.names if columns is None else columns
+    result = {name: np.empty(len(records), records.dtype[name]) for name in names or ()}
+    step = max(1, CHUNK_BYTES // records.dtype.itemsize)
+    for start in range(0, len(records), step):
+        for name, values in result.items():
+            values[start : start + step] = records[name][start : start + step]
+    return result
+
+
 def column_path(folder: str, index: int) -> str:
     """Return the file of a column in a scratch folder: by number, because names of columns hold slashes."""
     return os.path.join(folder, f"{index:05d}.npy")

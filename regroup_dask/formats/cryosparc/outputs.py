@@ -75,6 +75,7 @@ def write_fragment(
     plan: RegroupPlan,
     outputs: CryosparcOutputs,
     counts_before: np.ndarray,
+    own: np.ndarray | None = None,
 ) -> None:
     """Write the rows of one fragment to their places in all files, in input order; may run again.
 
@@ -86,6 +87,8 @@ def write_fragment(
         For the rows of the table.
     counts_before : i64[K + 1]
         Rows of earlier fragments per superclass, remaining ones last.
+    own : records, optional
+        The rows as `CryosparcParticles.read_for_writing` read them.
     """
     if len(assignment.superclass) != table.num_rows:
         raise ValueError(f"{len(assignment.superclass)} assignments for {table.num_rows} particles")
@@ -97,7 +100,8 @@ def write_fragment(
     with contextlib.ExitStack() as stack:
         write = {name: stack.enter_context(file.opened()) for name, file in outputs.files.items()}
         for start in range(0, table.num_rows, block):
-            records = _records(source, fragment, table, start, min(start + block, table.num_rows))
+            stop = min(start + block, table.num_rows)
+            records = _records(source, table, start, stop) if own is None else own[start:stop]
             chosen = Assignment(*(values[start : start + block] for values in assignment))
             regrouped = outputs.slots.records(records, chosen, plan)
             rows = assigned_order(chosen.superclass[chosen.superclass >= 0], plan.n_superclasses)
@@ -108,13 +112,8 @@ def write_fragment(
                 place[name] += len(piece)
 
 
-def _records(
-    source: CryosparcParticles, fragment: CryosparcFragment, table: pa.Table, start: int, stop: int
-) -> np.ndarray:
-    """Rows ``start:stop`` of a fragment as records: those of the file where it has all columns, else of the table."""
-    joined = fragment.table
-    if not joined.passthrough and joined.primary.plain_records and joined.primary.dtype == source.dtype:
-        return joined.primary.records(fragment.first_row + start, fragment.first_row + stop)
+def _records(source: CryosparcParticles, table: pa.Table, start: int, stop: int) -> np.ndarray:
+    """Some rows of a table as records."""
     records = np.empty(stop - start, source.dtype)
     fill_records(records, table.slice(start, stop - start))
     return records

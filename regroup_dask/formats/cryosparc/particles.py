@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from regroup_dask.errors import InputError
 from regroup_dask.formats.cryosparc.arrow_columns import arrow_schema, to_arrow
-from regroup_dask.formats.cryosparc.dataset_file import open_dataset_file
+from regroup_dask.formats.cryosparc.dataset_file import columns_of_records, open_dataset_file
 from regroup_dask.formats.cryosparc.passthrough import Passthrough, join_passthrough
 from regroup_dask.formats.cryosparc.posteriors import (
     COMMON,
@@ -33,7 +33,7 @@ from regroup_dask.formats.cryosparc.result_group import read_result_group
 from regroup_dask.formats.cryosparc.slot_poses import slot_poses
 from regroup_dask.formats.cryosparc.stacked_files import StackedFiles, stack_files
 from regroup_dask.formats.cryosparc.uid_index import build_uid_index, refuse_duplicates
-from regroup_dask.formats.particles import FRAGMENT_BYTES, ParticleSource
+from regroup_dask.formats.particles import FRAGMENT_BYTES, FragmentRows, ParticleSource
 
 CLASS_IN_NAME = re.compile(r"(?:^|_)class_(\d+)[_.]")
 
@@ -49,6 +49,10 @@ class JoinedTable:
     def read(self, start: int, stop: int, columns: Sequence[str] | None = None) -> pa.Table:
         """Read a range of rows; the columns come in the order asked for."""
         names = self.schema.names if columns is None else list(columns)
+        return to_arrow(self.read_values(start, stop, names), self.schema)
+
+    def read_values(self, start: int, stop: int, names: Sequence[str]) -> dict[str, np.ndarray]:
+        """Read a range of rows as one array per column."""
         unknown = [name for name in names if name not in self.schema.names]
         if unknown:
             raise InputError(f"{self.primary.files[0].path} has no column {', '.join(unknown)}")
@@ -61,7 +65,7 @@ class JoinedTable:
         for part, chosen in beside:
             if chosen:
                 values.update(part.read(start, uids, chosen))
-        return to_arrow({name: values[name] for name in names}, self.schema)
+        return {name: values[name] for name in names}
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,14 @@ class CryosparcParticles(ParticleSource):
     def class_posteriors(self, table: pa.Table) -> np.ndarray:
         """Return f32[n, n_classes] in the order of `class_ids`."""
         return self.posterior_slots.posteriors(table)
+
+    def read_for_writing(self, fragment: CryosparcFragment) -> FragmentRows:
+        """Read a fragment as a table, and as records where the files have them as they are written."""
+        joined = fragment.table
+        if joined.passthrough or not joined.primary.plain_records or joined.primary.dtype != self.dtype:
+            return FragmentRows(fragment.read())
+        records = joined.primary.records(fragment.first_row, fragment.first_row + fragment.n_rows)
+        return FragmentRows(to_arrow(columns_of_records(records), joined.schema), records)
 
     def particle_poses(self, table: pa.Table, class_index: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
         """Return the pose of each row against a class; see `ParticleSource.particle_poses`."""

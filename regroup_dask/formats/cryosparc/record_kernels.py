@@ -25,8 +25,8 @@ def take_records(records: np.ndarray, rows: np.ndarray) -> np.ndarray:
 @njit(cache=True, nogil=True)
 def _take(source, rows, target):  # type: ignore[no-untyped-def]
     for place in range(len(rows)):
-        row = rows[place]
-        for byte in range(source.shape[1]):
+        row = np.uint64(rows[place])
+        for byte in range(np.uint64(source.shape[1])):
             target[place, byte] = source[row, byte]
 
 
@@ -49,12 +49,13 @@ def copy_pieces(source, rows, selected, selectors, source_starts, target_starts,
         Filled.
     """
     for place in range(len(rows)):
-        row = rows[place]
+        row = np.uint64(rows[place])
         for piece in range(len(sizes)):
             selector = selectors[piece]
-            start = source_starts[piece, 0 if selector < 0 else selected[place, selector]]
-            target_start = target_starts[piece]
-            for byte in range(sizes[piece]):
+            # Unsigned, or the compiler would look for negative positions at each byte.
+            start = np.uint64(source_starts[piece, 0 if selector < 0 else selected[place, selector]])
+            target_start = np.uint64(target_starts[piece])
+            for byte in range(np.uint64(sizes[piece])):
                 target[place, target_start + byte] = source[row, start + byte]
 
 
@@ -75,8 +76,8 @@ def text_offsets(text, offsets):  # type: ignore[no-untyped-def]
 def pack_text(text, offsets, packed):  # type: ignore[no-untyped-def]
     """Put texts of fixed width one after another."""
     for row in range(text.shape[0]):
-        start = offsets[row]
-        for byte in range(offsets[row + 1] - start):
+        start = np.uint64(offsets[row])
+        for byte in range(np.uint64(offsets[row + 1]) - start):
             packed[start + byte] = text[row, byte]
 
 
@@ -84,8 +85,8 @@ def pack_text(text, offsets, packed):  # type: ignore[no-untyped-def]
 def spread_text(packed, offsets, text):  # type: ignore[no-untyped-def]
     """Undo `pack_text`, with NULs to the full width."""
     for row in range(text.shape[0]):
-        start, length = offsets[row], offsets[row + 1] - offsets[row]
+        start, length = np.uint64(offsets[row]), np.uint64(offsets[row + 1] - offsets[row])
         for byte in range(length):
             text[row, byte] = packed[start + byte]
-        for byte in range(length, text.shape[1]):
+        for byte in range(length, np.uint64(text.shape[1])):
             text[row, byte] = 0
