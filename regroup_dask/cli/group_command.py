@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,7 @@ def command(context: click.Context, earlier: str, output: str | None, **options:
     from regroup_dask.progress import listener_for
     from regroup_dask.steps.inputs import inputs_of_record
     from regroup_dask.tasks.connect import Where, connected
+    from regroup_dask.tasks.particles import on_cluster
 
     record, before = pipeline.settings_of_run(Path(earlier))
     chosen = ("n_superclasses", "posteriors", "minimum_posterior", "update_poses", "frame", "similarity", "seed")
@@ -54,12 +57,11 @@ def command(context: click.Context, earlier: str, output: str | None, **options:
         options["workers"],
         options["slurm"],
     )
-    with scratch_folder(target) as scratch:
-        inputs = inputs_of_record(record, settings.class_prefix, scratch)
-        with (
-            connected(where) as client,
-            listener_for(Console(stderr=True), quiet=options["quiet"]) as listener,
-        ):
+    with scratch_folder(target) as scratch, contextlib.ExitStack() as stack:
+        connect = functools.cache(lambda: stack.enter_context(connected(where)))
+        inputs = inputs_of_record(record, settings.class_prefix, scratch, on_cluster(connect))
+        client = connect()
+        with listener_for(Console(stderr=True), quiet=options["quiet"]) as listener:
             result = pipeline.regroup_inputs(
                 inputs,
                 settings,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +95,7 @@ def run_job(
     from regroup_dask.settings import Settings
     from regroup_dask.steps.inputs import inputs_of_files, inputs_of_job
     from regroup_dask.tasks.connect import Where, connected
+    from regroup_dask.tasks.particles import on_cluster
 
     settings = Settings(**settings_values)
     where = Where(scheduler, scheduler_file, cluster_file, workers, slurm)
@@ -104,17 +107,25 @@ def run_job(
         "class_prefix": settings.class_prefix,
         "voxel_size_angstrom": voxel_size_angstrom,
     }
-    with scratch_folder(target) as scratch:
+    with scratch_folder(target) as scratch, contextlib.ExitStack() as stack:
+        # Connected when a large file is opened, or else afterwards: a wrong input is refused before a cluster starts.
+        connect = functools.cache(lambda: stack.enter_context(connected(where)))
         with listener_for(console, quiet=quiet) as listener, pipeline.heard_warnings(StageClock(listener)) as heard:
             if job_folder is not None:
-                inputs = inputs_of_job(job_folder, scratch=scratch, **found)
+                inputs = inputs_of_job(job_folder, scratch=scratch, run=on_cluster(connect), **found)
             else:
                 inputs = inputs_of_files(
-                    list(volumes), list(particles) or None, passthrough=passthrough, scratch=scratch, **found
+                    list(volumes),
+                    list(particles) or None,
+                    passthrough=passthrough,
+                    scratch=scratch,
+                    run=on_cluster(connect),
+                    **found,
                 )
         if not quiet:
             show_found(console, inputs)
-        with connected(where) as client, listener_for(console, quiet=quiet) as listener:
+        client = connect()
+        with listener_for(console, quiet=quiet) as listener:
             result = pipeline.regroup_inputs(
                 inputs,
                 settings,

@@ -18,6 +18,7 @@ from regroup_dask.formats.particles import (
     output_functions,
 )
 from regroup_dask.formats.relion import outputs as relion_outputs
+from regroup_dask.formats.relion.particles import RelionParticles
 from regroup_dask.science.particle_poses import move_poses
 from regroup_dask.settings import Settings
 from regroup_dask.steps.averaging import class_pose
@@ -125,7 +126,7 @@ def write(
     ]
     if source.kind != "parquet":
         sides.append(output_functions(source.kind))
-    outputs = tuple(create(source, plan, counts.per_fragment, str(run.folder)) for create, _, _ in sides)
+    outputs: tuple[Any, ...] = tuple(create(source, plan, counts.per_fragment, str(run.folder)) for create, _, _ in sides)
     slim = _without_fragments(source)
     before = np.zeros_like(counts.per_fragment)
     before[1:] = np.cumsum(counts.per_fragment, axis=0)[:-1]
@@ -144,10 +145,10 @@ def write(
         for position, fragment in enumerate(source.fragments)
     ]
     results = run.run("particles", "Writing particles", particles.write_fragment, units)
-    if source.kind == "relion":
+    if isinstance(source, RelionParticles):
         starts = relion_outputs.lay_out_again(source, plan, outputs[-1], results)
         place_units = [
-            particles.PlaceUnit(unit.name, unit.fragment, plan, unit.outputs[-1], places)
+            particles.PlaceUnit(unit.name, unit.fragment, plan, outputs[-1].of_fragment(unit.fragment.index), places)
             for unit, places in zip(units, starts, strict=False)
         ]
         if place_units:

@@ -65,7 +65,7 @@ class PlaceUnit(NamedTuple):
     name: str
     fragment: Any
     plan: RegroupPlan
-    outputs: OutputFiles
+    outputs: relion_outputs.RelionOutputs
     starts: np.ndarray
 
 
@@ -137,12 +137,20 @@ def place_fragment(unit: PlaceUnit) -> Result:
     return {}
 
 
-def on_cluster(client: Client | None) -> RunPieces:
-    """Return a way to run the pieces of opening a file on the workers of a client; None is this process."""
-    if client is None:
-        return in_this_process
+def on_cluster(connect: Callable[[], Client | None]) -> RunPieces:
+    """Return a way to run the pieces of opening a file on the workers of a client.
+
+    Parameters
+    ----------
+    connect
+        Returns the client, None for this process; asked only when there is more than one piece, so that a small file
+        waits for no cluster.
+    """
 
     def run(function: Callable[[Any], Any], pieces: Sequence[Any]) -> list[Any]:
+        client = connect() if len(pieces) > 1 else None
+        if client is None:
+            return in_this_process(function, pieces)
         units = [PieceUnit(f"piece_{number:06d}", function, piece) for number, piece in enumerate(pieces)]
         return [result["of_piece"] for result in run_units(_run_piece, units, client=client)]
 

@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from regroup_dask.errors import InputError
-from regroup_dask.formats.cryosparc.record_kernels import bytes_of_records, copy_pieces
 from regroup_dask.formats.cryosparc.posteriors import COMMON, MULTI, PosteriorSlots
+from regroup_dask.formats.cryosparc.record_kernels import bytes_of_records, copy_pieces
 from regroup_dask.formats.cryosparc.slot_poses import pose_is_common
 from regroup_dask.formats.regroup_plan import Assignment, RegroupPlan
 from regroup_dask.formats.rotations import matrices_of_vectors, vectors_of_matrices
@@ -289,7 +289,7 @@ def _start_of(dtype: np.dtype, name: str) -> int:
 
 
 def _move_slot(records: np.ndarray, slot: str, class_index: np.ndarray, plan: RegroupPlan) -> None:
-    """Move the poses of a slot, and their shifts, along with class ``class_index`` int[n] or int[n, m]; others keep their bits."""
+    """Move the poses of a slot along with class ``class_index`` int[n] or int[n, m]; others keep their bits."""
     names = records.dtype.names or ()
     if f"{slot}/pose" not in names or plan.move_poses is None:
         return

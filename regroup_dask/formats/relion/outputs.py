@@ -312,7 +312,7 @@ def _lengths(path: Path, n_sections: int) -> np.ndarray:
 
 
 def _write_all(stream: io.FileIO, text: np.ndarray) -> None:
-    data = memoryview(text)
+    data = memoryview(text.data)
     while data:
         data = data[stream.write(data) :]
 

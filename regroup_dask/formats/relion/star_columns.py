@@ -136,7 +136,7 @@ def read_rows(
     for chunk in chunks:
         # Comments after the last row of a piece belong to the first row of the next.
         buffer, line = _buffer(rest + chunk.text if rest else chunk.text), chunk.first_line
-        tokens, hard, (wrong, count) = _scan(buffer, kinds, places, n_rows - row, (slots, integers, floats, row))
+        tokens, hard, (wrong, _) = _scan(buffer, kinds, places, n_rows - row, (slots, integers, floats, row))
         if wrong >= 0 or row + len(tokens.line_stops) > n_rows:
             break
         for at, column in hard.tolist():

@@ -63,7 +63,7 @@ def after_value(text, position):  # type: ignore[no-untyped-def]
     A quote opens a value only at its begin, and closes it only before white space: ``5'-end`` is a word.
     """
     quote = text[position]
-    if quote == SINGLE or quote == DOUBLE:
+    if quote in (SINGLE, DOUBLE):
         close = position + ONE
         while text[close] != NEWLINE:
             if text[close] == quote and text[close + ONE] <= SPACE:
@@ -78,7 +78,7 @@ def after_value(text, position):  # type: ignore[no-untyped-def]
 def inner_range(text, start, stop):  # type: ignore[no-untyped-def]
     """Leave away the quotes around a value (u64 positions)."""
     first = text[start]
-    if (first == SINGLE or first == DOUBLE) and stop - start > ONE and text[stop - ONE] == first:
+    if first in (SINGLE, DOUBLE) and stop - start > ONE and text[stop - ONE] == first:
         return start + ONE, stop - ONE
     return start, stop
 
@@ -162,7 +162,7 @@ def replace_values(text, starts, stops, row_edges, places, ways, values, decimal
             if ways[number] == APPEND:
                 before = text[start - ONE] if start > np.uint64(row_edges[row]) else np.uint8(SPACE)
                 before = np.uint8(SPACE) if before == NEWLINE else before
-                start, width = stop, APPENDED_WIDTH
+                start, width = stop, np.int64(APPENDED_WIDTH)
             elif ways[number] == REPLACE:
                 previous = start
                 while text[previous - ONE] <= SPACE:

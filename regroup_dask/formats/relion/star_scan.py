@@ -47,7 +47,7 @@ def survey_rows(text, n_columns, types, not_ascii, class_column, classes, row_st
         First byte of the first row's line (-1: no rows); where the next block begins or the text ends; ``line`` is -1,
         or the first line with ``count`` values instead of ``n_columns``.
     """
-    n_rows, n_lines, first, position, end = 0, 0, -1, np.uint64(0), np.uint64(len(text))
+    n_rows, n_lines, first, position, end = 0, 0, np.int64(-1), np.uint64(0), np.uint64(len(text))
     while position < end:
         line_start, count = position, 0
         while text[position] != NEWLINE:
@@ -140,7 +140,7 @@ def read_rows(text, kinds, slots, places, integers, floats, row, starts, stops, 
                 count += 1
                 continue
             kind = kinds[count]
-            if kind == INTEGER or kind == FLOAT:
+            if kind in (INTEGER, FLOAT):
                 position, found, value, exact = _scan_value(text, start)
                 if found > kind or not exact:
                     if n_hard < len(hard):
@@ -179,7 +179,7 @@ def _scan_value(text, start):  # type: ignore[no-untyped-def]
         mantissa = 10 * mantissa + digit
         position += ONE
         digit = np.int64(text[position]) - ZERO
-    digits, exponent, kind = np.int64(position - first), 0, INTEGER
+    digits, exponent, kind = np.int64(position - first), np.int64(0), INTEGER
     if digit == POINT - ZERO:
         position += ONE
         first = position
@@ -217,7 +217,7 @@ def _scan_unusual(text, start):  # type: ignore[no-untyped-def]
         return stop, kind, np.nan, True
     if (text[position] | 32) == ord("i"):
         return stop, kind, -np.inf if negative else np.inf, True
-    digits, exponent, mantissa, after_point = 0, 0, np.int64(0), False
+    digits, exponent, mantissa, after_point = 0, np.int64(0), np.int64(0), False
     while position < last and (is_digit(text[position]) or text[position] == POINT):
         if text[position] == POINT:
             after_point = True
@@ -231,7 +231,7 @@ def _scan_unusual(text, start):  # type: ignore[no-untyped-def]
         down = text[position] == MINUS
         if down or text[position] == PLUS:
             position += ONE
-        written = 0
+        written = np.int64(0)
         while position < last and written < 1000:
             written = 10 * written + (np.int64(text[position]) - ZERO)
             position += ONE
@@ -292,6 +292,7 @@ def type_of(text, start, stop):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True, inline="always")
 def is_digit(byte):  # type: ignore[no-untyped-def]
+    """Tell whether a byte is one of 0 to 9."""
     return ord("0") <= byte <= ord("9")
 
 
