@@ -44,5 +44,13 @@ class DamagedStoreError(RegroupError):
         return str(self.args[0])
 
 
+class StoreError(RegroupError):
+    """An object store does not answer, or answers with an error; what is finished is kept."""
+
+
+class StoreAccessError(StoreError, InputError):
+    """An object store refuses access, or has no such bucket."""
+
+
 class RegroupWarning(UserWarning):
     """Something a person should know, and that does not stop the run; it is kept in run.json and the report."""

@@ -9,7 +9,14 @@ from typing import Any
 
 import click
 
-from regroup_dask.cli.options import ClassIds, ManyValues, cluster_options, grouping_options, output_options
+from regroup_dask.cli.options import (
+    ClassIds,
+    ManyValues,
+    cluster_options,
+    grouping_options,
+    output_options,
+    superclasses_option,
+)
 from regroup_dask.errors import InputError
 
 EXAMPLES = """
@@ -27,6 +34,7 @@ Examples:
 @click.option("--volumes", multiple=True, metavar="V...", help="Class maps: MRC files, globs, or a zarr store.")
 @click.option("--passthrough", multiple=True, metavar="P...", help="CryoSPARC passthrough files of the particles.")
 @click.option("-o", "--output", required=True, type=click.Path(), metavar="OUT", help="The folder to make.")
+@superclasses_option
 @grouping_options
 @click.option("--minimum-class-size", type=int, default=0, show_default=True, metavar="N",
               help="Minimum class size (particles).")
@@ -124,7 +132,8 @@ def run_job(
                 )
         if not quiet:
             show_found(console, inputs)
-        client = connect()
+        with listener_for(console, quiet=quiet) as listener, pipeline.heard_warnings(StageClock(listener)) as of_cluster:
+            client = connect()
         with listener_for(console, quiet=quiet) as listener:
             result = pipeline.regroup_inputs(
                 inputs,
@@ -135,7 +144,7 @@ def run_job(
                 resume=resume,
                 overwrite=overwrite,
                 command=pipeline.command_line(),
-                heard_before=heard,
+                heard_before=[*heard, *of_cluster],
             )
     if not quiet:
         show_result(Console(), result)

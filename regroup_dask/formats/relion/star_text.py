@@ -8,13 +8,13 @@ a row is a line, a value with spaces stands in quotes, a line that begins with `
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from regroup_dask.errors import InputError
+from regroup_dask.formats import storage
 from regroup_dask.formats.relion.star_kernels import NEWLINE, find_values
 
 CHUNK_BYTES = 4 * 2**20
@@ -75,8 +75,8 @@ def locate_blocks(path: str, *, start: int = 0, first_line: int = 1) -> tuple[St
         The file cannot be read, or has no data block.
     """
     try:
-        size = os.path.getsize(path)
-        with open(path, "rb") as stream:
+        size = storage.size_bytes(path)
+        with storage.open_reading(path) as stream:
             found = [
                 (chunk.start + position, name)
                 for chunk in read_lines(path, start, size, count=False)
@@ -102,8 +102,8 @@ def blocks_before_rows(path: str, names: Sequence[str], column: str) -> tuple[St
     first piece of the file, so that `locate_blocks` has to find it.
     """
     try:
-        size = os.path.getsize(path)
-        with open(path, "rb") as stream:
+        size = storage.size_bytes(path)
+        with storage.open_reading(path) as stream:
             text = next(iter(read_lines(path, 0, size, count=False)), Chunk(b"", 0, 1)).text
             places = list(_block_lines(text, at_file_start=True))
             lines = _line_numbers(path, [begin for begin, _ in places], 0, 1)
@@ -136,7 +136,7 @@ def read_lines(path: str, start: int, stop: int, *, first_line: int = 1, count: 
 
     The text of the last chunk gets a newline where the file has none at its end.
     """
-    with open(path, "rb", buffering=0) as stream:
+    with storage.open_reading(path, buffering=0) as stream:
         position, line = start, first_line
         wanted = CHUNK_BYTES
         while position < stop:
@@ -199,7 +199,7 @@ def read_small_block(path: str, block: StarBlock) -> list[dict[str, str]]:
 
     A block of label and value pairs gives one dictionary.
     """
-    with open(path, "rb") as stream:
+    with storage.open_reading(path) as stream:
         if block.kind == "pairs":
             stream.seek(block.start)
             lines = stream.read(block.stop - block.start).decode("utf-8", "replace").splitlines()[1:]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from regroup_dask.errors import InputError
+from regroup_dask.formats import storage
 from regroup_dask.formats.particles import FRAGMENT_BYTES
 from regroup_dask.formats.pieces import RunPieces, in_this_process
 from regroup_dask.formats.relion.star_columns import FLOAT, INTEGER, SurveyedRows, survey_rows, value_of_row
@@ -119,7 +119,7 @@ def survey_file(path: str, *, fragment_rows: int | None, run: RunPieces = in_thi
     blocks = blocks_before_rows(path, PARTICLE_BLOCKS, CLASS_COLUMN)
     if blocks is None:
         return _survey_block(path, locate_blocks(path), None, fragment_rows, run)
-    size = os.path.getsize(path)
+    size = storage.size_bytes(path)
     found = _survey_block(path, blocks, size, fragment_rows, run)
     behind = locate_blocks(path, start=found.block.stop, first_line=found.stop_line) if found.block.stop < size else ()
     if _particle_block(path, (*found.blocks, *behind)) == found.block:
@@ -256,7 +256,7 @@ def _class_rows(counts: Counter[float], sizes: Counter[float]) -> ClassRows:
 def _cut_at_lines(path: str, start: int, stop: int) -> list[int]:
     """Cut a byte range at line ends into pieces of about `FRAGMENT_BYTES`."""
     edges = [start]
-    with open(path, "rb") as stream:
+    with storage.open_reading(path) as stream:
         while stop - edges[-1] > FRAGMENT_BYTES:
             stream.seek(edges[-1] + FRAGMENT_BYTES)
             stream.readline(LONGEST_LINE_BYTES)
@@ -296,7 +296,7 @@ def other_blocks(survey: StarSurvey) -> list[bytes]:
 def _text_of_block(path: str, block: StarBlock) -> bytes:
     if block.stop - block.start > FRAGMENT_BYTES:
         raise InputError(f"{path}: the block data_{block.name} is larger than 64 MB")
-    with open(path, "rb") as stream:
+    with storage.open_reading(path) as stream:
         stream.seek(block.start)
         lines = stream.read(block.stop - block.start).splitlines()
     words = (line.split() for line in lines if not line.lstrip().startswith(b"#"))
