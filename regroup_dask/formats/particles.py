@@ -285,6 +285,7 @@ def open_particles(
             class_prefix=class_prefix,
             fragment_rows=fragment_rows,
             scratch=scratch_folder,
+            run=run,
         )
     if kind == "relion":
         from regroup_dask.formats.relion.particles import open_relion_particles
@@ -296,7 +297,7 @@ def open_particles(
         from regroup_dask.formats.cryodrgn import open_labels
 
         return open_labels(paths, fragment_rows=fragment_rows, scratch=scratch_folder)
-    return open_parquet_particles(paths, fragment_rows=fragment_rows)
+    return open_parquet_particles(paths, fragment_rows=fragment_rows, scratch=scratch_folder, run=run)
 
 
 def output_functions(

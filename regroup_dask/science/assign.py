@@ -51,12 +51,19 @@ def hard_classes(posteriors: NDArray[np.float32]) -> NDArray[np.int64]:
         Column of the largest posterior; the lowest column of a tie; -1 for a row that is all NaN or has
         nothing above zero (count these with ``(result < 0).sum()``).
     """
-    usable = _usable(posteriors)
-    if usable.shape[1] == 0:
-        return np.full(len(usable), REMAINING, np.int64)
-    best = usable.argmax(axis=1).astype(np.int64)
-    best[usable.max(axis=1) <= 0] = REMAINING
+    best = np.empty(len(posteriors), np.int64)
+    _best(np.ascontiguousarray(posteriors, np.float32), best)
     return best
+
+
+@njit(cache=True, nogil=True)
+def _best(posteriors, best):  # type: ignore[no-untyped-def]
+    for row in range(len(posteriors)):
+        highest, best[row] = np.float32(0), REMAINING
+        for column in range(posteriors.shape[1]):
+            value = posteriors[row, column]
+            if np.isfinite(value) and value > highest:
+                highest, best[row] = value, column
 
 
 def superclass_posteriors(

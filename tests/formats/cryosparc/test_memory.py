@@ -5,7 +5,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from regroup_dask.formats.cryosparc import dataset_file, outputs, uid_index
+from regroup_dask.formats import uid_index
+from regroup_dask.formats.cryosparc import dataset_file, outputs, stacked_files
 from regroup_dask.formats.cryosparc.outputs import create_outputs, write_fragment
 from regroup_dask.formats.particles import open_particles
 from tests.formats.cryosparc.making import LOCATION, make_particles, random_records, save
@@ -53,6 +54,8 @@ def test_memory_does_not_grow_with_the_table(tmp_path, monkeypatch):
     for module, name, value in (
         (dataset_file, "CHUNK_BYTES", 2**17),
         (dataset_file, "WINDOW_BYTES", 2**17),
+        (stacked_files, "CHUNK_BYTES", 2**17),
+        (stacked_files, "FRAGMENT_BYTES", 2**20),
         (uid_index, "BUCKET_ROWS", 2**11),
         (outputs, "BLOCK_BYTES", 2**16),
     ):
