@@ -173,7 +173,7 @@ def sort_part(piece: SortPiece) -> SortedPart:
     with open(_part_path(piece.folder, piece.number), "wb") as stream:
         hashes.tofile(stream)
         (order + piece.rows.first_row).tofile(stream)
-    begins = np.arange(1, 2**piece.bits, dtype=np.uint64) << np.uint64(64 - piece.bits) if piece.bits else []
+    begins = np.arange(1, 2**piece.bits, dtype=np.uint64) << np.uint64(min(64 - piece.bits, 63))
     return SortedPart(np.concatenate([[0], np.searchsorted(hashes, begins), [len(hashes)]]).astype(np.int64), notes)
 
 

@@ -84,7 +84,7 @@ class _SamePiece(NamedTuple):
 class _MissingPiece(NamedTuple):
     start: int
     primary: UidIndex
-    index: UidIndex
+    passthrough: UidIndex
 
 
 def _same_rows(stack: StackedFiles, primary: StackedFiles, run: RunPieces) -> bool:
@@ -124,5 +124,5 @@ def _refuse_missing(primary_index: UidIndex, index: UidIndex, stack: StackedFile
 def missing_uids(piece: _MissingPiece) -> tuple[int, int]:
     """How many of a window of uids are not in the other index, and the first of them."""
     part = piece.primary.hashes(piece.start)
-    absent = np.flatnonzero(piece.index.find_sorted(part) < 0)
+    absent = np.flatnonzero(piece.passthrough.find_sorted(part) < 0)
     return len(absent), uid_of_hash(part[absent[0]]) if len(absent) else 0
