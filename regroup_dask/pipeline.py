@@ -34,7 +34,7 @@ from regroup_dask.steps.mask import write_mask
 from regroup_dask.steps.plan import check_memory, plan_lines, plan_run
 from regroup_dask.steps.regrouping import CLASSES, PAIRS
 from regroup_dask.steps.run_context import RunContext
-from regroup_dask.steps.selection import Selection, select_classes
+from regroup_dask.steps.selection import Selection, survey_and_select
 from regroup_dask.tasks.crew import workers_of
 from regroup_dask.tasks.versions import check_shared_folder
 
@@ -130,8 +130,7 @@ def regroup_inputs(
         check_inputs(inputs, settings.exclude_classes)
         if client is not None:
             check_shared_folder(client, folder)
-        class_counts = None if inputs.source is None else particles.survey(inputs.source, run)
-        selection = _select(inputs, class_counts, settings)
+        selection = survey_and_select(inputs, settings, run)
         workers = workers_of(client)
         plan = plan_run(len(selection.kept), inputs.series, inputs.source, settings)
         for line in plan_lines(plan, workers):
@@ -147,8 +146,8 @@ def regroup_inputs(
             classes_store = folder / CLASSES
             groups = polishing.polish_poses(groups, read_classes(classes_store), classes_store, settings, run)
         counts = rules_differ = None
-        if class_counts is not None:
-            counts, groups = _count(inputs, class_counts, groups, settings, run)
+        if selection.class_counts is not None:
+            counts, groups = _count(inputs, selection.class_counts, groups, settings, run)
         paths = averaging.average_superclasses(groups, inputs.series, run)
         consolidate(folder / "volumes.zarr")
         volume_store.write_series_zip(folder / "series.zip", paths)
@@ -197,22 +196,6 @@ def settings_of_run(earlier: Path) -> tuple[dict[str, Any], Settings]:
     """Return the record and the settings of an earlier run."""
     record = read_run(earlier)
     return record, Settings.from_dict(record["settings"])
-
-
-def _select(inputs: Inputs, class_counts: particles.ClassCounts | None, settings: Settings) -> Selection:
-    sizes = None
-    if class_counts is not None:
-        if class_counts.without_class:
-            warnings.warn(
-                f"Particles without a class (no posterior, NaN or all zero): {class_counts.without_class}; they go to "
-                "remaining.",
-                RegroupWarning,
-                stacklevel=2,
-            )
-        counts = class_counts.per_class
-        sizes = np.array([counts.get(reference.class_id, 0) for reference in inputs.series.references], np.int64)
-    without_map = () if inputs.source is None else inputs.source.class_ids
-    return select_classes(inputs.series, sizes, settings, without_map=without_map)
 
 
 def _compare(inputs: Inputs, selection: Selection, settings: Settings, run: RunContext) -> xr.Dataset:
@@ -325,4 +308,7 @@ def command_line() -> str:
     """Return the command that started this process, as a person would type it."""
     import shlex
 
-    return shlex.join(["regroup-dask", *sys.argv[1:]])
+    words = sys.argv[1:]
+    if Path(sys.argv[0]).name.startswith("dask") and words[:1] == ["regroup"]:
+        words = words[1:]  # `dask regroup` is the same program
+    return shlex.join(["regroup-dask", *words])
