@@ -34,7 +34,7 @@ from regroup_dask.steps.mask import write_mask
 from regroup_dask.steps.plan import check_memory, plan_lines, plan_run
 from regroup_dask.steps.regrouping import CLASSES, PAIRS
 from regroup_dask.steps.run_context import RunContext
-from regroup_dask.steps.selection import Selection, select_classes
+from regroup_dask.steps.selection import Selection, survey_and_select
 from regroup_dask.tasks.crew import workers_of
 from regroup_dask.tasks.versions import check_shared_folder
 
@@ -130,7 +130,7 @@ def regroup_inputs(
         check_inputs(inputs, settings.exclude_classes)
         if client is not None:
             check_shared_folder(client, folder)
-        selection = _select(inputs, settings, run)
+        selection = survey_and_select(inputs, settings, run)
         workers = workers_of(client)
         plan = plan_run(len(selection.kept), inputs.series, inputs.source, settings)
         for line in plan_lines(plan, workers):
@@ -196,21 +196,6 @@ def settings_of_run(earlier: Path) -> tuple[dict[str, Any], Settings]:
     """Return the record and the settings of an earlier run."""
     record = read_run(earlier)
     return record, Settings.from_dict(record["settings"])
-
-
-def _select(inputs: Inputs, settings: Settings, run: RunContext) -> Selection:
-    sizes = None
-    if inputs.source is not None:
-        counts, silent_rows = particles.survey(inputs.source, run)
-        if silent_rows:
-            warnings.warn(
-                f"Particles without a class (no posterior, NaN or all zero): {silent_rows}; they go to remaining.",
-                RegroupWarning,
-                stacklevel=2,
-            )
-        sizes = np.array([counts.get(reference.class_id, 0) for reference in inputs.series.references], np.int64)
-    without_map = () if inputs.source is None else inputs.source.class_ids
-    return select_classes(inputs.series, sizes, settings, without_map=without_map)
 
 
 def _compare(inputs: Inputs, selection: Selection, settings: Settings, run: RunContext) -> xr.Dataset:
@@ -322,4 +307,7 @@ def command_line() -> str:
     """Return the command that started this process, as a person would type it."""
     import shlex
 
-    return shlex.join(["regroup-dask", *sys.argv[1:]])
+    words = sys.argv[1:]
+    if Path(sys.argv[0]).name.startswith("dask") and words[:1] == ["regroup"]:
+        words = words[1:]  # `dask regroup` is the same program
+    return shlex.join(["regroup-dask", *words])

@@ -9,18 +9,21 @@ from typing import Any
 import click
 
 from regroup_dask.cli.options import cluster_options
+from regroup_dask.cli.teaching import TeachingCommand, titled
+from regroup_dask.cli.watching import WATCHING
 from regroup_dask.errors import InputError
 
-EXAMPLES = """
-\b
-Examples:
-  regroup-dask export OUT --to relion
-  regroup-dask export OUT --to cryosparc --micrograph-size 5760x4092
-  regroup-dask export OUT --to cryodrgn -o labels
-"""
 
-
-@click.command("export", epilog=EXAMPLES, short_help="Another program's files from an output folder.")
+@click.command(
+    "export",
+    cls=TeachingCommand,
+    examples=(
+        ("regroup-dask export OUT --to relion", "makes OUT/export_relion"),
+        ("regroup-dask export OUT --to cryosparc --micrograph-size 5760x4092", "places on micrographs as fractions"),
+        ("regroup-dask export OUT --to cryodrgn -o labels", "somewhere else"),
+    ),
+    short_help="Another program's files from an output folder.",
+)
 @click.argument("output", metavar="OUT", type=click.Path())
 @click.option("--to", "side", required=True, type=click.Choice(["relion", "cryosparc", "cryodrgn"]),
               help="The program that shall read them.")
@@ -29,7 +32,7 @@ Examples:
 @click.option("--micrograph-size", metavar="WxH",
               help="Width and height of the micrographs in pixels, for places on them, which CryoSPARC wants as fractions.")
 @cluster_options
-@click.option("--quiet", is_flag=True, help="No progress.")
+@titled(WATCHING, "--quiet", is_flag=True, help="No progress.")
 def command(output: str, side: Any, target: str | None, micrograph_size: str | None, quiet: bool, **where: Any) -> None:
     """Write the regrouped particles for RELION, CryoSPARC or cryoDRGN, whatever they came from.
 

@@ -7,9 +7,18 @@ from pathlib import Path
 import click
 
 from regroup_dask.cli.options import moved_input_options
+from regroup_dask.cli.teaching import TeachingCommand
 
 
-@click.command("report", short_help="Make OUT/report.html again.")
+@click.command(
+    "report",
+    cls=TeachingCommand,
+    examples=(
+        ("regroup-dask report J42_regrouped", "after an update of this program, for instance"),
+        ("regroup-dask report J42_regrouped --job /new/place/J42", "after the job it was made from has moved"),
+    ),
+    short_help="Make OUT/report.html again.",
+)
 @click.argument("output", metavar="OUT", type=click.Path())
 @moved_input_options
 def command(output: str, moved_job: str | None, moved_inputs: tuple[str, ...]) -> None:

@@ -17,6 +17,7 @@ from regroup_dask.formats.particles import (
     SuperclassMaps,
     output_functions,
 )
+from regroup_dask.formats.relion.model import folder_for_relion
 from regroup_dask.science.particle_poses import move_poses
 from regroup_dask.settings import Settings
 from regroup_dask.steps.averaging import class_pose
@@ -160,8 +161,8 @@ def superclass_maps(
 ) -> SuperclassMaps:
     """Name the superclass maps for the sides that refer to them.
 
-    RELION looks for maps from its project folder, which it runs in, so its model gets paths that do not depend on
-    where it is read: those that the maps will have when `output` is complete.
+    RELION looks for maps from its project folder, which it runs in, so its model gets the paths that they will have from
+    there when `output` is complete, and absolute ones where no project is above it.
     """
     return SuperclassMaps(
         paths=tuple(str(path) for path in paths),
@@ -169,7 +170,7 @@ def superclass_maps(
         voxel_size_angstrom=voxel_size_angstrom,
         series_zip=str(series_zip),
         mask=None if mask is None else str(mask),
-        folder_for_relion=str(output.absolute() / "relion"),
+        folder_for_relion=folder_for_relion(output / "relion"),
         ssnr=ssnr,
     )
 
