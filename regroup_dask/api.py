@@ -32,6 +32,7 @@ from regroup_dask.steps.inputs import inputs_of_files, inputs_of_job
 from regroup_dask.steps.run_context import RunContext
 from regroup_dask.steps.selection import select_classes
 from regroup_dask.tasks.connect import current_client
+from regroup_dask.tasks.particles import on_cluster
 
 __all__ = ["Alignment", "Job", "Regrouped", "align", "compare", "group", "open_job", "regroup"]
 
@@ -305,6 +306,7 @@ def regroup(
             "class_prefix": class_prefix,
             "voxel_size_angstrom": voxel_size_angstrom,
             "scratch": folder,
+            "run": on_cluster(lambda: client),
         }
         with pipeline.heard_warnings(StageClock(listener)) as heard:
             if isinstance(volumes, Job):
