@@ -6,7 +6,6 @@ import contextlib
 import importlib.metadata
 import logging
 import platform
-import shutil
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -19,11 +18,12 @@ from distributed import Client
 
 from regroup_dask import __version__, grouping
 from regroup_dask.errors import RegroupWarning
-from regroup_dask.formats import result_tables, volume_store
+from regroup_dask.formats import result_tables, storage, volume_store
 from regroup_dask.formats.class_store import read_classes, write_classes
 from regroup_dask.formats.consolidate import consolidate
 from regroup_dask.formats.pairs_store import read_pairs, write_pairs
 from regroup_dask.formats.run_folder import check_output, read_run, run_folder, write_run
+from regroup_dask.formats.store_errors import store_errors
 from regroup_dask.progress import Listener, StageClock, silent
 from regroup_dask.report.page import write_page
 from regroup_dask.settings import Settings
@@ -116,6 +116,7 @@ def regroup_inputs(
     identity = {"version": __version__, "settings": settings.as_dict(), "inputs": fingerprints(inputs)}
     clock = StageClock(listener)
     with (
+        store_errors(str(output)),
         heard_warnings(clock) as heard,
         run_folder(output, resume=resume, overwrite=overwrite, identity=identity) as folder,
     ):
@@ -166,7 +167,7 @@ def regroup_inputs(
         result_tables.write_table(classes, folder, "classes")
         result_tables.write_table(superclasses, folder, "superclasses")
         record = _record(inputs, settings, selection, groups, counts, clock, tuple(heard), identity, command)
-        write_run(folder, record)
+        write_run(folder, {**record, "status": "without report"})
         with clock.stage("Writing the report", 1):
             _report(folder)
         write_run(folder, {**record, "warnings": list(heard), "seconds": clock.seconds})
@@ -220,8 +221,8 @@ def _compare(inputs: Inputs, selection: Selection, settings: Settings, run: RunC
 def _copy_comparison(earlier: Path, folder: Path) -> xr.Dataset:
     pairs = read_pairs(earlier / PAIRS)
     for name in (PAIRS, CLASSES):
-        if (earlier / name).is_dir():
-            shutil.copytree(earlier / name, folder / name, dirs_exist_ok=True)
+        if storage.is_folder(earlier / name):
+            storage.copy_folder(earlier / name, folder / name)
     return pairs
 
 
@@ -321,8 +322,21 @@ def heard_warnings(clock: StageClock) -> Iterator[list[str]]:
         yield heard
 
 
+def without_secrets(words: Sequence[str]) -> list[str]:
+    """Leave out what storage options hold, which may be keys."""
+    kept: list[str] = []
+    for word in words:
+        option, found, value = word.partition("=")
+        if kept and kept[-1] == "--storage-options":
+            word = f"{option}=..." if found else word
+        elif found and option == "--storage-options":
+            word = f"{option}={value.partition('=')[0]}=..." if "=" in value else word
+        kept.append(word)
+    return kept
+
+
 def command_line() -> str:
     """Return the command that started this process, as a person would type it."""
     import shlex
 
-    return shlex.join(["regroup-dask", *sys.argv[1:]])
+    return shlex.join(["regroup-dask", *without_secrets(sys.argv[1:])])

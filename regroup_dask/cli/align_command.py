@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from pathlib import Path
 from typing import Any
 
 import click
 
+from regroup_dask.cli.options import storage_options
 from regroup_dask.errors import InputError
+from regroup_dask.formats import storage
 
 
 @click.command("align", short_help="Superpose one map onto another, over all rotations.")
@@ -24,6 +25,7 @@ from regroup_dask.errors import InputError
 @click.option("--voxel-size", "voxel_size_angstrom", type=float, metavar="A",
               help="Voxel size, where the headers do not say it.")
 @click.option("--overwrite", is_flag=True, help="Replace ALIGNED.mrc if it exists.")
+@storage_options
 def command(
     moving: str,
     reference: str,
@@ -48,10 +50,10 @@ def command(
 
     if not 0 <= maximum_shift_angstrom < math.inf:
         raise InputError(f"--maximum-shift is {maximum_shift_angstrom} A: it is a finite number, 0 or more.")
-    target = None if output is None else Path(output)
+    target = None if output is None else storage.location(output)
     if target is not None and target.exists() and not overwrite:
         raise InputError(f"{target} exists: give another name, or --overwrite.")
-    if target is not None and not target.parent.is_dir():
+    if target is not None and not storage.is_remote(target) and not target.parent.is_dir():
         raise InputError(f"The folder {target.parent} of {target.name} does not exist: make it first.")
     first = read_given(moving, voxel_size_angstrom=voxel_size_angstrom)
     second = read_given(reference, voxel_size_angstrom=voxel_size_angstrom)

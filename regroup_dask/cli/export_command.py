@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
+
+from regroup_dask.cli.options import storage_options
+from regroup_dask.formats import storage
 
 
 @click.command("export", short_help="Another program's files from an output folder.")
@@ -14,6 +16,7 @@ import click
               help="The program that shall read them.")
 @click.option("-o", "--output", "target", type=click.Path(), metavar="DIR",
               help="Folder to make; by default OUT/export_PROGRAM.")
+@storage_options
 def command(output: str, side: Any, target: str | None) -> None:
     """Write the regrouped particles for RELION, CryoSPARC or cryoDRGN, whatever they came from.
 
@@ -26,7 +29,8 @@ def command(output: str, side: Any, target: str | None) -> None:
     """
     from regroup_dask.steps.exporting import export
 
-    done = export(Path(output), side, Path(target) if target else Path(output) / f"export_{side}")
+    target = target or f"{output.rstrip('/')}/export_{side}"
+    done = export(storage.location(output), side, storage.location(target))
     click.echo(f"{len(done.files)} files in {done.folder}")
     for note in done.notes:
         click.echo(note)

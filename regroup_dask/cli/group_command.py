@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from regroup_dask.cli.options import cluster_options, grouping_options, output_options
+from regroup_dask.cli.options import cluster_options, grouping_options, output_options, storage_options
+from regroup_dask.formats import storage
 
 
 @click.command("group", short_help="Regroup a finished run with another K, nothing realigned.")
@@ -18,6 +19,7 @@ from regroup_dask.cli.options import cluster_options, grouping_options, output_o
 @grouping_options
 @cluster_options
 @output_options
+@storage_options
 @click.pass_context
 def command(context: click.Context, earlier: str, output: str | None, **options: Any) -> None:
     """Group the classes of a finished run again, from its pairs.zarr.
@@ -37,15 +39,15 @@ def command(context: click.Context, earlier: str, output: str | None, **options:
     from regroup_dask.steps.inputs import inputs_of_record
     from regroup_dask.tasks.connect import Where, connected
 
-    record, before = pipeline.settings_of_run(Path(earlier))
+    record, before = pipeline.settings_of_run(storage.location(earlier))
     chosen = ("n_superclasses", "posteriors", "minimum_posterior", "update_poses", "frame", "similarity", "seed")
     from_command_line = click.core.ParameterSource.COMMANDLINE
     changes = {name: options[name] for name in chosen if context.get_parameter_source(name) == from_command_line}
     settings = dataclasses.replace(before, **changes)
     if output is None:
-        _show_groups(Console(), Path(earlier), settings)
+        _show_groups(Console(), storage.location(earlier), settings)
         return
-    target = Path(output)
+    target = storage.location(output)
     check_output(target, resume=options["resume"], overwrite=options["overwrite"])
     where = Where(
         options["scheduler"],
@@ -69,7 +71,7 @@ def command(context: click.Context, earlier: str, output: str | None, **options:
                 resume=options["resume"],
                 overwrite=options["overwrite"],
                 command=pipeline.command_line(),
-                earlier=Path(earlier),
+                earlier=storage.location(earlier),
             )
     if not options["quiet"]:
         show_result(Console(), result)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import click
 
+from regroup_dask.cli.options import storage_options
 from regroup_dask.errors import InputError
 
 
 @click.command("info", short_help="What a file is, as the program understands it.")
 @click.argument("files", nargs=-1, required=True, type=click.Path())
+@storage_options
 @click.pass_context
 def command(context: click.Context, files: tuple[str, ...]) -> None:
     """Describe maps, particle files, groups, stores and job folders.

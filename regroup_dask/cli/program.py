@@ -64,6 +64,12 @@ class Program(click.Group):
             _say("Stopped. What is finished is kept: the same command with --resume goes on from there.")
             context.exit(1)
         except OSError as error:
+            from regroup_dask.formats.store_errors import explained
+
+            sentence = explained(error)
+            if sentence is not None:
+                _say(f"Error: {sentence}")
+                context.exit(2 if isinstance(sentence, InputError) else 1)
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 _say(
                     "Error: The disk is full. What is finished is kept: make room, then give the same command with "

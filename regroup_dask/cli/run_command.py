@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
 
-from regroup_dask.cli.options import ClassIds, ManyValues, cluster_options, grouping_options, output_options
+from regroup_dask.cli.options import (
+    ClassIds,
+    ManyValues,
+    cluster_options,
+    grouping_options,
+    output_options,
+    storage_options,
+)
 from regroup_dask.errors import InputError
+from regroup_dask.formats import storage
 
 EXAMPLES = """
 \b
 Examples:
   regroup-dask run J42 -k 4 --align-pairs -o J42_regrouped
   regroup-dask run Class3D/job016 -k auto --align-pairs -o regrouped
+  regroup-dask run s3://bucket/J42 -k 4 -o s3://bucket/J42_regrouped
   regroup-dask run --particles J42/*_particles.cs --volumes 'J42/*_volume.mrc' -k 3 -o OUT
 """
 
@@ -47,6 +55,7 @@ Examples:
               help="Voxel size of the maps, where their headers do not say it.")
 @cluster_options
 @output_options
+@storage_options
 def command(job_folder: str | None, **options: Any) -> None:
     """Find which classes are the same structure and write K superclasses of particles and maps.
 
@@ -96,7 +105,7 @@ def run_job(
 
     settings = Settings(**settings_values)
     where = Where(scheduler, scheduler_file, cluster_file, workers, slurm)
-    target = Path(output)
+    target = storage.location(output)
     check_output(target, resume=resume, overwrite=overwrite)
     console = Console(stderr=True)
     found: dict[str, Any] = {

@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
+
+from regroup_dask.formats import storage
 
 
 @contextlib.contextmanager
@@ -16,10 +19,17 @@ def scratch_folder(output: str | Path) -> Iterator[Path]:
     The workers of a cluster share the file system of the output, and rarely the temporary folder of the machine
     where a run was started; that one is taken only where nothing can be written beside the output.
     """
+    if storage.is_remote(output):
+        folder = storage.location(output).parent / f".regroup_dask_{uuid.uuid4().hex[:12]}"
+        try:
+            yield folder
+        finally:
+            storage.remove_folder(folder)
+        return
     beside = Path(os.path.abspath(output)).parent
     while not beside.is_dir():
         beside = beside.parent
     with tempfile.TemporaryDirectory(
         prefix=".regroup_dask_", dir=beside if os.access(beside, os.W_OK | os.X_OK) else None
-    ) as folder:
-        yield Path(folder)
+    ) as made:
+        yield Path(made)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
-from regroup_dask.formats import parquet_particles
+from regroup_dask.formats import parquet_particles, storage
 from regroup_dask.formats.particles import (
     ClassPose,
     ParticleSource,
@@ -169,7 +169,7 @@ def superclass_maps(
         voxel_size_angstrom=voxel_size_angstrom,
         series_zip=str(series_zip),
         mask=None if mask is None else str(mask),
-        folder_for_relion=str(output.absolute() / "relion"),
+        folder_for_relion=f"{storage.absolute(output)}/relion",
         ssnr=ssnr,
     )
 

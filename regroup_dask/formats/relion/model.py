@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 
+from regroup_dask.formats import storage
 from regroup_dask.formats.links import link_or_copy
 from regroup_dask.formats.regroup_plan import SuperclassMaps
 
@@ -73,9 +73,7 @@ def write_model(folder: Path, maps: SuperclassMaps, n_particles: np.ndarray, *, 
     # starfile's first line has the time of day in it; the same run shall give the same bytes.
     body = text[text.index("data_model_general") :]
     path = folder / "model.star"
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_text(COMMENT.format(place=place) + "\n" + body)
-    os.replace(unfinished, path)
+    storage.write_bytes(path, (COMMENT.format(place=place) + "\n" + body).encode())
     return *(folder / name for name in names), path
 
 
