@@ -18,19 +18,21 @@ from distributed import Client
 
 from regroup_dask import __version__, grouping
 from regroup_dask.errors import RegroupWarning
-from regroup_dask.formats import result_tables, storage, volume_store
+from regroup_dask.formats import result_tables, volume_store
 from regroup_dask.formats.class_store import read_classes, write_classes
 from regroup_dask.formats.consolidate import consolidate
-from regroup_dask.formats.pairs_store import read_pairs, write_pairs
+from regroup_dask.formats.pairs_store import write_pairs
 from regroup_dask.formats.run_folder import check_output, read_run, run_folder, write_run
 from regroup_dask.formats.store_errors import store_errors
+from regroup_dask.hand_edits import ToldGroups
 from regroup_dask.progress import Listener, StageClock, silent
 from regroup_dask.report.page import write_page
 from regroup_dask.settings import Settings
-from regroup_dask.steps import averaging, comparing, particles, polishing, tables
+from regroup_dask.steps import averaging, comparing, particles, polishing, regrouping, tables
 from regroup_dask.steps.inputs import Inputs, check_inputs, fingerprints
 from regroup_dask.steps.mask import write_mask
 from regroup_dask.steps.plan import check_memory, plan_lines, plan_run
+from regroup_dask.steps.regrouping import CLASSES, PAIRS
 from regroup_dask.steps.run_context import RunContext
 from regroup_dask.steps.selection import Selection, select_classes
 from regroup_dask.tasks.crew import workers_of
@@ -38,7 +40,6 @@ from regroup_dask.tasks.versions import check_shared_folder
 
 logger = logging.getLogger(__name__)
 
-PAIRS, CLASSES = "pairs.zarr", "classes.zarr"
 PACKAGES = (
     *("regroup-dask", "dask", "distributed", "xarray", "zarr", "numpy"),
     *("scipy", "scikit-learn", "pyarrow", "numba", "finufft"),
@@ -87,6 +88,7 @@ def regroup_inputs(
     overwrite: bool = False,
     command: str | None = None,
     earlier: Path | None = None,
+    told: ToldGroups | None = None,
     heard_before: Sequence[str] = (),
 ) -> Regrouped:
     """Regroup the classes of one job.
@@ -109,11 +111,15 @@ def regroup_inputs(
         The command line, for the record.
     earlier
         Folder of an earlier run with the same inputs: its pairs are taken, nothing is aligned again.
+    told
+        With `earlier`: the superclasses that a person made of that run's, instead of grouping the classes anew.
     heard_before
         Warnings of finding the inputs, for the record.
     """
     check_output(output, resume=resume, overwrite=overwrite)
     identity = {"version": __version__, "settings": settings.as_dict(), "inputs": fingerprints(inputs)}
+    if told is not None:
+        identity["by_hand"] = {"edits": list(told.edits), "superclasses": told.superclass_of_class}
     clock = StageClock(listener)
     with (
         store_errors(str(output)),
@@ -131,15 +137,11 @@ def regroup_inputs(
         for line in plan_lines(plan, workers):
             clock.say(line)
         check_memory(plan, workers)
-        pairs = _compare(inputs, selection, settings, run) if earlier is None else _copy_comparison(earlier, folder)
-        groups = grouping.group_pairs(
-            pairs,
-            settings.n_superclasses,
-            n_particles=selection.kept_sizes if selection.n_particles is not None else None,
-            similarity=settings.similarity,
-            frame=settings.frame,
-            seed=settings.seed,
-        )
+        if earlier is None:
+            pairs = _compare(inputs, selection, settings, run)
+        else:
+            pairs = regrouping.copy_comparison(earlier, folder, selection)
+        pairs, groups = regrouping.group_classes(pairs, selection, settings, run, earlier=earlier, told=told)
         _say_of_hands(pairs, groups, settings)
         if settings.align and inputs.mask is None:
             classes_store = folder / CLASSES
@@ -167,6 +169,8 @@ def regroup_inputs(
         result_tables.write_table(classes, folder, "classes")
         result_tables.write_table(superclasses, folder, "superclasses")
         record = _record(inputs, settings, selection, groups, counts, clock, tuple(heard), identity, command)
+        if told is not None and earlier is not None:
+            record["by_hand"] = regrouping.record_by_hand(earlier, told, groups)
         write_run(folder, {**record, "status": "without report"})
         with clock.stage("Writing the report", 1):
             _report(folder)
@@ -216,14 +220,6 @@ def _compare(inputs: Inputs, selection: Selection, settings: Settings, run: RunC
     write_pairs(found.pairs, run.folder / PAIRS)
     write_classes(found.classes, run.folder / CLASSES)
     return found.pairs
-
-
-def _copy_comparison(earlier: Path, folder: Path) -> xr.Dataset:
-    pairs = read_pairs(earlier / PAIRS)
-    for name in (PAIRS, CLASSES):
-        if storage.is_folder(earlier / name):
-            storage.copy_folder(earlier / name, folder / name)
-    return pairs
 
 
 def _say_of_hands(pairs: xr.Dataset, groups: xr.Dataset, settings: Settings) -> None:

@@ -58,12 +58,16 @@ class ClassIds(click.ParamType):
             self.fail(f"{value!r} is not a list of class numbers such as 0,3.", parameter, context)
 
 
+def superclasses_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the number of superclasses of a run."""
+    return click.option("-k", "--superclasses", "n_superclasses", type=SuperclassNumber(), required=True,
+                        help="Number of super classes: 1 to (classes kept - 1), or auto.")(function)
+
+
 def grouping_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of everything that comes after comparing."""
+    """Add the options of everything that comes after comparing, but the number of superclasses."""
     for option in reversed(
         (
-            click.option("-k", "--superclasses", "n_superclasses", type=SuperclassNumber(), required=True,
-                         help="Number of super classes: 1 to (classes kept - 1), or auto."),
             click.option("--posteriors", type=click.Choice(["argmax", "sum"]), default="argmax", show_default=True,
                          help="How a particle gets its superclass: its best class's, or the superclass with the "
                          "largest summed posterior."),
@@ -96,6 +100,20 @@ def cluster_options(function: Callable[..., Any]) -> Callable[..., Any]:
                          help="Submit workers to Slurm, as jobqueue.slurm in Dask's configuration says."),
             click.option("--workers", type=int, metavar="N",
                          help="How many worker processes.  [default: one per core; 8 with --slurm]"),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+def moved_input_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say where the inputs of an earlier run are now."""
+    for option in reversed(
+        (
+            click.option("--job", "moved_job", type=click.Path(), metavar="FOLDER",
+                         help="Where the job folder of that run is now, if it was moved."),
+            click.option("--inputs", "moved_inputs", multiple=True, metavar="OLD=NEW",
+                         help="Where a folder or file that the run read is now; may be given several times."),
         )
     ):
         function = option(function)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import click
@@ -13,6 +14,7 @@ from regroup_dask.cli.options import (
     grouping_options,
     output_options,
     storage_options,
+    superclasses_option,
 )
 from regroup_dask.errors import InputError
 from regroup_dask.formats import storage
@@ -33,6 +35,7 @@ Examples:
 @click.option("--volumes", multiple=True, metavar="V...", help="Class maps: MRC files, globs, or a zarr store.")
 @click.option("--passthrough", multiple=True, metavar="P...", help="CryoSPARC passthrough files of the particles.")
 @click.option("-o", "--output", required=True, type=click.Path(), metavar="OUT", help="The folder to make.")
+@superclasses_option
 @grouping_options
 @click.option("--minimum-class-size", type=int, default=0, show_default=True, metavar="N",
               help="Minimum class size (particles).")
@@ -123,18 +126,21 @@ def run_job(
                 )
         if not quiet:
             show_found(console, inputs)
-        with connected(where) as client, listener_for(console, quiet=quiet) as listener:
-            result = pipeline.regroup_inputs(
-                inputs,
-                settings,
-                target,
-                client=client,
-                listener=listener,
-                resume=resume,
-                overwrite=overwrite,
-                command=pipeline.command_line(),
-                heard_before=heard,
-            )
+        with contextlib.ExitStack() as cluster:
+            with listener_for(console, quiet=quiet) as listener, pipeline.heard_warnings(StageClock(listener)) as of_cluster:
+                client = cluster.enter_context(connected(where))
+            with listener_for(console, quiet=quiet) as listener:
+                result = pipeline.regroup_inputs(
+                    inputs,
+                    settings,
+                    target,
+                    client=client,
+                    listener=listener,
+                    resume=resume,
+                    overwrite=overwrite,
+                    command=pipeline.command_line(),
+                    heard_before=[*heard, *of_cluster],
+                )
     if not quiet:
         show_result(Console(), result)
     return result

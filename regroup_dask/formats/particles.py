@@ -110,6 +110,8 @@ class ParticleSource:
         Columns that identify a particle for people (``uid``, or ``rlnImageName``); may be empty.
     lines : tuple of str
         What was found and assumed, one sentence each, for the person who runs it.
+    passthrough_files : tuple of str
+        Those of `files` that only add columns to the others.
     """
 
     kind: ParticleKind
@@ -122,6 +124,7 @@ class ParticleSource:
     voxel_size_angstrom: float | None = None
     particle_columns: tuple[str, ...] = ()
     lines: tuple[str, ...] = ()
+    passthrough_files: tuple[str, ...] = ()
 
     @property
     def n_rows(self) -> int:

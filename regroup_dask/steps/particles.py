@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
+from regroup_dask.errors import DamagedStoreError
 from regroup_dask.formats import parquet_particles, storage
 from regroup_dask.formats.particles import (
     ClassPose,
@@ -17,6 +18,7 @@ from regroup_dask.formats.particles import (
     SuperclassMaps,
     output_functions,
 )
+from regroup_dask.formats.store_parts import JoinedFile
 from regroup_dask.science.particle_poses import move_poses
 from regroup_dask.settings import Settings
 from regroup_dask.steps.averaging import class_pose
@@ -117,10 +119,25 @@ def write(
         for position, fragment in enumerate(source.fragments)
     ]
     run.run("particles", "Writing particles", particles.write_fragment, units)
+    files = files_to_join(source, plan, outputs[-1], counts.per_fragment)
+    if files:
+        joins = [particles.JoinUnit(file.path.rpartition("/")[2], file) for file in files]
+        try:
+            run.run("joining", "Joining particles", particles.join_file, joins)
+        except DamagedStoreError as error:
+            run.forget("particles", [units[error.position].name])
+            raise
     written: list[str] = []
     for (_, _, finish), side in zip(sides, outputs, strict=True):
         written.extend(finish(source, plan, side, counts.per_fragment, maps))
     return tuple(written)
+
+
+def files_to_join(source: ParticleSource, plan: RegroupPlan, outputs: Any, counts: np.ndarray) -> list[JoinedFile]:
+    """Files of the format's own side that are joined from parts, as an object store makes it necessary."""
+    if source.kind == "cryosparc":
+        return list(outputs.files_to_join(len(counts)))
+    return list(outputs.files_to_join(source, plan, counts)) if source.kind == "relion" else []
 
 
 def _without_fragments(source: ParticleSource) -> ParticleSource:

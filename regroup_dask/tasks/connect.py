@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import logging
+import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from distributed import Client, LocalCluster
 from regroup_dask.errors import ClusterError, InputError, RegroupWarning
 from regroup_dask.tasks import cluster_settings
 from regroup_dask.tasks.cluster_file import read_cluster_file, slurm_description, started
+from regroup_dask.tasks.queue_jobs import MOST_FAILURES, KeptJobs
 from regroup_dask.tasks.versions import check_versions
 
 
@@ -130,14 +132,31 @@ def _existing(where: Where) -> Client:
 
 def _wait_for_workers(client: Client) -> None:
     timeout = cluster_settings.seconds("workers-timeout")
-    try:
-        client.wait_for_workers(1, timeout=timeout)
-    except TimeoutError as error:
-        raise ClusterError(
-            f"The scheduler {_address(client)} has no workers after {timeout:.0f} s: start some, or look into "
-            "the queue and the logs of the jobs, then run again (regroup.workers-timeout in Dask's configuration is "
-            "how long is waited)."
-        ) from error
+    jobs = getattr(client.cluster, "_adaptive", None)
+    jobs = jobs if isinstance(jobs, KeptJobs) else None
+    deadline, told = time.monotonic() + timeout, False
+    while True:
+        try:
+            return client.wait_for_workers(1, timeout=min(1.0, timeout))
+        except TimeoutError as error:
+            if jobs is not None and jobs.failures >= MOST_FAILURES:
+                raise ClusterError(
+                    f"No worker comes, {jobs.failures} times in a row: {jobs.trouble}. Correct the cluster file, or look "
+                    "into the logs of the jobs (log_directory in its options), then run again."
+                ) from error
+            if jobs is not None and jobs.waiting:
+                # A full queue is no error, however long it takes.
+                deadline = time.monotonic() + timeout
+                if not told:
+                    warnings.warn(f"{jobs.waiting} job(s) wait in the queue; so does this run.", RegroupWarning, stacklevel=2)
+                    told = True
+            if time.monotonic() < deadline:
+                continue
+            raise ClusterError(
+                f"The scheduler {_address(client)} has no workers after {timeout:.0f} s: start some, or look into "
+                "the queue and the logs of the jobs, then run again (regroup.workers-timeout in Dask's configuration is "
+                "how long is waited)."
+            ) from error
 
 
 def _address(client: Client) -> str:

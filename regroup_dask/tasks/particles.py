@@ -15,6 +15,7 @@ from regroup_dask.formats.particles import (
     RegroupPlan,
     output_functions,
 )
+from regroup_dask.formats.store_parts import JoinedFile, join_parts
 from regroup_dask.science import assign
 from regroup_dask.tasks.execute import Result
 
@@ -54,6 +55,18 @@ class WriteUnit(NamedTuple):
     outputs: tuple[OutputFiles, ...]
     counts_before: np.ndarray
     folder: Path
+
+
+class JoinUnit(NamedTuple):
+    """Put one file together from the parts of all fragments."""
+
+    name: str
+    file: JoinedFile
+
+    @property
+    def about(self) -> str:
+        """The file."""
+        return self.file.path
 
 
 def survey_fragment(unit: SurveyUnit) -> Result:
@@ -120,6 +133,12 @@ def write_fragment(unit: WriteUnit) -> Result:
     for write, outputs in zip(writers, unit.outputs, strict=True):
         write(unit.source, unit.fragment, table, assignment, plan, outputs, unit.counts_before)
     return {"rows": np.asarray(table.num_rows)}
+
+
+def join_file(unit: JoinUnit) -> Result:
+    """Join one file."""
+    join_parts(unit.file)
+    return {}
 
 
 def _posteriors(source: ParticleSource, fragment: Any) -> np.ndarray:

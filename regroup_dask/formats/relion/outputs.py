@@ -32,6 +32,8 @@ from regroup_dask.formats.relion.particles import RelionParticles, StarFragment
 from regroup_dask.formats.relion.pose_update import check_poses_can_follow, new_columns, new_values
 from regroup_dask.formats.relion.star_rewrite import rewrite_rows
 from regroup_dask.formats.relion.star_text import read_lines, split_rows
+from regroup_dask.formats.run_folder import WORK
+from regroup_dask.formats.store_parts import JoinedFile, write_part
 
 COPY_BYTES = 8 * 2**20
 
@@ -43,6 +45,20 @@ class RelionOutputs:
     folder: str
     parts: str
     """folder of the tasks' part files; gone when the output is finished"""
+
+    def files_to_join(self, source: RelionParticles, plan: RegroupPlan, counts: np.ndarray) -> list[JoinedFile]:
+        """Files that are put together from parts when all of them are written, in an object store."""
+        if not storage.is_remote(self.folder):
+            return []
+        totals = np.asarray(counts).sum(axis=0)
+        rows = [totals[:-1].sum(), *totals]
+        paths = _star_paths(self, plan)
+        files = []
+        for section, path in enumerate(paths):
+            labels = () if section == len(paths) - 1 else new_columns(source, plan)
+            around = _text_around_rows(source, labels, empty=not rows[section])
+            files.append(JoinedFile(path, self.parts, len(counts), section, len(paths), *around))
+        return files
 
 
 def create_outputs(
@@ -64,8 +80,10 @@ def create_outputs(
         Poses shall follow, and the file does not say the pixel size its origins are given in.
     """
     check_poses_can_follow(source, plan)
-    outputs = RelionOutputs(os.path.join(folder, "relion"), os.path.join(folder, "relion", ".parts"))
-    os.makedirs(outputs.parts, exist_ok=True)
+    own = os.path.join(folder, "relion")
+    remote = storage.is_remote(folder)
+    outputs = RelionOutputs(own, os.path.join(folder, WORK, "parts", "relion") if remote else os.path.join(own, ".parts"))
+    storage.make_folder(outputs.parts)
     return outputs
 
 
@@ -99,6 +117,9 @@ def write_fragment(
             begin, end = np.searchsorted(rows, [first_row, first_row + n_rows])
             section.append(rewritten.text(rows[begin:end] - first_row))
         first_row += n_rows
+    if storage.is_remote(outputs.folder):
+        write_part(outputs.parts, fragment.index, zip(*texts, strict=True), len(sections))
+        return
     path = _part_path(outputs, fragment.index)
     unfinished = path.with_name(f"{path.name}.{os.getpid()}")
     lengths = [sum(len(text) for text in section) for section in texts]
@@ -122,21 +143,22 @@ def finish_outputs(
     A second call finds the part files gone and leaves the star files as they are.
     """
     k = plan.n_superclasses
-    names = [
-        "regrouped_particles",
-        *(f"particles_superclass_{index}" for index in range(k)),
-        "remaining_particles",
-    ]
-    paths = [Path(outputs.folder) / f"{name}.star" for name in names]
+    paths = [storage.location(path) for path in _star_paths(outputs, plan)]
     if os.path.isdir(outputs.parts):
         for section, path in enumerate(paths):
             labels = () if section == len(paths) - 1 else new_columns(source, plan)
             _join(source, outputs, section, len(paths), labels, path)
     if maps is not None:
         totals = np.asarray(counts).sum(axis=0)[:k]
-        paths.extend(write_model(Path(outputs.folder), maps, totals, n_dimensions=_image_dimensions(source)))
+        paths.extend(write_model(storage.location(outputs.folder), maps, totals, n_dimensions=_image_dimensions(source)))
     shutil.rmtree(outputs.parts, ignore_errors=True)
     return tuple(str(path) for path in paths)
+
+
+def _star_paths(outputs: RelionOutputs, plan: RegroupPlan) -> list[str]:
+    superclasses = [f"particles_superclass_{index}" for index in range(plan.n_superclasses)]
+    names = ["regrouped_particles", *superclasses, "remaining_particles"]
+    return [os.path.join(outputs.folder, f"{name}.star") for name in names]
 
 
 def _part_path(outputs: RelionOutputs, index: int) -> Path:
