@@ -13,10 +13,16 @@ import pyarrow.parquet as pq
 import pytest
 import xarray as xr
 from click.testing import CliRunner
+from distributed import Client, LocalCluster
 
 import regroup_dask as rd
+from regroup_dask import pipeline
 from regroup_dask.cli import main
+from regroup_dask.errors import InputError
 from regroup_dask.formats import storage
+from regroup_dask.formats.scratch_folder import scratch_folder
+from regroup_dask.settings import Settings
+from regroup_dask.steps.inputs import inputs_of_job
 from tests.object_store import ObjectStore
 from tests.small_job import make_job, write_cryosparc, write_parquet, write_relion
 
@@ -52,39 +58,59 @@ def assert_same(near: Path, contents: dict[str, bytes], *, prefix: str, input_ne
         assert far == data, name
 
 
+def regroup_job(source: str, output: str | Path, *, client: Client | None = None, **more: Any) -> None:
+    """Do what the command line does with a job folder, without starting a cluster."""
+    target = storage.location(output)
+    with scratch_folder(target) as scratch:
+        inputs = inputs_of_job(source, scratch=scratch)
+        settings = Settings(2, align=True, mask_inner_radius=0.8)
+        pipeline.regroup_inputs(inputs, settings, target, client=client, **more)
+
+
 @pytest.mark.parametrize("kind", ["cryosparc", "relion"])
 def test_a_run_in_a_store_is_the_run_on_disk(object_store: ObjectStore, tmp_path: Path, kind: str) -> None:
     job = make_job(n_particles=90)
     folder = MAKERS[kind](job, tmp_path / "J10")
     url = object_store.put(folder, "J10")
-    options = ["-k", 2, "--align-pairs", "--mask-inner-radius", 0.8, "--quiet", "--workers", 1]
-    run("run", folder, "-o", tmp_path / "OUT", *options)
-    run("run", url, "-o", f"{object_store.url}/OUT", *options)
-    assert_same(
-        tmp_path / "OUT",
-        object_store.contents("OUT"),
-        prefix=f"{object_store.url}/OUT",
-        input_near=str(folder),
-        input_far=url,
-    )
+    output = f"{object_store.url}/OUT"
+    regroup_job(str(folder), tmp_path / "OUT")
+    regroup_job(url, output)
+    assert_same(tmp_path / "OUT", object_store.contents("OUT"), prefix=output, input_near=str(folder), input_far=url)
     record = json.loads(object_store.contents("OUT")["run.json"])
     assert record["status"] == "complete"
-    pairs = xr.open_zarr(f"{object_store.url}/OUT/pairs.zarr", chunks=None)
+    pairs = xr.open_zarr(f"{output}/pairs.zarr", chunks=None)
     assert pairs.identical(xr.open_zarr(tmp_path / "OUT" / "pairs.zarr", chunks=None))
     with zipfile.ZipFile(io.BytesIO(object_store.contents("OUT")["series.zip"])) as packed:
         assert packed.testzip() is None
-    groups = rd.group(pairs, 2)
-    assert len(np.unique(groups["superclass"].values)) == 2
+    assert len(np.unique(rd.group(pairs, 2)["superclass"].values)) == 2
     # What comes after a run works there too.
-    assert "regroup-dask" in run("info", f"{object_store.url}/OUT")
-    run("group", f"{object_store.url}/OUT", "-k", 3)
-    run("report", f"{object_store.url}/OUT")
-    run("group", f"{object_store.url}/OUT", "-k", 3, "-o", f"{object_store.url}/OUT3", "--quiet", "--workers", 1)
-    assert json.loads(object_store.contents("OUT3")["run.json"])["n_superclasses"] == 3
-    run("group", f"{object_store.url}/OUT", "-k", 3, "-o", tmp_path / "OUT3", "--quiet", "--workers", 1)
-    assert (tmp_path / "OUT3" / "volumes" / "superclass_000.mrc").read_bytes() == object_store.contents("OUT3")[
-        "volumes/superclass_000.mrc"
-    ]
+    assert "regroup-dask" in run("info", output)
+    assert "3 superclasses" in run("group", output, "-k", 3)
+    object_store.client().delete_object(Bucket=object_store.bucket, Key="OUT/report.html")
+    run("report", output)
+    assert object_store.contents("OUT")["report.html"].startswith(b"<!doctype html>")
+    other = "relion" if kind == "cryosparc" else "cryosparc"
+    run("export", output, "--to", other, "-o", tmp_path / "far", "--quiet")
+    run("export", tmp_path / "OUT", "--to", other, "-o", tmp_path / "near", "--quiet")
+    for path in sorted((tmp_path / "near").rglob("*.star" if other == "relion" else "*.cs")):
+        far = (tmp_path / "far" / path.relative_to(tmp_path / "near")).read_bytes()
+        assert far.replace(b"/far/", b"/near/") == path.read_bytes()
+    assert "is a URL" in run("export", output, "--to", other, "--quiet", code=2)
+
+
+def test_four_workers_at_once(object_store: ObjectStore, tmp_path: Path) -> None:
+    url = object_store.put(write_cryosparc(make_job(n_particles=90), tmp_path / "J10"), "J10")
+    regroup_job(url, f"{object_store.url}/ONE")
+    with (
+        LocalCluster(n_workers=4, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+    ):
+        regroup_job(url, f"{object_store.url}/FOUR", client=client)
+    one, four = object_store.contents("ONE"), object_store.contents("FOUR")
+    assert set(one) == set(four)
+    for name in one:
+        if name.startswith(("particles/", "remaining/", "cryosparc/", "volumes/")):
+            assert one[name] == four[name], name
 
 
 def test_from_python_in_this_process(object_store: ObjectStore, tmp_path: Path) -> None:
@@ -103,13 +129,19 @@ def test_an_output_that_exists_is_refused(object_store: ObjectStore, tmp_path: P
     output = f"{object_store.url}/OUT"
     options = ("-k", 2, "--quiet", "--workers", 1)
     assert "was not made by regroup-dask" in run("run", url, "-o", url, *options, code=2)
-    run("run", url, "-o", output, *options)
+    regroup_job(url, output)
     assert "exists" in run("run", url, "-o", output, *options, code=2)
     assert "nothing to resume" in run("run", url, "-o", output, *options, "--resume", code=2)
-    run("run", url, "-o", output, *options, "--overwrite")
+    first = object_store.contents("OUT")
+    regroup_job(url, output, overwrite=True)
+    second = object_store.contents("OUT")
+    assert {name: data for name, data in second.items() if name != "run.json" and "report" not in name} == {
+        name: data for name, data in first.items() if name != "run.json" and "report" not in name
+    }
     assert "no name" in run("run", url, "-o", object_store.url, *options, code=2)
     # An input that is wrong leaves nothing behind.
-    assert "does not exist" in run("run", url, "-o", f"{output}2", *options, "--exclude-classes", "9", code=2)
+    with pytest.raises(InputError, match="superclasses"):
+        rd.regroup(f"{url}/*_volume.mrc", n_superclasses=9, output=f"{output}2")
     assert object_store.contents("OUT2") == {}
     listed = object_store.client().list_objects_v2(Bucket=object_store.bucket)["Contents"]
     assert {entry["Key"].split("/")[0] for entry in listed} == {"J10", "OUT"}
