@@ -21,6 +21,10 @@ class ClusterError(RegroupError):
     """The cluster could not be reached, has no workers, or lost a task for good."""
 
 
+class InstanceError(RegroupError):
+    """A running CryoSPARC refused something or went away after the work had begun."""
+
+
 class UnitError(RegroupError):
     """The computation of one piece of work failed; the message names the inputs it was working on."""
 

@@ -26,6 +26,7 @@ from regroup_dask.formats.run_folder import check_output, read_run, run_folder, 
 from regroup_dask.formats.store_errors import store_errors
 from regroup_dask.hand_edits import ToldGroups
 from regroup_dask.progress import Listener, StageClock, silent
+from regroup_dask.report.chimerax import write_view
 from regroup_dask.report.page import write_page
 from regroup_dask.settings import Settings
 from regroup_dask.steps import averaging, comparing, particles, polishing, regrouping, tables
@@ -34,7 +35,7 @@ from regroup_dask.steps.mask import write_mask
 from regroup_dask.steps.plan import check_memory, plan_lines, plan_run
 from regroup_dask.steps.regrouping import CLASSES, PAIRS
 from regroup_dask.steps.run_context import RunContext
-from regroup_dask.steps.selection import Selection, select_classes
+from regroup_dask.steps.selection import Selection, survey_and_select
 from regroup_dask.tasks.crew import workers_of
 from regroup_dask.tasks.versions import check_shared_folder
 
@@ -131,7 +132,7 @@ def regroup_inputs(
         check_inputs(inputs, settings.exclude_classes)
         if client is not None:
             check_shared_folder(client, folder)
-        selection = _select(inputs, settings, run)
+        selection = survey_and_select(inputs, settings, run)
         workers = workers_of(client)
         plan = plan_run(len(selection.kept), inputs.series, inputs.source, settings)
         for line in plan_lines(plan, workers):
@@ -180,9 +181,10 @@ def regroup_inputs(
 
 
 def _report(folder: Path) -> None:
-    """Write the page; particles and maps are not lost because a figure could not be drawn."""
+    """Write the page and the view; particles and maps are not lost because a figure could not be drawn."""
     try:
         write_page(folder)
+        write_view(folder)
     except Exception:
         logger.exception("the report could not be made")
         warnings.warn(
@@ -196,21 +198,6 @@ def settings_of_run(earlier: Path) -> tuple[dict[str, Any], Settings]:
     """Return the record and the settings of an earlier run."""
     record = read_run(earlier)
     return record, Settings.from_dict(record["settings"])
-
-
-def _select(inputs: Inputs, settings: Settings, run: RunContext) -> Selection:
-    sizes = None
-    if inputs.source is not None:
-        counts, silent_rows = particles.survey(inputs.source, run)
-        if silent_rows:
-            warnings.warn(
-                f"Particles without a class (no posterior, NaN or all zero): {silent_rows}; they go to remaining.",
-                RegroupWarning,
-                stacklevel=2,
-            )
-        sizes = np.array([counts.get(reference.class_id, 0) for reference in inputs.series.references], np.int64)
-    without_map = () if inputs.source is None else inputs.source.class_ids
-    return select_classes(inputs.series, sizes, settings, without_map=without_map)
 
 
 def _compare(inputs: Inputs, selection: Selection, settings: Settings, run: RunContext) -> xr.Dataset:
@@ -335,4 +322,7 @@ def command_line() -> str:
     """Return the command that started this process, as a person would type it."""
     import shlex
 
-    return shlex.join(["regroup-dask", *without_secrets(sys.argv[1:])])
+    words = sys.argv[1:]
+    if Path(sys.argv[0]).name.startswith("dask") and words[:1] == ["regroup"]:
+        words = words[1:]  # `dask regroup` is the same program
+    return shlex.join(["regroup-dask", *without_secrets(words)])

@@ -9,11 +9,20 @@ from typing import Any
 import click
 
 from regroup_dask.cli.options import storage_options
+from regroup_dask.cli.teaching import TeachingCommand
 from regroup_dask.errors import InputError
 from regroup_dask.formats import storage
 
 
-@click.command("align", short_help="Superpose one map onto another, over all rotations.")
+@click.command(
+    "align",
+    cls=TeachingCommand,
+    examples=(
+        ("regroup-dask align class_03.mrc class_00.mrc -o class_03_on_00.mrc", "write the moved map"),
+        ("regroup-dask align class_03.mrc class_00.mrc --json", "only the pose, for a program to read"),
+    ),
+    short_help="Superpose one map onto another, over all rotations.",
+)
 @click.argument("moving", type=click.Path())
 @click.argument("reference", type=click.Path())
 @click.option("-o", "--output", type=click.Path(), metavar="ALIGNED.mrc", help="Write the moved map.")
@@ -40,10 +49,6 @@ def command(
 
     Box and voxel size may differ. The pose is x_reference = R x_moving + t, about voxel n // 2 of each map; with the
     opposite hand x_moving is inverted first.
-
-    \b
-    Example:
-      regroup-dask align class_03.mrc class_00.mrc -o class_03_on_00.mrc
     """
     from regroup_dask.formats.mrc_writer import write_mrc
     from regroup_dask.single_pair import align_maps, move_onto, read_given
@@ -53,7 +58,7 @@ def command(
     target = None if output is None else storage.location(output)
     if target is not None and target.exists() and not overwrite:
         raise InputError(f"{target} exists: give another name, or --overwrite.")
-    if target is not None and not storage.is_remote(target) and not target.parent.is_dir():
+    if target is not None and not target.parent.is_dir():
         raise InputError(f"The folder {target.parent} of {target.name} does not exist: make it first.")
     first = read_given(moving, voxel_size_angstrom=voxel_size_angstrom)
     second = read_given(reference, voxel_size_angstrom=voxel_size_angstrom)

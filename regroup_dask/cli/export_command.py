@@ -8,19 +8,22 @@ from typing import Any
 import click
 
 from regroup_dask.cli.options import cluster_options, storage_options
+from regroup_dask.cli.teaching import TeachingCommand, titled
+from regroup_dask.cli.watching import WATCHING
 from regroup_dask.errors import InputError
 from regroup_dask.formats import storage
 
-EXAMPLES = """
-\b
-Examples:
-  regroup-dask export OUT --to relion
-  regroup-dask export OUT --to cryosparc --micrograph-size 5760x4092
-  regroup-dask export OUT --to cryodrgn -o labels
-"""
 
-
-@click.command("export", epilog=EXAMPLES, short_help="Another program's files from an output folder.")
+@click.command(
+    "export",
+    cls=TeachingCommand,
+    examples=(
+        ("regroup-dask export OUT --to relion", "makes OUT/export_relion"),
+        ("regroup-dask export OUT --to cryosparc --micrograph-size 5760x4092", "places on micrographs as fractions"),
+        ("regroup-dask export OUT --to cryodrgn -o labels", "somewhere else"),
+    ),
+    short_help="Another program's files from an output folder.",
+)
 @click.argument("output", metavar="OUT", type=click.Path())
 @click.option("--to", "side", required=True, type=click.Choice(["relion", "cryosparc", "cryodrgn"]),
               help="The program that shall read them.")
@@ -29,7 +32,7 @@ Examples:
 @click.option("--micrograph-size", metavar="WxH",
               help="Width and height of the micrographs in pixels, for places on them, which CryoSPARC wants as fractions.")
 @cluster_options
-@click.option("--quiet", is_flag=True, help="No progress.")
+@titled(WATCHING, "--quiet", is_flag=True, help="No progress.")
 @storage_options
 def command(output: str, side: Any, target: str | None, micrograph_size: str | None, quiet: bool, **where: Any) -> None:
     """Write the regrouped particles for RELION, CryoSPARC or cryoDRGN, whatever they came from.
@@ -48,13 +51,12 @@ def command(output: str, side: Any, target: str | None, micrograph_size: str | N
 
     size = _size(micrograph_size)
     asked = Where(where["scheduler"], where["scheduler_file"], where["cluster_file"], where["workers"], where["slurm"])
-    source = storage.location(output)
-    folder = storage.location(target) if target else source / f"export_{side}"
-    one_fragment = asked == Where() and len(open_regrouped(source).fragments) == 1
+    folder = storage.location(target) if target else storage.location(output) / f"export_{side}"
+    one_fragment = asked == Where() and len(open_regrouped(storage.location(output)).fragments) == 1
     with contextlib.ExitStack() as stack:
         client = None if one_fragment else stack.enter_context(connected(asked))
         listener = stack.enter_context(listener_for(Console(stderr=True), quiet=quiet))
-        done = export(source, side, folder, client=client, clock=StageClock(listener), micrograph_size=size)
+        done = export(storage.location(output), side, folder, client=client, clock=StageClock(listener), micrograph_size=size)
     click.echo(f"{len(done.files)} files in {done.folder}")
     for note in done.notes:
         click.echo(note)

@@ -10,25 +10,28 @@ import click
 
 from regroup_dask.cli.group_values import MergeValue, MoveValue, SplitValue, SuperclassCounts
 from regroup_dask.cli.options import (
+    OUTPUT,
+    SUPERCLASSES,
     cluster_options,
     grouping_options,
     moved_input_options,
     output_options,
     storage_options,
 )
+from regroup_dask.cli.stopping import says_how_to_resume
+from regroup_dask.cli.teaching import TeachingCommand, titled
+from regroup_dask.cli.watching import Watching, watching_options
 from regroup_dask.errors import InputError
 from regroup_dask.formats import storage
 from regroup_dask.hand_edits import Edits, ToldGroups
 from regroup_dask.settings import Settings
 
-EXAMPLES = """
-\b
-Examples:
-  regroup-dask group OUT -k 6
-  regroup-dask group OUT -k 6 -o OUT_6
-  regroup-dask group OUT -k 2-8
-  regroup-dask group OUT --merge 0,3 --move class=5:superclass=1 -o OUT_by_hand
-"""
+EXAMPLES = (
+    ("regroup-dask group OUT -k 6", "show six superclasses, write nothing"),
+    ("regroup-dask group OUT -k 6 -o OUT_6", "write them: particles, maps and report"),
+    ("regroup-dask group OUT -k 2-8", "several numbers beside each other"),
+    ("regroup-dask group OUT --merge 0,3 --move class=5:superclass=1 -o OUT_by_hand", "who knows better says so"),
+)
 
 
 class Wanted(NamedTuple):
@@ -39,25 +42,33 @@ class Wanted(NamedTuple):
     target: Path | None
 
 
-@click.command("group", epilog=EXAMPLES, short_help="Regroup a finished run: another K, or by hand; nothing realigned.")
+@click.command(
+    "group",
+    cls=TeachingCommand,
+    examples=EXAMPLES,
+    short_help="Regroup a finished run: another K, or by hand; nothing realigned.",
+)
 @click.argument("earlier", metavar="OUT", type=click.Path())
-@click.option("-o", "--output", type=click.Path(), metavar="OUT2",
+@titled(OUTPUT, "-o", "--output", type=click.Path(), metavar="OUT2",
               help="Write a complete output folder (with several K: OUT2/k2, OUT2/k3, ...); without it the groups are only "
               "shown.")
-@click.option("-k", "--superclasses", "counts", type=SuperclassCounts(),
+@titled(SUPERCLASSES, "-k", "--superclasses", "counts", type=SuperclassCounts(),
               help="Number of super classes: 1 to (classes kept - 1), several (2-8, or 3,5), or auto.")
-@click.option("--merge", "merges", type=MergeValue(), multiple=True, help="Make one superclass of these.")
-@click.option("--split", "splits", type=SplitValue(), multiple=True,
+@titled(SUPERCLASSES, "--merge", "merges", type=MergeValue(), multiple=True, help="Make one superclass of these.")
+@titled(SUPERCLASSES, "--split", "splits", type=SplitValue(), multiple=True,
               help="Split a superclass into 2, or into PARTS.")
-@click.option("--move", "moves", type=MoveValue(), multiple=True,
+@titled(SUPERCLASSES, "--move", "moves", type=MoveValue(), multiple=True,
               help="Put a class into another superclass, into a `new` one, or into none (`remaining`).")
 @grouping_options
 @moved_input_options
 @cluster_options
 @output_options
-@storage_options
+@watching_options
 @click.pass_context
-def command(context: click.Context, earlier: str, output: str | None, **options: Any) -> None:
+@storage_options
+def command(
+    context: click.Context, earlier: str, output: str | None, watching: Watching, **options: Any
+) -> None:
     """Group the classes of a finished run again, from what it stored.
 
     With -k from the beginning; with --merge, --split and --move from the superclasses that OUT has, whose numbers
@@ -83,13 +94,13 @@ def command(context: click.Context, earlier: str, output: str | None, **options:
             show_mapping(console, wanted[0].told.before, groupings[0])
         console.print("Nothing was written; -o OUT2 writes particles and maps of this grouping.", highlight=False)
         return
-    results = _write(folder, wanted, options)
-    if options["quiet"]:
+    results = _write(folder, wanted, options, watching)
+    if not watching.talks:
+        for result in results:
+            watching.show(result)
         return
-    from regroup_dask.cli.summary import show_result
-
     if len(results) == 1:
-        show_result(console, results[0])
+        watching.show(results[0])
         if wanted[0].told is not None:
             show_mapping(console, wanted[0].told.before, results[0].groups)
         return
@@ -184,14 +195,14 @@ def _grouping_of_run(folder: Path) -> Any:
     return read_output(folder).groups
 
 
-def _write(folder: Path, wanted: list[Wanted], options: dict[str, Any]) -> list[Any]:
+def _write(folder: Path, wanted: list[Wanted], options: dict[str, Any], watching: Watching) -> list[Any]:
     """Write an output folder for each grouping, with the same workers."""
     from rich.console import Console
 
     from regroup_dask import pipeline
+    from regroup_dask.cli.run_command import keep_profile
     from regroup_dask.formats.run_folder import check_output, read_run
     from regroup_dask.formats.scratch_folder import scratch_folder
-    from regroup_dask.progress import listener_for
     from regroup_dask.steps.inputs import inputs_of_record
     from regroup_dask.steps.moved_inputs import moved_record, moves_of_inputs
     from regroup_dask.tasks.connect import Where, connected
@@ -210,24 +221,26 @@ def _write(folder: Path, wanted: list[Wanted], options: dict[str, Any]) -> list[
         options["workers"],
         options["slurm"],
     )
+    results = []
     with scratch_folder(targets[0]) as scratch:
         inputs = inputs_of_record(record, wanted[0].settings.class_prefix, scratch)
-        with (
-            connected(where) as client,
-            listener_for(Console(stderr=True), quiet=options["quiet"]) as listener,
-        ):
-            return [
-                pipeline.regroup_inputs(
-                    inputs,
-                    one.settings,
-                    target,
-                    client=client,
-                    listener=listener,
-                    resume=options["resume"],
-                    overwrite=options["overwrite"],
-                    command=pipeline.command_line(),
-                    earlier=folder,
-                    told=one.told,
-                )
-                for one, target in zip(wanted, targets, strict=True)
-            ]
+        with connected(where) as client:
+            for one, target in zip(wanted, targets, strict=True):
+                with says_how_to_resume(target), watching.listener(Console(stderr=True)) as listener:
+                    profiler = watching.profiler(client, listener)
+                    result = pipeline.regroup_inputs(
+                        inputs,
+                        one.settings,
+                        target,
+                        client=client,
+                        listener=profiler or listener,
+                        resume=options["resume"],
+                        overwrite=options["overwrite"],
+                        command=pipeline.command_line(),
+                        earlier=folder,
+                        told=one.told,
+                    )
+                    if profiler is not None:
+                        keep_profile(result.output, profiler.finish())
+                results.append(result)
+    return results

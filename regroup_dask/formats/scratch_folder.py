@@ -13,23 +13,23 @@ from regroup_dask.formats import storage
 
 
 @contextlib.contextmanager
-def scratch_folder(output: str | Path) -> Iterator[Path]:
+def scratch_folder(output: str | Path, *, beside: bool = True) -> Iterator[Path]:
     """Yield a temporary folder on the file system of the output, gone when the block ends.
 
     The workers of a cluster share the file system of the output, and rarely the temporary folder of the machine
-    where a run was started; that one is taken only where nothing can be written beside the output.
+    where a run was started; that one is taken only where nothing can be written beside the output, or where `beside`
+    is false because no worker needs it.
     """
-    if storage.is_remote(output):
-        folder = storage.location(output).parent / f".regroup_dask_{uuid.uuid4().hex[:12]}"
+    if beside and storage.is_remote(output):
+        remote = storage.location(output).parent / f".regroup_dask_{uuid.uuid4().hex[:12]}"
         try:
-            yield folder
+            yield remote
         finally:
-            storage.remove_folder(folder)
+            storage.remove_folder(remote)
         return
-    beside = Path(os.path.abspath(output)).parent
-    while not beside.is_dir():
-        beside = beside.parent
-    with tempfile.TemporaryDirectory(
-        prefix=".regroup_dask_", dir=beside if os.access(beside, os.W_OK | os.X_OK) else None
-    ) as made:
+    near = Path(tempfile.gettempdir() if storage.is_remote(output) else os.path.abspath(output)).parent
+    while not near.is_dir():
+        near = near.parent
+    writable = beside and os.access(near, os.W_OK | os.X_OK)
+    with tempfile.TemporaryDirectory(prefix=".regroup_dask_", dir=near if writable else None) as made:
         yield Path(made)
