@@ -75,8 +75,7 @@ def write_mrc(
 
 def density_range(path: str | Path) -> tuple[float, float]:
     """Lowest and highest density of a map, as `write_mrc` wrote them into its header."""
-    with open(path, "rb") as stream:
-        header = np.frombuffer(stream.read(HEADER_BYTES), dtype=HEADER_DTYPE.newbyteorder("<"))[0]
+    header = np.frombuffer(storage.read_range(path, 0, HEADER_BYTES), dtype=HEADER_DTYPE.newbyteorder("<"))[0]
     return float(header["dmin"]), float(header["dmax"])
 
 

@@ -36,7 +36,9 @@ SAMPLES = 64
 
 
 def partial_folder(output: Path) -> Path:
-    """Where a run writes until it is complete."""
+    """Where a run writes until it is complete; an object store knows no other name."""
+    if storage.is_remote(output):
+        return output
     return output.with_name(output.name + ".partial")
 
 
