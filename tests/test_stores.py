@@ -58,12 +58,14 @@ def assert_same(near: Path, contents: dict[str, bytes], *, prefix: str, input_ne
         assert far == data, name
 
 
-def regroup_job(source: str, output: str | Path, *, client: Client | None = None, **more: Any) -> None:
+def regroup_job(
+    source: str, output: str | Path, *, client: Client | None = None, settings: Settings | None = None, **more: Any
+) -> None:
     """Do what the command line does with a job folder, without starting a cluster."""
     target = storage.location(output)
     with scratch_folder(target) as scratch:
         inputs = inputs_of_job(source, scratch=scratch)
-        settings = Settings(2, align=True, mask_inner_radius=0.8)
+        settings = settings or Settings(2, align=True, mask_inner_radius=0.8)
         pipeline.regroup_inputs(inputs, settings, target, client=client, **more)
 
 
@@ -98,19 +100,21 @@ def test_a_run_in_a_store_is_the_run_on_disk(object_store: ObjectStore, tmp_path
     assert "is a URL" in run("export", output, "--to", other, "--quiet", code=2)
 
 
-def test_four_workers_at_once(object_store: ObjectStore, tmp_path: Path) -> None:
-    url = object_store.put(write_cryosparc(make_job(n_particles=90), tmp_path / "J10"), "J10")
-    regroup_job(url, f"{object_store.url}/ONE")
-    with (
-        LocalCluster(n_workers=4, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
-        Client(cluster) as client,
-    ):
-        regroup_job(url, f"{object_store.url}/FOUR", client=client)
-    one, four = object_store.contents("ONE"), object_store.contents("FOUR")
-    assert set(one) == set(four)
-    for name in one:
+def test_four_workers_write_what_one_writes(object_store: ObjectStore, tmp_path: Path) -> None:
+    url = object_store.put(write_cryosparc(make_job(n_particles=90, moved=False), tmp_path / "J10"), "J10")
+    contents = []
+    for n_workers in (1, 4):
+        output = f"OUT{n_workers}"
+        with (
+            LocalCluster(n_workers=n_workers, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
+            Client(cluster) as client,
+        ):
+            regroup_job(url, f"{object_store.url}/{output}", client=client, settings=Settings(2))
+        contents.append(object_store.contents(output))
+    assert set(contents[0]) == set(contents[1])
+    for name, data in contents[0].items():
         if name.startswith(("particles/", "remaining/", "cryosparc/", "volumes/")):
-            assert one[name] == four[name], name
+            assert contents[1][name] == data, name
 
 
 def test_from_python_in_this_process(object_store: ObjectStore, tmp_path: Path) -> None:
