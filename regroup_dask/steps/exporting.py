@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -21,7 +22,7 @@ from regroup_dask.formats.particle_facts import QUATERNION, SHIFT
 from regroup_dask.formats.regroup_plan import SuperclassMaps
 from regroup_dask.formats.regrouped_folder import RegroupedFolder, open_regrouped
 from regroup_dask.formats.relion.export import StarExport, check_star_export, image_folder_note
-from regroup_dask.formats.relion.model import write_model
+from regroup_dask.formats.relion.model import folder_for_relion, write_model
 from regroup_dask.formats.relion.star_text import locate_blocks, read_small_block
 from regroup_dask.formats.volumes import find_volumes
 from regroup_dask.progress import StageClock
@@ -121,7 +122,7 @@ def _relion(work: _Work) -> tuple[list[Path], list[str]]:
     _write(work, writer)
     files = list(writer.finish(len(work.particles.fragments)))
     if work.maps is not None:
-        maps = work.maps._replace(folder_for_relion=str(work.target))
+        maps = work.maps._replace(folder_for_relion=folder_for_relion(work.target))
         files += write_model(work.folder, maps, work.totals[:-1], n_dimensions=plan.n_axes)
     return files, [*_pose_notes(plan, work), *_aberration_notes(plan), image_folder_note(work.target)]
 
@@ -192,15 +193,23 @@ def _write(work: _Work, writer: StarExport | RecordExport | ArrayExport) -> None
 def _copied(work: _Work, name: str) -> tuple[list[Path], list[str]]:
     """Copy the side that the particles came from, with RELION's paths of the maps changed to the copy."""
     source = work.output / name
-    storage.copy_folder(source, work.folder)
+    if storage.is_remote(source):
+        storage.copy_folder(source, work.folder)
+    else:
+        shutil.copytree(source, work.folder, dirs_exist_ok=True, ignore=_links)
     model = work.folder / "model.star"
     if model.is_file():
         text = model.read_bytes()
-        model.unlink()
-        model.write_bytes(text.replace(str(source).encode() + b"/", os.fsencode(work.target) + b"/"))
+        here, there = (os.fsencode(folder_for_relion(path)) + b"/" for path in (source, work.target))
+        model.write_bytes(text.replace(here, there))
     note = f"The particles came from there: {source} is copied, with every column as it was."
     files = sorted(path for path in work.folder.rglob("*") if path.is_file() and not path.name.startswith("."))
     return files, [note]
+
+
+def _links(folder: str, names: list[str]) -> list[str]:
+    """Links lead out of the folder; no run makes any."""
+    return [name for name in names if os.path.islink(os.path.join(folder, name))]
 
 
 def _optics_groups(output: Path) -> dict[int, dict[str, str]]:

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from regroup_dask.errors import DamagedStoreError
-from regroup_dask.formats import parquet_particles, storage
+from regroup_dask.formats import parquet_particles
 from regroup_dask.formats.particles import (
     ClassPose,
     ParticleSource,
@@ -18,6 +18,7 @@ from regroup_dask.formats.particles import (
     SuperclassMaps,
     output_functions,
 )
+from regroup_dask.formats.relion.model import folder_for_relion
 from regroup_dask.formats.store_parts import JoinedFile
 from regroup_dask.science.particle_poses import move_poses
 from regroup_dask.settings import Settings
@@ -177,8 +178,8 @@ def superclass_maps(
 ) -> SuperclassMaps:
     """Name the superclass maps for the sides that refer to them.
 
-    RELION looks for maps from its project folder, which it runs in, so its model gets paths that do not depend on
-    where it is read: those that the maps will have when `output` is complete.
+    RELION looks for maps from its project folder, which it runs in, so its model gets the paths that they will have from
+    there when `output` is complete, and absolute ones where no project is above it.
     """
     return SuperclassMaps(
         paths=tuple(str(path) for path in paths),
@@ -186,7 +187,7 @@ def superclass_maps(
         voxel_size_angstrom=voxel_size_angstrom,
         series_zip=str(series_zip),
         mask=None if mask is None else str(mask),
-        folder_for_relion=f"{storage.absolute(output)}/relion",
+        folder_for_relion=folder_for_relion(output / "relion"),
         ssnr=ssnr,
     )
 
