@@ -31,6 +31,7 @@ from regroup_dask.steps.inputs import inputs_of_files
 from regroup_dask.steps.run_context import RunContext
 from regroup_dask.steps.selection import select_classes
 from regroup_dask.tasks.connect import current_client
+from regroup_dask.tasks.particles import on_cluster
 
 __all__ = ["Alignment", "Regrouped", "align", "compare", "group", "regroup"]
 
@@ -290,6 +291,7 @@ def regroup(
                 class_prefix=class_prefix,
                 voxel_size_angstrom=voxel_size_angstrom,
                 scratch=folder,
+                run=on_cluster(lambda: client),
             )
         return pipeline.regroup_inputs(
             inputs,

@@ -28,13 +28,14 @@ import importlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
 
 from regroup_dask.errors import InputError
 from regroup_dask.formats import storage
+from regroup_dask.formats.pieces import RunPieces, in_this_process
 from regroup_dask.formats.regroup_plan import (
     Assignment,
     ClassPose,
@@ -84,6 +85,14 @@ class ParticleFragment(Protocol):
     def read(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Read the rows, in file order; ``columns=None`` means all, in the order of the schema."""
         ...
+
+
+class FragmentRows(NamedTuple):
+    """The rows of a fragment, read once for everything that is made of them."""
+
+    table: pa.Table
+    own: Any = None
+    """for `write_fragment` of the format's own side: what it would read again"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,6 +182,10 @@ class ParticleSource:
         """
         raise NotImplementedError
 
+    def read_for_writing(self, fragment: Any) -> FragmentRows:
+        """Read a fragment with all columns, and what else the format's own side needs to write its rows."""
+        return FragmentRows(fragment.read())
+
     def class_counts(self, fragment: Any) -> np.ndarray | None:
         """Rows of a fragment per class, where opening the files has told them already.
 
@@ -220,6 +233,7 @@ def open_particles(
     fragment_rows: int | None = None,
     scratch: str | os.PathLike[str] | None = None,
     storage_options: Mapping[str, Any] | None = None,
+    run: RunPieces = in_this_process,
 ) -> ParticleSource:
     """Open particle files of any of the known formats, told apart by what is in them.
 
@@ -239,6 +253,9 @@ def open_particles(
         Folder for indices and converted copies, seen by all workers; by default a temporary one.
     storage_options : dict, optional
         For URLs, as fsspec's file systems take them; used by this process from now on.
+    run : RunPieces
+        Runs the work of opening, piece by piece: by default in this process; `tasks.particles.on_cluster` has it done
+        by workers.
 
     Raises
     ------
@@ -273,18 +290,19 @@ def open_particles(
             class_prefix=class_prefix,
             fragment_rows=fragment_rows,
             scratch=scratch_folder,
+            run=run,
         )
     if kind == "relion":
         from regroup_dask.formats.relion.particles import open_relion_particles
 
-        return open_relion_particles(paths, fragment_rows=fragment_rows, scratch=scratch_folder)
+        return open_relion_particles(paths, fragment_rows=fragment_rows, scratch=scratch_folder, run=run)
     from regroup_dask.formats.parquet_particles import open_parquet_particles
 
     if any(path.endswith(".pkl") for path in paths):
         from regroup_dask.formats.cryodrgn import open_labels
 
         return open_labels(paths, fragment_rows=fragment_rows, scratch=scratch_folder)
-    return open_parquet_particles(paths, fragment_rows=fragment_rows)
+    return open_parquet_particles(paths, fragment_rows=fragment_rows, scratch=scratch_folder, run=run)
 
 
 def output_functions(

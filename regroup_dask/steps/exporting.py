@@ -162,7 +162,7 @@ def _cryodrgn(work: _Work) -> tuple[list[Path], list[str]]:
     if has_poses:
         notes.append(
             "poses.pkl has the pose of each particle in the frame of its superclass: train on one superclass at a time, with "
-            "--ind ind_superclass_K.pkl; particles of no superclass have no pose there."
+            "--ind ind_superclass_K.pkl; particles of no superclass have the pose they came with, if any."
         )
     return list(writer.finish()), notes
 
@@ -224,7 +224,7 @@ def _optics_groups(output: Path) -> dict[int, dict[str, str]]:
 def _pose_notes(plan: ExportPlan, work: _Work) -> list[str]:
     if not plan.has_poses:
         return ["The particles have no poses: all angles and shifts are 0."]
-    return ["Remaining particles have no pose against any superclass: their angles and shifts are 0."] * bool(work.totals[-1])
+    return ["Remaining particles have the pose they came with, against their own class."] * bool(work.totals[-1])
 
 
 def _aberration_notes(plan: ExportPlan) -> list[str]:

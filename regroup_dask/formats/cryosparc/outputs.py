@@ -8,6 +8,7 @@ the others.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from regroup_dask.formats import storage
 from regroup_dask.formats.cryosparc.arrow_columns import fill_records
 from regroup_dask.formats.cryosparc.particles import CryosparcFragment, CryosparcParticles
 from regroup_dask.formats.cryosparc.record_file import RecordFile, create_record_file, record_header
+from regroup_dask.formats.cryosparc.record_kernels import take_records
 from regroup_dask.formats.cryosparc.regrouped_slots import RegroupedSlots, plan_slots
 from regroup_dask.formats.cryosparc.result_group import ResultSlot, write_result_group
 from regroup_dask.formats.cryosparc.volume_groups import write_volume_groups
@@ -88,6 +90,7 @@ def write_fragment(
     plan: RegroupPlan,
     outputs: CryosparcOutputs,
     counts_before: np.ndarray,
+    own: np.ndarray | None = None,
 ) -> None:
     """Write the rows of one fragment to their places in all files, in input order; may run again.
 
@@ -99,6 +102,8 @@ def write_fragment(
         For the rows of the table.
     counts_before : i64[K + 1]
         Rows of earlier fragments per superclass, remaining ones last.
+    own : records, optional
+        The rows as `CryosparcParticles.read_for_writing` read them.
     """
     if len(assignment.superclass) != table.num_rows:
         raise ValueError(f"{len(assignment.superclass)} assignments for {table.num_rows} particles")
@@ -108,24 +113,33 @@ def write_fragment(
     place[REGROUPED] = int(before[:-1].sum())
     block = max(1, BLOCK_BYTES // source.dtype.itemsize)
     kept: list[list[np.ndarray]] = []
-    for start in range(0, table.num_rows, block):
-        part = table.slice(start, block)
-        records = np.empty(part.num_rows, source.dtype)
-        fill_records(records, part)
-        chosen = Assignment(*(values[start : start + block] for values in assignment))
-        regrouped = outputs.slots.records(records, chosen, plan)
-        inside = chosen.superclass[chosen.superclass >= 0]
-        rows = assigned_order(inside, plan.n_superclasses)
-        pieces = {REGROUPED: regrouped, REMAINING: records[chosen.superclass < 0]}
-        pieces |= {name: regrouped[rows[k]] for k, name in enumerate(names)}
-        if outputs.parts is not None:
-            kept.append([pieces[name] for name in outputs.files])
-            continue
-        for name, piece in pieces.items():
-            outputs.files[name].write(place[name], piece)
-            place[name] += len(piece)
+    with contextlib.ExitStack() as stack:
+        remote = outputs.parts is not None
+        write = {} if remote else {name: stack.enter_context(file.opened()) for name, file in outputs.files.items()}
+        for start in range(0, table.num_rows, block):
+            stop = min(start + block, table.num_rows)
+            records = _records(source, table, start, stop) if own is None else own[start:stop]
+            chosen = Assignment(*(values[start : start + block] for values in assignment))
+            regrouped = outputs.slots.records(records, chosen, plan)
+            rows = assigned_order(chosen.superclass[chosen.superclass >= 0], plan.n_superclasses)
+            pieces = {REGROUPED: regrouped, REMAINING: take_records(records, np.flatnonzero(chosen.superclass < 0))}
+            pieces |= {name: take_records(regrouped, rows[k]) for k, name in enumerate(names)}
+            if remote:
+                # A copy: records that are their own fragment's would go on changing.
+                kept.append([pieces[name].copy() for name in outputs.files])
+                continue
+            for name, piece in pieces.items():
+                write[name](place[name], piece)
+                place[name] += len(piece)
     if outputs.parts is not None:
         write_part(outputs.parts, fragment.index, kept, len(outputs.files))
+
+
+def _records(source: CryosparcParticles, table: pa.Table, start: int, stop: int) -> np.ndarray:
+    """Some rows of a table as records."""
+    records = np.empty(stop - start, source.dtype)
+    fill_records(records, table.slice(start, stop - start))
+    return records
 
 
 def finish_outputs(
