@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from regroup_dask.science.block_model import Edges, agglomeration, make_edges
 from regroup_dask.science.clustering import canonical_labels, cluster
+from regroup_dask.science.local_covariance import LocalCovariance, select_local
 from regroup_dask.science.model_selection import choose_number, resample, stability
 from regroup_dask.science.reliability import select_maps
 from regroup_dask.science.shell_model import ShellComparison
@@ -66,6 +67,7 @@ def group_classes(
     shared_sigma: NDArray[np.float64] | None = None,
     information: NDArray[np.float64] | None = None,
     shells: ShellComparison | None = None,
+    local: LocalCovariance | None = None,
     correlation: NDArray[np.float64] | None = None,
     n_resamplings: int = 50,
     seed: int = 0,
@@ -91,6 +93,8 @@ def group_classes(
         Coefficients' worth of signal per map, to tell maps of pure noise.
     shells : ShellComparison, optional
         Shell correlations, from which the likeliest grouping is found best.
+    local : LocalCovariance, optional
+        What the maps have in common place by place, which sees small differences that drown over the whole box.
     correlation : float[N, N], optional
         Plain correlations, heard where all maps are about equally noisy.
     n_resamplings : int
@@ -143,7 +147,15 @@ def group_classes(
             shells.fsc[part], select_maps(shells.reliability, used), shells.coefficients
         )
     part_correlation = None if correlation is None else correlation[part]
-    found = cluster(similarity[part], k, edges=part_edges, shells=part_shells, correlation=part_correlation, seed=seed)
+    found = cluster(
+        similarity[part],
+        k,
+        edges=part_edges,
+        shells=part_shells,
+        local=None if local is None else select_local(local, used),
+        correlation=part_correlation,
+        seed=seed,
+    )
     sure = stability(found, [other.labels[k - 1] for other in resampled])
     labels = np.zeros(n, np.int64)
     class_stability = np.zeros(n)

@@ -17,6 +17,7 @@ from regroup_dask.settings import Settings
 from regroup_dask.steps.consistency import agree_on_poses, trust_in_hands
 from regroup_dask.steps.labelling import label_classes, label_pairs
 from regroup_dask.steps.pair_table import PairTable
+from regroup_dask.steps.places import compare_places
 from regroup_dask.steps.preparing import PreparedMaps, plan_for_maps, poses_to_mask, prepare_maps, reduce_maps, store_mask
 from regroup_dask.steps.run_context import RunContext
 from regroup_dask.steps.selection import Selection
@@ -96,7 +97,20 @@ def compare_maps(
         ssnr=None if ssnr is None else ssnr[:, : table.cross_power.shape[-1]],
         coefficients=noise.shell_coefficients(box),
     )
-    dataset = label_pairs(references, selection, settings, plan, table, found, hand_trust)
+    local = compare_places(
+        table,
+        found,
+        plan,
+        statistics,
+        prepared_maps.mask_volume_fraction,
+        settings,
+        store,
+        run,
+        reference=selection.reference,
+        hand_trust=hand_trust,
+        has_mask=mask is not None,
+    )
+    dataset = label_pairs(references, selection, settings, plan, table, found, hand_trust, local)
     return Comparison(dataset, label_classes(selection, plan, statistics, extents, found, store))
 
 

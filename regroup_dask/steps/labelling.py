@@ -13,6 +13,7 @@ from regroup_dask.formats.pairs_store import pairs_dataset
 from regroup_dask.formats.volumes import VolumeReference
 from regroup_dask.grouping import RELIABILITY_FIELDS
 from regroup_dask.science import align, noise, similarity
+from regroup_dask.science.local_covariance import LocalCovariance
 from regroup_dask.settings import Settings
 from regroup_dask.steps.pair_table import PairTable
 from regroup_dask.steps.selection import Selection
@@ -29,6 +30,7 @@ def label_pairs(
     table: PairTable,
     found: similarity.Similarity,
     hand_trust: np.ndarray | None,
+    local: LocalCovariance | None,
 ) -> xr.Dataset:
     """Everything that is known of the pairs, as pairs.zarr holds it."""
     variables = {
@@ -57,6 +59,7 @@ def label_pairs(
             **{name: getattr(found.shells.reliability, name) for name in RELIABILITY_FIELDS},
         },
         shell_coefficients=found.shells.coefficients,
+        by_place={} if local is None else local._asdict(),
         attributes={
             "align": int(settings.align),
             "maximum_shift_angstrom": float(settings.maximum_shift_angstrom),
