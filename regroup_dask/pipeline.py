@@ -6,7 +6,6 @@ import contextlib
 import importlib.metadata
 import logging
 import platform
-import shutil
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -22,23 +21,25 @@ from regroup_dask.errors import RegroupWarning
 from regroup_dask.formats import result_tables, volume_store
 from regroup_dask.formats.class_store import read_classes, write_classes
 from regroup_dask.formats.consolidate import consolidate
-from regroup_dask.formats.pairs_store import read_pairs, write_pairs
+from regroup_dask.formats.pairs_store import write_pairs
 from regroup_dask.formats.run_folder import check_output, read_run, run_folder, write_run
+from regroup_dask.hand_edits import ToldGroups
 from regroup_dask.progress import Listener, StageClock, silent
+from regroup_dask.report.chimerax import write_view
 from regroup_dask.report.page import write_page
 from regroup_dask.settings import Settings
-from regroup_dask.steps import averaging, comparing, particles, polishing, tables
+from regroup_dask.steps import averaging, comparing, particles, polishing, regrouping, tables
 from regroup_dask.steps.inputs import Inputs, check_inputs, fingerprints
 from regroup_dask.steps.mask import write_mask
 from regroup_dask.steps.plan import check_memory, plan_lines, plan_run
+from regroup_dask.steps.regrouping import CLASSES, PAIRS
 from regroup_dask.steps.run_context import RunContext
-from regroup_dask.steps.selection import Selection, select_classes
+from regroup_dask.steps.selection import Selection, survey_and_select
 from regroup_dask.tasks.crew import workers_of
 from regroup_dask.tasks.versions import check_shared_folder
 
 logger = logging.getLogger(__name__)
 
-PAIRS, CLASSES = "pairs.zarr", "classes.zarr"
 PACKAGES = (
     *("regroup-dask", "dask", "distributed", "xarray", "zarr", "numpy"),
     *("scipy", "scikit-learn", "pyarrow", "numba", "finufft"),
@@ -75,6 +76,12 @@ class Regrouped(NamedTuple):
     warnings: tuple[str, ...]
     seconds: dict[str, float]
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a row per superclass, with its picture."""
+        from regroup_dask.report.notebook import result_html
+
+        return result_html(self.output)
+
 
 def regroup_inputs(
     inputs: Inputs,
@@ -87,6 +94,7 @@ def regroup_inputs(
     overwrite: bool = False,
     command: str | None = None,
     earlier: Path | None = None,
+    told: ToldGroups | None = None,
     heard_before: Sequence[str] = (),
 ) -> Regrouped:
     """Regroup the classes of one job.
@@ -109,11 +117,15 @@ def regroup_inputs(
         The command line, for the record.
     earlier
         Folder of an earlier run with the same inputs: its pairs are taken, nothing is aligned again.
+    told
+        With `earlier`: the superclasses that a person made of that run's, instead of grouping the classes anew.
     heard_before
         Warnings of finding the inputs, for the record.
     """
     check_output(output, resume=resume, overwrite=overwrite)
     identity = {"version": __version__, "settings": settings.as_dict(), "inputs": fingerprints(inputs)}
+    if told is not None:
+        identity["by_hand"] = {"edits": list(told.edits), "superclasses": told.superclass_of_class}
     clock = StageClock(listener)
     with (
         heard_warnings(clock) as heard,
@@ -124,28 +136,24 @@ def regroup_inputs(
         check_inputs(inputs, settings.exclude_classes)
         if client is not None:
             check_shared_folder(client, folder)
-        selection = _select(inputs, settings, run)
+        selection = survey_and_select(inputs, settings, run)
         workers = workers_of(client)
         plan = plan_run(len(selection.kept), inputs.series, inputs.source, settings)
         for line in plan_lines(plan, workers):
             clock.say(line)
         check_memory(plan, workers)
-        pairs = _compare(inputs, selection, settings, run) if earlier is None else _copy_comparison(earlier, folder)
-        groups = grouping.group_pairs(
-            pairs,
-            settings.n_superclasses,
-            n_particles=selection.kept_sizes if selection.n_particles is not None else None,
-            similarity=settings.similarity,
-            frame=settings.frame,
-            seed=settings.seed,
-        )
+        if earlier is None:
+            pairs = _compare(inputs, selection, settings, run)
+        else:
+            pairs = regrouping.copy_comparison(earlier, folder, selection)
+        pairs, groups = regrouping.group_classes(pairs, selection, settings, run, earlier=earlier, told=told)
         _say_of_hands(pairs, groups, settings)
         if settings.align and inputs.mask is None:
             classes_store = folder / CLASSES
             groups = polishing.polish_poses(groups, read_classes(classes_store), classes_store, settings, run)
-        counts = None
-        if inputs.source is not None:
-            counts, groups = _count(inputs, groups, settings, run)
+        counts = rules_differ = None
+        if selection.class_counts is not None:
+            counts, groups = _count(inputs, selection.class_counts, groups, settings, run)
         paths = averaging.average_superclasses(groups, inputs.series, run)
         consolidate(folder / "volumes.zarr")
         volume_store.write_series_zip(folder / "series.zip", paths)
@@ -160,12 +168,14 @@ def regroup_inputs(
                 mask=mask,
                 ssnr=particles.superclass_ssnr(groups, inputs.ssnr),
             )
-            particles.write(inputs.source, groups, counts, settings, maps, run)
+            rules_differ = particles.write(inputs.source, groups, counts, settings, maps, run).rules_differ
         classes = tables.class_table(inputs, selection, groups)
         superclasses = tables.superclass_table(groups, None if counts is None else counts.per_superclass)
         result_tables.write_table(classes, folder, "classes")
         result_tables.write_table(superclasses, folder, "superclasses")
-        record = _record(inputs, settings, selection, groups, counts, clock, tuple(heard), identity, command)
+        record = _record(inputs, settings, selection, groups, counts, rules_differ, clock, tuple(heard), identity, command)
+        if told is not None and earlier is not None:
+            record["by_hand"] = regrouping.record_by_hand(earlier, told, groups)
         write_run(folder, record)
         with clock.stage("Writing the report", 1):
             _report(folder)
@@ -175,9 +185,10 @@ def regroup_inputs(
 
 
 def _report(folder: Path) -> None:
-    """Write the page; particles and maps are not lost because a figure could not be drawn."""
+    """Write the page and the view; particles and maps are not lost because a figure could not be drawn."""
     try:
         write_page(folder)
+        write_view(folder)
     except Exception:
         logger.exception("the report could not be made")
         warnings.warn(
@@ -193,21 +204,6 @@ def settings_of_run(earlier: Path) -> tuple[dict[str, Any], Settings]:
     return record, Settings.from_dict(record["settings"])
 
 
-def _select(inputs: Inputs, settings: Settings, run: RunContext) -> Selection:
-    sizes = None
-    if inputs.source is not None:
-        counts, silent_rows = particles.survey(inputs.source, run)
-        if silent_rows:
-            warnings.warn(
-                f"Particles without a class (no posterior, NaN or all zero): {silent_rows}; they go to remaining.",
-                RegroupWarning,
-                stacklevel=2,
-            )
-        sizes = np.array([counts.get(reference.class_id, 0) for reference in inputs.series.references], np.int64)
-    without_map = () if inputs.source is None else inputs.source.class_ids
-    return select_classes(inputs.series, sizes, settings, without_map=without_map)
-
-
 def _compare(inputs: Inputs, selection: Selection, settings: Settings, run: RunContext) -> xr.Dataset:
     references = tuple(inputs.series.references[position] for position in selection.kept)
     ssnr = comparing.ssnr_table(inputs.ssnr, references)
@@ -215,14 +211,6 @@ def _compare(inputs: Inputs, selection: Selection, settings: Settings, run: RunC
     write_pairs(found.pairs, run.folder / PAIRS)
     write_classes(found.classes, run.folder / CLASSES)
     return found.pairs
-
-
-def _copy_comparison(earlier: Path, folder: Path) -> xr.Dataset:
-    pairs = read_pairs(earlier / PAIRS)
-    for name in (PAIRS, CLASSES):
-        if (earlier / name).is_dir():
-            shutil.copytree(earlier / name, folder / name, dirs_exist_ok=True)
-    return pairs
 
 
 def _say_of_hands(pairs: xr.Dataset, groups: xr.Dataset, settings: Settings) -> None:
@@ -246,12 +234,12 @@ def _say_of_hands(pairs: xr.Dataset, groups: xr.Dataset, settings: Settings) -> 
 
 
 def _count(
-    inputs: Inputs, groups: xr.Dataset, settings: Settings, run: RunContext
+    inputs: Inputs, class_counts: particles.ClassCounts, groups: xr.Dataset, settings: Settings, run: RunContext
 ) -> tuple[particles.ParticleCounts, xr.Dataset]:
     """Count where particles go; superclasses are renumbered if their rule of assignment changed the order."""
     assert inputs.source is not None
     labels = dict(zip(groups["class_id"].values.tolist(), groups["superclass"].values.tolist(), strict=True))
-    counts = particles.count(inputs.source, labels, groups.sizes["superclass_id"], settings, run)
+    counts = particles.count(inputs.source, class_counts, labels, groups.sizes["superclass_id"], settings, run)
     order = np.argsort(-counts.per_superclass, kind="stable")
     if not np.array_equal(order, np.arange(len(order))):
         groups = grouping.renumber(groups, order)
@@ -265,6 +253,7 @@ def _record(
     selection: Selection,
     groups: xr.Dataset,
     counts: particles.ParticleCounts | None,
+    rules_differ: int | None,
     clock: StageClock,
     heard: tuple[str, ...],
     identity: dict[str, Any],
@@ -284,7 +273,7 @@ def _record(
         "n_superclasses": int(groups.sizes["superclass_id"]),
         "n_particles": None if source is None else source.count_rows(),
         "n_particles_remaining": None if counts is None else counts.remaining,
-        "n_particles_rules_differ": None if counts is None else counts.rules_differ,
+        "n_particles_rules_differ": rules_differ,
         "grouping": {name: value for name, value in groups.attrs.items()},
         "warnings": list(heard),
         "seconds": clock.seconds,
@@ -325,4 +314,7 @@ def command_line() -> str:
     """Return the command that started this process, as a person would type it."""
     import shlex
 
-    return shlex.join(["regroup-dask", *sys.argv[1:]])
+    words = sys.argv[1:]
+    if Path(sys.argv[0]).name.startswith("dask") and words[:1] == ["regroup"]:
+        words = words[1:]  # `dask regroup` is the same program
+    return shlex.join(["regroup-dask", *words])

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from regroup_dask.errors import InputError
+from regroup_dask.formats import storage
 from regroup_dask.formats.job import Job
 from regroup_dask.formats.model_star import read_model_classes
 from regroup_dask.formats.volume_names import stem_of
@@ -137,14 +138,22 @@ def _maps_by_name(iteration: _Iteration, file_names: Sequence[str]) -> dict[int,
 
 
 def _locate(folder: str, image: str, class_id: int, model_star: str) -> str:
-    """Path of a class map, which model.star names relative to the project's folder, wherever the job lies."""
-    beside = os.path.join(folder, os.path.basename(image))
-    if os.path.isfile(beside):
+    """Path of a class map, which model.star names relative to the project's folder, wherever the job lies.
+
+    A name that leads out of the project (absolute, or with ``..``) is not followed: only its last part is looked for.
+    """
+    name = os.path.basename(image)
+    strange = "\0" in image or name in ("", ".", "..")
+    beside = os.path.join(folder, name)
+    if not strange and storage.is_file(beside):
         return beside
-    project = folder = os.path.abspath(folder)
-    while os.path.dirname(project) != project:
-        project = os.path.dirname(project)
-        if os.path.isfile(os.path.join(project, image)):
+    if strange or os.path.isabs(image) or "://" in image or ".." in image.split("/"):
+        raise InputError(
+            f"class {class_id + 1} (class id {class_id}) of {os.path.join(folder, model_star)} has the map {image!r}, which "
+            "is not in its folder and leads out of the project; copy the class maps beside the model.star."
+        )
+    for project in storage.folders_above(folder):
+        if storage.is_file(os.path.join(project, image)):
             return os.path.join(project, image)
     raise InputError(
         f"class {class_id + 1} (class id {class_id}) of {os.path.join(folder, model_star)} has no map: "
@@ -156,9 +165,8 @@ def _locate(folder: str, image: str, class_id: int, model_star: str) -> str:
 def _job_type(folder: str, file_names: Sequence[str]) -> str | None:
     if "job.star" not in file_names:
         return None
-    with open(os.path.join(folder, "job.star"), encoding="utf-8", errors="replace") as stream:
-        for line in stream:
-            words = line.split()
-            if len(words) >= 2 and words[0] == "_rlnJobTypeLabel":
-                return words[1]
+    for line in storage.read_bytes(os.path.join(folder, "job.star")).decode("utf-8", "replace").splitlines():
+        words = line.split()
+        if len(words) >= 2 and words[0] == "_rlnJobTypeLabel":
+            return words[1]
     return None
