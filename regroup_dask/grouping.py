@@ -158,7 +158,10 @@ def _local(pairs: xr.Dataset) -> LocalCovariance | None:
 def _curves(found: grouping.Grouping) -> dict[str, object]:
     curves = {
         name: [value if np.isfinite(value) else None for value in np.asarray(getattr(found, name)).tolist()]
-        for name in ("candidate_superclasses", "stability_curve", "eigengap_curve", "separation_curve")
+        for name in (
+            *("candidate_superclasses", "stability_curve", "eigengap_curve", "separation_curve"),
+            "evidence_curve",
+        )
     }
     return {"n_superclasses": int(found.n_superclasses), **curves}
 

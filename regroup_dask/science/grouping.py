@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from regroup_dask.science.block_model import Edges, agglomeration, make_edges
 from regroup_dask.science.clustering import canonical_labels, cluster
 from regroup_dask.science.local_covariance import LocalCovariance, select_local
+from regroup_dask.science.local_search import evidence_of_numbers, fewest_groups
 from regroup_dask.science.model_selection import choose_number, resample, stability
 from regroup_dask.science.reliability import select_maps
 from regroup_dask.science.shell_model import ShellComparison
@@ -44,6 +45,9 @@ class Grouping(NamedTuple):
         Maps that resemble nothing, or have no signal.
     reason : tuple of str
         Why a map is junk; empty for the others.
+    evidence_curve : float64[M]
+        Log evidence of the best partition into each candidate number by linkage, less that of the best number; NaN
+        where the maps were not compared place by place.
     """
 
     labels: NDArray[np.int64]
@@ -56,6 +60,7 @@ class Grouping(NamedTuple):
     separation_curve: NDArray[np.float64]
     junk: NDArray[np.bool_]
     reason: tuple[str, ...]
+    evidence_curve: NDArray[np.float64] = np.zeros(0)
 
 
 def group_classes(
@@ -139,6 +144,11 @@ def group_classes(
     resampled = resample(scored, count, seed) if len(used) > 1 else []
     largest = max(1, min(len(used) - 1, 20))
     chosen, candidates, stable, gap = choose_number(merges, resampled, largest)
+    part_local = None if local is None else select_local(local, used)
+    evidence = np.full(len(candidates), np.nan)
+    if part_local is not None and len(used) > 2:
+        evidence = evidence_of_numbers(part_local, largest)
+        chosen = fewest_groups(evidence)
     k = chosen if n_superclasses == "auto" else int(n_superclasses)
 
     part_shells = None
@@ -152,7 +162,7 @@ def group_classes(
         k,
         edges=part_edges,
         shells=part_shells,
-        local=None if local is None else select_local(local, used),
+        local=part_local,
         correlation=part_correlation,
         seed=seed,
     )
@@ -176,6 +186,7 @@ def group_classes(
         separation_curve=gap,
         junk=junk,
         reason=reason,
+        evidence_curve=evidence,
     )
 
 

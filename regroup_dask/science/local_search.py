@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from regroup_dask.science.local_covariance import LocalCovariance
 from regroup_dask.science.local_model import LocalModel
+
+STRONG_EVIDENCE = 3.0
 
 
 def renumbered(labels: NDArray[np.integer]) -> NDArray[np.int64]:
@@ -24,6 +27,27 @@ def evidence_linkage(evidence: NDArray[np.float64]) -> NDArray[np.int64]:
     np.fill_diagonal(distance, 0)
     cuts = cut_tree(linkage(squareform(distance, checks=False), "average"))
     return np.array([renumbered(cuts[:, n_maps - k]) for k in range(1, n_maps + 1)])
+
+
+def evidence_of_numbers(local: LocalCovariance, largest: int) -> NDArray[np.float64]:
+    """Log evidence of 1 .. ``largest`` groups, less the greatest, float64[largest].
+
+    The structures are integrated out, so that more groups are not better for being more; what every map may differ by
+    for an error of its pose is part of the model, so that a jitter of all maps does not part them. Gains and noise are
+    improved with more groups than are likely.
+    """
+    model = LocalModel(local)
+    n_maps = model.n_maps
+    first = evidence_linkage(model.pair_evidence().sum(axis=0))
+    model.improve(first[min(n_maps - 1, max(2, 2 * n_maps // 3))], 3)
+    groups = evidence_linkage(model.pair_evidence().sum(axis=0))
+    evidence = np.array([model.evidence(groups[k - 1]) for k in range(1, largest + 1)])
+    return np.asarray(evidence - evidence.max())
+
+
+def fewest_groups(evidence: NDArray[np.float64]) -> int:
+    """Fewest groups against which no other number has strong evidence (20 to 1; Kass and Raftery, 1995)."""
+    return int(np.flatnonzero(evidence >= evidence.max() - STRONG_EVIDENCE)[0]) + 1
 
 
 def move_maps(model: LocalModel, labels: NDArray[np.int64], sweeps: int = 5) -> NDArray[np.int64]:

@@ -7,7 +7,14 @@ from sklearn.metrics import adjusted_rand_score
 
 from regroup_dask.science.local_covariance import LocalCovariance
 from regroup_dask.science.local_model import LEAST_MISFIT, LocalModel
-from regroup_dask.science.local_search import evidence_linkage, move_maps, renumbered, search_partition
+from regroup_dask.science.local_search import (
+    evidence_linkage,
+    evidence_of_numbers,
+    fewest_groups,
+    move_maps,
+    renumbered,
+    search_partition,
+)
 
 SIZES = (3, 2, 2)
 LABELS = np.repeat(np.arange(3), SIZES)
@@ -144,3 +151,12 @@ def test_moving_maps_keeps_every_group_and_never_lowers_the_evidence():
 def test_linkage_unites_what_has_most_evidence():
     evidence = np.array([[0, 9, 1.0], [9, 0, 2.0], [1.0, 2.0, 0]])
     np.testing.assert_array_equal(evidence_linkage(evidence), [[0, 0, 0], [0, 0, 1], [0, 1, 2]])
+
+
+@pytest.mark.parametrize("sizes", [(8,), (4, 4), (4, 3, 2), (3, 3, 3, 3)])
+def test_evidence_names_the_number_of_structures_one_too(sizes):
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    curve = evidence_of_numbers(_local(7, labels, coefficients=150), len(labels) - 1)
+    assert len(curve) == len(labels) - 1
+    assert curve.max() == 0
+    assert fewest_groups(curve) == len(sizes)
