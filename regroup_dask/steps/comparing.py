@@ -97,19 +97,24 @@ def compare_maps(
         ssnr=None if ssnr is None else ssnr[:, : table.cross_power.shape[-1]],
         coefficients=noise.shell_coefficients(box),
     )
-    local = compare_places(
-        table,
-        found,
-        plan,
-        statistics,
-        prepared_maps.mask_volume_fraction,
-        settings,
-        store,
-        run,
-        reference=selection.reference,
-        hand_trust=hand_trust,
-        has_mask=mask is not None,
-    )
+    try:
+        local = compare_places(
+            table,
+            found,
+            plan,
+            statistics,
+            prepared_maps.mask_volume_fraction,
+            settings,
+            store,
+            run,
+            reference=selection.reference,
+            hand_trust=hand_trust,
+            has_mask=mask is not None,
+        )
+    except DamagedStoreError as error:
+        run.forget("place", [f"map_{error.position:05d}"])
+        run.forget("reduce", [f"class_{references[error.position].class_id:05d}"])
+        raise
     dataset = label_pairs(references, selection, settings, plan, table, found, hand_trust, local)
     return Comparison(dataset, label_classes(selection, plan, statistics, extents, found, store))
 
