@@ -8,6 +8,7 @@ from scipy.spatial.transform import Rotation
 
 from regroup_dask.errors import InputError
 from regroup_dask.science import frames, grouping, sparse_grouping
+from regroup_dask.science.local_covariance import LocalCovariance
 from regroup_dask.science.reliability import Reliability
 from regroup_dask.science.shell_model import ShellComparison
 
@@ -110,6 +111,7 @@ def _group(
             shared_sigma=pairs["shared_sigma"].values if structural and "shared_sigma" in pairs else None,
             information=pairs["information"].values if structural and "information" in pairs else None,
             shells=_shells(pairs) if structural else None,
+            local=_local(pairs) if structural else None,
             correlation=pairs["correlation"].values if structural and "correlation" in pairs else None,
             seed=seed,
         )
@@ -146,10 +148,20 @@ def _shells(pairs: xr.Dataset) -> ShellComparison | None:
     return ShellComparison(fsc, Reliability(**fields, source=("",) * len(fsc)), pairs["shell_coefficients"].values)
 
 
+def _local(pairs: xr.Dataset) -> LocalCovariance | None:
+    """What is known of the maps place by place, if it was measured."""
+    if not all(f"place_{name}" in pairs for name in LocalCovariance._fields):
+        return None
+    return LocalCovariance(**{name: pairs[f"place_{name}"].values for name in LocalCovariance._fields})
+
+
 def _curves(found: grouping.Grouping) -> dict[str, object]:
     curves = {
         name: [value if np.isfinite(value) else None for value in np.asarray(getattr(found, name)).tolist()]
-        for name in ("candidate_superclasses", "stability_curve", "eigengap_curve", "separation_curve")
+        for name in (
+            *("candidate_superclasses", "stability_curve", "eigengap_curve", "separation_curve"),
+            "evidence_curve",
+        )
     }
     return {"n_superclasses": int(found.n_superclasses), **curves}
 

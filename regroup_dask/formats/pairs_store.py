@@ -30,6 +30,16 @@ DESCRIPTIONS = {
     "hand_trust": ("how surely the hand of the pair is told, in standard deviations; 0 where it cannot be told", "1"),
     "confidence": ("how far the best pose stands above the next different one", "1"),
 }
+# What is known of the maps place by place, in one frame: dimensions and meaning.
+BY_PLACE = {
+    "product": (("band", "window", "class_i", "class_j"), "mean product of two maps in a band and window, signal about 1"),
+    "have": (("band", "class_i"), "the map has signal throughout the band"),
+    "coefficients": (("band", "window"), "independent coefficients of a band in a window"),
+    "noise": (("band", "class_i"), "noise of a map in a band, over its signal in the whole box"),
+    "noise_error": (("band", "class_i"), "relative error of that noise"),
+    "fineness": (("band",), "mean shell of a band over that of the finest"),
+    "lever": (("window",), "how much an error of a pose moves a window"),
+}
 
 
 def pairs_dataset(
@@ -39,6 +49,7 @@ def pairs_dataset(
     n_particles: np.ndarray | None,
     per_class: dict[str, np.ndarray] | None = None,
     shell_coefficients: np.ndarray | None = None,
+    by_place: dict[str, np.ndarray] | None = None,
     variables: dict[str, np.ndarray],
     attributes: dict[str, object],
 ) -> xr.Dataset:
@@ -56,6 +67,8 @@ def pairs_dataset(
         What is known of each map: arrays ``(N,)`` or ``(N, shells)``, by name.
     shell_coefficients
         Independent Fourier coefficients in each shell.
+    by_place
+        Fields of `science.local_covariance.LocalCovariance`; each becomes ``place_NAME``.
     variables
         Arrays ``(N, N)``, ``(N, N, 4)`` for the quaternion and ``(N, N, 3)`` for the shift.
     attributes
@@ -79,6 +92,9 @@ def pairs_dataset(
         data[name] = (("class_i", "shell")[: values.ndim], values, {"long_name": long_name, "units": units})
     if shell_coefficients is not None:
         data["shell_coefficients"] = ("shell", shell_coefficients, {"units": "1"})
+    for name, values in (by_place or {}).items():
+        place_dims, long_name = BY_PLACE[name]
+        data[f"place_{name}"] = (place_dims, values, {"long_name": long_name, "units": "1"})
     if "rotation_quaternion" in variables:
         coords["quaternion"] = ("quaternion", np.array(["x", "y", "z", "w"], dtype=object))
         coords["axis"] = ("axis", np.array(["x", "y", "z"], dtype=object))

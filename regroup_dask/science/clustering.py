@@ -4,11 +4,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regroup_dask.science.block_model import Edges, agglomerate, merge_path
-from regroup_dask.science.shell_model import ShellComparison, prepare_shells
+from regroup_dask.science.local_covariance import LocalCovariance
+from regroup_dask.science.local_model import LocalModel
+from regroup_dask.science.local_search import search_partition
+from regroup_dask.science.shell_model import (
+    PreparedShells,
+    ShellComparison,
+    prepare_shells,
+    signal_and_structures,
+    total_cost,
+)
 from regroup_dask.science.shell_search import search_shell_model
 
 _LARGEST_FOR_BLOCKS = 60
 _EQUAL_SIGNAL = 0.06
+_CLEARLY_BETTER = 8.0
 
 
 def canonical_labels(labels: NDArray[np.integer]) -> NDArray[np.int64]:
@@ -56,6 +66,7 @@ def cluster(
     *,
     edges: Edges | None = None,
     shells: ShellComparison | None = None,
+    local: LocalCovariance | None = None,
     correlation: NDArray[np.float64] | None = None,
     seed: int = 0,
 ) -> NDArray[np.int64]:
@@ -65,7 +76,8 @@ def cluster(
     linkage and the block model of distances give partitions, and where the shell correlations are at hand, the
     likeliest partition of the shell model is searched from these. Maps of about one share of signal differ in
     plain correlation only by structure: then what plain correlation says is among the starts, so that it is
-    left only for something likelier.
+    left only for something likelier. What the maps have in common place by place (``local``) decides in the end where
+    it does so clearly.
     """
     n = len(similarity)
     if n_clusters <= 1:
@@ -83,7 +95,31 @@ def cluster(
     if correlation is not None and _equally_sure(shells):
         starts += [spectral(correlation, n_clusters, seed=seed), average_linkage(correlation, n_clusters)]
     attempts = 12 if n <= _LARGEST_FOR_BLOCKS else 3
-    return canonical_labels(search_shell_model(prepare_shells(shells), starts, attempts=attempts).labels)
+    prepared = prepare_shells(shells)
+    found = canonical_labels(search_shell_model(prepared, starts, attempts=attempts).labels)
+    return found if local is None else decide_by_place(local, prepared, found)
+
+
+def decide_by_place(
+    local: LocalCovariance, shells: PreparedShells, labels: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """The partition of greatest evidence place by place, if it is clearly better than the one given, else that.
+
+    Both models see the same maps, one shell by shell over the whole box, the other in windows, whose coefficients
+    are not quite independent: the log likelihood of the first and half the log evidence of the second are added, and
+    the given partition is left only for one that is better by `_CLEARLY_BETTER`.
+    """
+    k = int(labels.max()) + 1
+    found, model = search_partition(LocalModel(local), k, [labels])
+    if np.array_equal(found, labels):
+        return labels
+    score = []
+    for partition in (labels, found):
+        fitted = model.copy()
+        fitted.improve(partition, 3)
+        state, structures = signal_and_structures(shells, partition, k)
+        score.append(0.5 * fitted.evidence(partition) - 0.5 * total_cost(state, structures, partition))
+    return found if score[1] > score[0] + _CLEARLY_BETTER else labels
 
 
 def _equally_sure(shells: ShellComparison) -> bool:

@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 from regroup_dask.science.block_model import Edges, agglomeration, make_edges
 from regroup_dask.science.clustering import canonical_labels, cluster
+from regroup_dask.science.local_covariance import LocalCovariance, select_local
+from regroup_dask.science.local_search import evidence_of_numbers, fewest_groups
 from regroup_dask.science.model_selection import choose_number, resample, stability
 from regroup_dask.science.reliability import select_maps
 from regroup_dask.science.shell_model import ShellComparison
@@ -43,6 +45,9 @@ class Grouping(NamedTuple):
         Maps that resemble nothing, or have no signal.
     reason : tuple of str
         Why a map is junk; empty for the others.
+    evidence_curve : float64[M]
+        Log evidence of the best partition into each candidate number by linkage, less that of the best number; NaN
+        where the maps were not compared place by place.
     """
 
     labels: NDArray[np.int64]
@@ -55,6 +60,7 @@ class Grouping(NamedTuple):
     separation_curve: NDArray[np.float64]
     junk: NDArray[np.bool_]
     reason: tuple[str, ...]
+    evidence_curve: NDArray[np.float64] = np.zeros(0)
 
 
 def group_classes(
@@ -66,6 +72,7 @@ def group_classes(
     shared_sigma: NDArray[np.float64] | None = None,
     information: NDArray[np.float64] | None = None,
     shells: ShellComparison | None = None,
+    local: LocalCovariance | None = None,
     correlation: NDArray[np.float64] | None = None,
     n_resamplings: int = 50,
     seed: int = 0,
@@ -91,6 +98,8 @@ def group_classes(
         Coefficients' worth of signal per map, to tell maps of pure noise.
     shells : ShellComparison, optional
         Shell correlations, from which the likeliest grouping is found best.
+    local : LocalCovariance, optional
+        What the maps have in common place by place, which sees small differences that drown over the whole box.
     correlation : float[N, N], optional
         Plain correlations, heard where all maps are about equally noisy.
     n_resamplings : int
@@ -135,6 +144,11 @@ def group_classes(
     resampled = resample(scored, count, seed) if len(used) > 1 else []
     largest = max(1, min(len(used) - 1, 20))
     chosen, candidates, stable, gap = choose_number(merges, resampled, largest)
+    part_local = None if local is None else select_local(local, used)
+    evidence = np.full(len(candidates), np.nan)
+    if part_local is not None and len(used) > 2:
+        evidence = evidence_of_numbers(part_local, largest)
+        chosen = fewest_groups(evidence)
     k = chosen if n_superclasses == "auto" else int(n_superclasses)
 
     part_shells = None
@@ -143,7 +157,15 @@ def group_classes(
             shells.fsc[part], select_maps(shells.reliability, used), shells.coefficients
         )
     part_correlation = None if correlation is None else correlation[part]
-    found = cluster(similarity[part], k, edges=part_edges, shells=part_shells, correlation=part_correlation, seed=seed)
+    found = cluster(
+        similarity[part],
+        k,
+        edges=part_edges,
+        shells=part_shells,
+        local=part_local,
+        correlation=part_correlation,
+        seed=seed,
+    )
     sure = stability(found, [other.labels[k - 1] for other in resampled])
     labels = np.zeros(n, np.int64)
     class_stability = np.zeros(n)
@@ -164,6 +186,7 @@ def group_classes(
         separation_curve=gap,
         junk=junk,
         reason=reason,
+        evidence_curve=evidence,
     )
 
 

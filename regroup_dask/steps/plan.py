@@ -12,7 +12,8 @@ from regroup_dask.formats.particles import ParticleSource
 from regroup_dask.formats.slabs import SLAB_BYTES
 from regroup_dask.formats.volumes import VolumeSeries
 from regroup_dask.settings import Settings
-from regroup_dask.tasks import cluster_settings, pairs, prepare
+from regroup_dask.steps.places import MOST_MAPS_BY_PLACE
+from regroup_dask.tasks import cluster_settings, pairs, places, prepare
 from regroup_dask.tasks.crew import WorkerResources
 
 # Measured: a worker process with everything imported and its kernels compiled.
@@ -88,6 +89,8 @@ def plan_run(n_maps: int, series: VolumeSeries, source: ParticleSource | None, s
         "comparing maps": PAIR_BYTES_PER_VOXEL * working**3,
         "averaging maps": unpacked + 4 * voxels + 6 * SLAB_BYTES + 32 * 8 * box * box * 3,
     }
+    if n_maps <= MOST_MAPS_BY_PLACE and settings.n_nearest is None:
+        tasks["comparing places"] = places.places_bytes(n_maps, working)
     if not settings.align:
         tasks["correlating maps"] = pairs.correlation_bytes(n_maps, box, compressed=compressed)
     n_fragments, seconds = 0, 0.0

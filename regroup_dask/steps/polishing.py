@@ -10,7 +10,7 @@ import xarray as xr
 from regroup_dask.science.rotations import Pose, compose_pose, invert_pose, matrix_to_quaternion
 from regroup_dask.settings import Settings
 from regroup_dask.steps.averaging import class_pose
-from regroup_dask.steps.comparing import plan_for_maps
+from regroup_dask.steps.preparing import plan_for_maps
 from regroup_dask.steps.run_context import RunContext
 from regroup_dask.tasks import polish
 

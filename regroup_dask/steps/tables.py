@@ -45,6 +45,7 @@ def superclass_table(groups: xr.Dataset, n_particles: np.ndarray | None) -> pa.T
             "n_classes": [int((labels == label).sum()) for label in range(count)],
             "n_particles": [None] * count if n_particles is None else [int(value) for value in n_particles],
             "reference_class": [int(value) for value in groups["reference_class"].values],
+            "stability": [float(value) for value in groups["superclass_stability"].values],
             "volume": [f"volumes/superclass_{label:03d}.mrc" for label in range(count)],
         },
         schema=SUPERCLASS_SCHEMA,
@@ -74,6 +75,7 @@ SUPERCLASS_SCHEMA = pa.schema(
         ("n_classes", pa.int64()),
         ("n_particles", pa.int64()),
         ("reference_class", pa.int64()),
+        ("stability", pa.float64()),
         ("volume", pa.string()),
     ]
 )

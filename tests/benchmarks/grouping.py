@@ -18,13 +18,23 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 from sklearn.metrics import adjusted_rand_score
 
-from regroup_dask.science import noise
+from regroup_dask.science import fourier, noise
 from regroup_dask.science.clustering import spectral
 from regroup_dask.science.grouping import group_classes
-from regroup_dask.science.similarity import estimate_similarity
+from regroup_dask.science.local_covariance import LocalCovariance, local_covariance
+from regroup_dask.science.masks import squared_radius
+from regroup_dask.science.similarity import Similarity, estimate_similarity
+from regroup_dask.steps import places
 from tests.benchmarks.grouping_problems import BOX, Problem, make_problem, oracle_labels, soft_sphere
 
-METHODS = ("oracle", "correlation_spectral", "correlation_average_linkage", "ours")
+METHODS = (
+    "oracle",
+    "correlation_spectral",
+    "correlation_average_linkage",
+    "similarity_spectral",
+    "ours_whole_box",
+    "ours",
+)
 
 
 class Measured(NamedTuple):
@@ -38,6 +48,8 @@ class Measured(NamedTuple):
     mask_volume_fraction: NDArray[np.float64]
     half_map_fsc: NDArray[np.float64] | None
     ssnr: NDArray[np.float64] | None
+    volumes: NDArray[np.float32]
+    statistics: tuple[noise.MapStatistics, ...]
 
 
 def pair_powers(
@@ -63,10 +75,10 @@ def pair_powers(
 
 def measure(problem: Problem) -> Measured:
     mask = soft_sphere(BOX, 14.0, 2.0)
-    statistics = [
+    statistics = tuple(
         noise.map_statistics(volume, voxel_size_angstrom=problem.voxel_size_angstrom, mask=mask)
         for volume in problem.maps
-    ]
+    )
     return Measured(
         *pair_powers(problem.maps, mask),
         solvent_power=np.stack([s.solvent_power for s in statistics]),
@@ -74,11 +86,38 @@ def measure(problem: Problem) -> Measured:
         mask_volume_fraction=np.array([s.mask_volume_fraction for s in statistics]),
         half_map_fsc=problem.half_map_fsc,
         ssnr=problem.ssnr,
+        volumes=problem.maps,
+        statistics=statistics,
     )
 
 
-def run_methods(measured: Measured, n_structures: int) -> dict[str, NDArray[np.int64]]:
-    similarity = estimate_similarity(**measured._asdict(), coefficients=noise.shell_coefficients(BOX))
+def by_place(measured: Measured, similarity: Similarity, voxel_size_angstrom: float) -> LocalCovariance | None:
+    """What `steps.places` measures of maps that lie in one frame."""
+    signal = np.nan_to_num(similarity.signal_fraction)
+    usable = signal > 0
+    usable[:, 0] = False
+    shared = np.flatnonzero(usable.sum(axis=0) > 1)
+    if not len(shared) or len(signal) < 3:
+        return None
+    box = min(BOX, 2 * (int(shared[-1]) + 2))
+    shells, voxel = box // 2 + 1, voxel_size_angstrom * BOX / box
+    diagonal = np.arange(len(signal))
+    power = measured.power_fixed[diagonal, diagonal] / (2 * noise.shell_coefficients(BOX)) * (box / BOX) ** 6
+    radius = places.region_radius(measured.statistics, [None] * len(signal), voxel, box)
+    return local_covariance(
+        np.array([fourier.fourier_crop(volume, box) for volume in measured.volumes]),
+        signal_power=(signal * power)[:, :shells],
+        noise_power=((1 - signal) * power / measured.mask_volume_fraction[:, None])[:, :shells],
+        noise_error=similarity.shells.reliability.scale_error,
+        usable=usable[:, :shells],
+        region=(squared_radius(box) < radius**2).astype(np.float32),
+        spacing_voxels=places.window_spacing(measured.statistics, voxel),
+    )
+
+
+def run_methods(measured: Measured, n_structures: int, voxel_size_angstrom: float) -> dict[str, NDArray[np.int64]]:
+    powers = {name: value for name, value in measured._asdict().items() if name not in ("volumes", "statistics")}
+    similarity = estimate_similarity(**powers, coefficients=noise.shell_coefficients(BOX))
     correlation = similarity.correlation
     tree = linkage(squareform(1 - correlation, checks=False), "average")
     options = {
@@ -88,10 +127,15 @@ def run_methods(measured: Measured, n_structures: int) -> dict[str, NDArray[np.i
         "shells": similarity.shells,
         "information": similarity.information,
         "correlation": correlation,
+        "local": by_place(measured, similarity, voxel_size_angstrom),
     }
     return {
         "correlation_spectral": spectral(correlation, n_structures),
         "correlation_average_linkage": fcluster(tree, n_structures, "maxclust"),
+        "similarity_spectral": spectral(similarity.similarity, n_structures),
+        "ours_whole_box": group_classes(
+            similarity.similarity, n_structures, **{**options, "local": None}
+        ).labels,
         "ours": group_classes(similarity.similarity, n_structures, **options).labels,
         "ours_auto": group_classes(similarity.similarity, "auto", **options).labels,
     }
@@ -99,7 +143,7 @@ def run_methods(measured: Measured, n_structures: int) -> dict[str, NDArray[np.i
 
 def solve(problem: Problem, measured: Measured | None = None) -> dict[str, float]:
     answers = {"oracle": oracle_labels(problem)}
-    answers |= run_methods(measure(problem) if measured is None else measured, problem.n_structures)
+    answers |= run_methods(measure(problem) if measured is None else measured, problem.n_structures, problem.voxel_size_angstrom)
     scores = {name: float(adjusted_rand_score(problem.labels, found)) for name, found in answers.items()}
     scores["auto_superclasses"] = float(len(np.unique(answers["ours_auto"])))
     return scores
@@ -127,7 +171,12 @@ def summarise(rows: list[dict[str, object]]) -> list[dict[str, object]]:
         if subset:
             line: dict[str, object] = {"problems": name, "count": len(subset)}
             for method in (*METHODS, "ours_auto"):
-                line[method] = round(float(np.mean([float(str(r[method])) for r in subset])), 3)
+                values = np.array([float(str(r[method])) for r in subset])
+                line[method] = round(float(values.mean()), 3)
+                if method == "ours":
+                    line["error"] = round(float(values.std() / np.sqrt(len(values))), 3)
+            worse = [float(str(r["ours"])) < float(str(r["correlation_spectral"])) for r in subset]
+            line["worse_than_plain"] = int(sum(worse))
             right = [r["auto_superclasses"] == r["structures"] for r in subset]
             line["auto_right"] = round(float(np.mean(right)), 3)
             table.append(line)
@@ -137,6 +186,7 @@ def summarise(rows: list[dict[str, object]]) -> list[dict[str, object]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--problems", type=int, default=200)
+    parser.add_argument("--first", type=int, default=0, help="number of the first problem")
     parser.add_argument("--seed", type=int, default=1, help="series of problems; tuning used other series")
     parser.add_argument("--quick", action="store_true", help="20 problems")
     parser.add_argument("--json", type=Path, help="write every problem and the table here")
@@ -144,7 +194,7 @@ def main() -> None:
     n_problems = 20 if arguments.quick else arguments.problems
     rows: list[dict[str, object]] = []
     started = time.perf_counter()
-    for index in range(n_problems):
+    for index in range(arguments.first, arguments.first + n_problems):
         problem = make_problem(arguments.seed, index)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

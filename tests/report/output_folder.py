@@ -89,6 +89,7 @@ def write_output(
                 "n_classes": [int((superclass == label).sum()) for label in range(count)],
                 "n_particles": totals if particles else [None] * count,
                 "reference_class": reference,
+                "stability": [1.0] * count,
                 "volume": [f"volumes/superclass_{label:03d}.mrc" for label in range(count)],
             },
             schema=SUPERCLASS_SCHEMA,

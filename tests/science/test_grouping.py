@@ -119,3 +119,24 @@ def test_spectral_splits_two_blocks():
     affinity = np.kron(np.eye(2), np.ones((3, 3))) * 0.9 + 0.1
     assert spectral(affinity, 2).tolist() == [0, 0, 0, 1, 1, 1]
     assert canonical_labels(np.array([5, 5, 2])).tolist() == [0, 0, 1]
+
+
+def test_what_places_say_decides_only_where_it_is_clear():
+    from regroup_dask.science.clustering import decide_by_place
+    from regroup_dask.science.reliability import Reliability
+    from regroup_dask.science.shell_model import ShellComparison, prepare_shells
+    from tests.science.test_local_model import _local
+
+    labels = np.repeat(np.arange(3), (3, 2, 2))
+    wrong = np.array([0, 0, 1, 1, 1, 2, 2])
+    # Shells over the whole box that say nothing: all maps alike.
+    n, shells = len(labels), 9
+    fsc = np.full((n, n, shells), 0.5)
+    reliability = Reliability(
+        np.full((n, shells), 0.5), np.full((n, shells), 0.01), np.full(n, 0.1), np.full((n, shells), 0.01), ("maps",) * n
+    )
+    prepared = prepare_shells(ShellComparison(fsc, reliability, np.full(shells, 50.0)))
+    clear = _local(1, labels, difference=0.5, coefficients=200)
+    np.testing.assert_array_equal(decide_by_place(clear, prepared, wrong), labels)
+    nothing = _local(1, labels, difference=0.0, coefficients=200)
+    np.testing.assert_array_equal(decide_by_place(nothing, prepared, wrong), wrong)

@@ -1,0 +1,253 @@
+"""Gaussian random-effects model of maps in one frame: shared density, differences of structures in places, noise.
+
+In a band and a window every coefficient of map i is ``a_i (g + d_z(i) + m_i) + e_i``: what all structures share,
+what sets structure z apart, what a misfit of its pose costs map i, and noise. With variances P, D, M and n the
+covariance of the maps is ``D Z Z' + P 1 1' + diag(v)`` in units of a; D is P times one of a few relative sizes, which
+are tried for each window and averaged over (a missing subunit fills its windows in all bands). Nothing of the
+structures themselves has to be estimated, so partitions into any numbers of superclasses compare fairly. This is the
+one-way analysis of variance with random effects (Searle, Casella and McCulloch, 1992, Variance Components), map by
+map weighted; gains, noise and misfit are improved by expectation maximization (Dempster, Laird and Rubin, 1977).
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+from scipy.special import logsumexp
+
+from regroup_dask.science.local_covariance import LocalCovariance
+
+SIZES = np.array([1e-4, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0])
+LEAST_SIZE_SHARE = 1e-3
+LEAST_MISFIT = 1e-3
+EXPECTED_MISFIT = 5e-3
+LARGEST_MISFIT = 0.3
+GAIN_ERROR = 0.02
+
+
+@njit(cache=True)
+def _window_terms(weight, gram, shared, size):  # type: ignore[no-untyped-def]
+    """Terms of one band, window and size: sum of logs, shared precision, within part, |U|^2, and U times each group."""
+    k = weight.shape[0]
+    logs = 0.0
+    precision = 0.0
+    within = 0.0
+    alpha = np.empty(k)
+    along = np.zeros(k)
+    variance = size * shared
+    for a in range(k):
+        x = 1.0 + variance * weight[a]
+        alpha[a] = 1.0 / x
+        logs += math.log(x)
+        precision += weight[a] * alpha[a]
+        within += variance * alpha[a] * gram[a, a]
+    squared = 0.0
+    for a in range(k):
+        for c in range(k):
+            along[a] += gram[a, c] * alpha[c]
+        squared += alpha[a] * along[a]
+    return logs, precision, within, squared, alpha, along
+
+
+@njit(cache=True)
+def partition_terms(weight, gram, shared, sizes, coefficients, base):  # type: ignore[no-untyped-def]
+    """Log likelihood of a partition per window and size, float64[W, G]; arrays as in `LocalModel`."""
+    n_bands, n_windows, _ = weight.shape
+    n_sizes = sizes.shape[0]
+    out = np.zeros((n_windows, n_sizes))
+    for b in range(n_bands):
+        for w in range(n_windows):
+            p = shared[b, w]
+            for g in range(n_sizes):
+                logs, precision, within, squared, _, _ = _window_terms(weight[b, w], gram[b, w], p, sizes[g, b])
+                value = base[b, w] + logs + math.log(1.0 + p * precision) - within
+                value -= squared * p / (1.0 + p * precision)
+                out[w, g] -= 0.5 * coefficients[b, w] * value
+    return out
+
+
+@njit(cache=True)
+def placement_terms(weight, gram, product, own, power, shared, sizes, coefficients, base):  # type: ignore[no-untyped-def]
+    """Log likelihood per window, size and group that one map, not among the sums, is put in, float64[W, G, K].
+
+    ``product[B, W, K]`` is the map's own precision times its product with the sum of each group, ``own[B, W]`` its
+    precision, ``power[B, W]`` its own precision squared times its square.
+    """
+    n_bands, n_windows, k = weight.shape
+    n_sizes = sizes.shape[0]
+    out = np.zeros((n_windows, n_sizes, k))
+    for b in range(n_bands):
+        for w in range(n_windows):
+            p, e, iv = shared[b, w], power[b, w], own[b, w]
+            for g in range(n_sizes):
+                d = sizes[g, b] * p
+                logs, precision, within, squared, alpha, along = _window_terms(weight[b, w], gram[b, w], p, sizes[g, b])
+                common = 0.0
+                for a in range(k):
+                    common += alpha[a] * product[b, w, a]
+                for a in range(k):
+                    heavier = weight[b, w, a] + iv
+                    x = 1.0 + d * heavier
+                    new = 1.0 / x
+                    change = new - alpha[a]
+                    tkk, dk = gram[b, w, a, a], product[b, w, a]
+                    total_logs = logs + math.log(alpha[a]) + math.log(x)
+                    total_precision = precision - weight[b, w, a] * alpha[a] + heavier * new
+                    total_within = within - d * alpha[a] * tkk + d * new * (tkk + 2 * dk + e)
+                    total_squared = squared + change * change * tkk + new * new * e
+                    total_squared += 2 * change * along[a] + 2 * new * common + 2 * change * new * dk
+                    value = base[b, w] + total_logs + math.log(1.0 + p * total_precision) - total_within
+                    value -= total_squared * p / (1.0 + p * total_precision)
+                    out[w, g, a] -= 0.5 * coefficients[b, w] * value
+    return out
+
+
+class LocalModel:
+    """Gains, noise, misfits and sizes of difference, and the evidence of partitions under them.
+
+    Attributes
+    ----------
+    gain, noise : float64[B, N]
+        Of each map in each band, relative to what it was divided by.
+    misfit : float64[N]
+        Share of the shared density, in the finest band, that a map loses to errors of its pose.
+    log_share : float64[G]
+        Log of how common each size of difference is.
+    """
+
+    def __init__(self, local: LocalCovariance) -> None:
+        self.local = local
+        n_bands, _, n_maps, _ = local.product.shape
+        self.n_maps = n_maps
+        self.gain = np.ones((n_bands, n_maps))
+        self.noise = local.noise.copy()
+        self.misfit = np.full(n_maps, EXPECTED_MISFIT)
+        flat, rising = np.ones(n_bands), np.minimum(2 * local.fineness**2, 1)
+        self.sizes = np.array([size * shape for shape in (flat, rising) for size in SIZES])
+        self.log_share = np.full(len(self.sizes), -np.log(len(self.sizes)))
+        self._prepare()
+
+    def copy(self) -> LocalModel:
+        """The same, to be changed on its own."""
+        other = object.__new__(LocalModel)
+        other.__dict__.update(self.__dict__)
+        return other
+
+    def _prepare(self) -> None:
+        """What follows from gains, noise and misfits for every band and window."""
+        local, have = self.local, self.local.have
+        noise = self.noise / self.gain**2
+        self.scaled = local.product / (self.gain[:, None, :, None] * self.gain[:, None, None, :])
+        weight = have / (noise + 0.3)
+        pair = weight[:, :, None] * weight[:, None, :] * ~np.eye(self.n_maps, dtype=bool)
+        mean = np.einsum("bwij,bij->bw", self.scaled, pair) / np.maximum(pair.sum(axis=(1, 2)), 1e-12)[:, None]
+        self.shared = np.maximum(mean, 1e-4)
+        self.reach = local.fineness[:, None] ** 2 * local.lever * self.shared
+        variance = noise[:, None] + LEAST_MISFIT * self.shared[:, :, None] + self.reach[:, :, None] * self.misfit
+        self.precision = np.where(have[:, None], 1 / variance, 0.0)
+        power = np.einsum("bwii->bwi", self.scaled)
+        self.base = (np.where(have[:, None], np.log(variance), 0.0) + power * self.precision).sum(axis=2)
+
+    def sums(self, labels: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """Precision of each group, products of the groups' weighted sums, and of each map with them."""
+        member = labels[:, None] == np.arange(int(labels.max()) + 1)
+        load = self.precision[..., None] * member
+        product = self.scaled @ load
+        return load.sum(axis=2), np.swapaxes(load, -1, -2) @ product, product
+
+    def window_evidence(self, labels: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Log evidence of a partition in each window, float64[W]."""
+        weight, gram, _ = self.sums(labels)
+        terms = partition_terms(weight, gram, self.shared, self.sizes, self.local.coefficients, self.base)
+        return np.asarray(logsumexp(terms + self.log_share, axis=1))
+
+    def evidence(self, labels: NDArray[np.int64]) -> float:
+        """Log evidence of a partition."""
+        return float(self.window_evidence(labels).sum())
+
+    def placements(
+        self,
+        labels: NDArray[np.int64],
+        index: int,
+        sums: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]],
+    ) -> NDArray[np.float64]:
+        """Log evidence in each window with one map in each group, float64[W, K]."""
+        weight, gram, product = (part.copy() for part in sums)
+        own, group = self.precision[:, :, index], labels[index]
+        square = self.scaled[:, :, index, index]
+        with_groups = product[:, :, index]
+        with_groups[:, :, group] -= square * own
+        weight[:, :, group] = np.maximum(weight[:, :, group] - own, 0)
+        along = own[..., None] * with_groups
+        gram[:, :, group, :] -= along
+        gram[:, :, :, group] -= along
+        gram[:, :, group, group] -= own**2 * square
+        terms = placement_terms(
+            weight, gram, along, own, own**2 * square, self.shared, self.sizes, self.local.coefficients, self.base
+        )
+        return np.asarray(logsumexp(terms + self.log_share[:, None], axis=1))
+
+    def improve(self, labels: NDArray[np.int64], rounds: int = 2) -> None:
+        """Improve gains, noise, misfits and the shares of sizes, for a partition, by expectation maximization."""
+        k = int(labels.max()) + 1
+        local = self.local
+        coefficients = local.coefficients[:, :, None]
+        prior_noise = 2 / np.maximum(local.noise_error, 1e-3) ** 2
+        prior_gain = 1 / (GAIN_ERROR**2 + (0.5 * local.noise * local.noise_error) ** 2)
+        for _ in range(rounds):
+            weight, gram, product = self.sums(labels)
+            terms = partition_terms(weight, gram, self.shared, self.sizes, local.coefficients, self.base)
+            terms = terms + self.log_share
+            share = np.exp(terms - logsumexp(terms, axis=1, keepdims=True))
+            prior = (share @ self.sizes).T * self.shared
+            prior = self.shared[..., None, None] + prior[..., None, None] * np.eye(k)
+            covariance = np.linalg.solve(np.eye(k) + prior * weight[..., None, :], prior)
+            seen = np.einsum("bwnl,bwln->bwn", product, covariance[..., labels])
+            squared = np.einsum("bwkk->bwk", covariance @ gram @ covariance + covariance)[..., labels]
+            power = np.einsum("bwii->bwi", self.scaled)
+            informative = coefficients * self.precision
+            gain = (informative * seen).sum(axis=1) + prior_gain / self.gain
+            gain = gain / ((informative * squared).sum(axis=1) + prior_gain)
+            gain = np.where(local.have, np.clip(gain, 0.7, 1.4), 1.0)
+            residual = power - 2 * gain[:, None] * seen + gain[:, None] ** 2 * squared
+            residual -= LEAST_MISFIT * self.shared[:, :, None]
+            noise = self.noise / self.gain**2
+            informative = coefficients * self.precision**2
+            shape = self.reach[:, :, None]
+            total = (informative * shape * (residual - noise[:, None])).sum(axis=(0, 1)) + 1 / EXPECTED_MISFIT
+            total /= (informative * shape**2).sum(axis=(0, 1)) + 1 / EXPECTED_MISFIT**2
+            self.misfit = np.clip(total, 1e-4, LARGEST_MISFIT)
+            informative = informative * noise[:, None] ** 2
+            found = (informative * (residual - shape * self.misfit)).sum(axis=1) * self.gain**2
+            found = (found + prior_noise * local.noise) / (informative.sum(axis=1) + prior_noise)
+            self.noise = np.where(local.have, np.clip(found, 0.2 * local.noise, 5 * local.noise), local.noise)
+            self.gain = self.gain * gain
+            mean = share.mean(axis=0) + LEAST_SIZE_SHARE
+            self.log_share = np.log(mean / mean.sum())
+            self._prepare()
+
+    def pair_evidence(self) -> NDArray[np.float64]:
+        """Log Bayes factor, per window and pair, that two maps show one structure, float64[W, N, N]."""
+        n_windows = self.shared.shape[1]
+        out = np.zeros((n_windows, self.n_maps, self.n_maps))
+        i, j = np.triu_indices(self.n_maps, 1)
+        terms = np.zeros((2, n_windows, len(i), len(self.sizes)))
+        with np.errstate(divide="ignore"):
+            variance = 1 / self.precision
+        for band, have in enumerate(self.local.have):
+            both = np.flatnonzero(have[i] & have[j])
+            a, b = i[both], j[both]
+            shared = self.shared[band][:, None, None]
+            size = shared * self.sizes[:, band]
+            first, second = (variance[band][:, index, None] + shared + size for index in (a, b))
+            yaa, ybb, yab = (self.scaled[band][:, x, y][..., None] for x, y in ((a, a), (b, b), (a, b)))
+            for same, off in enumerate((shared, shared + size)):
+                determinant = first * second - off**2
+                value = np.log(determinant) + (second * yaa + first * ybb - 2 * off * yab) / determinant
+                terms[same][:, both] -= 0.5 * self.local.coefficients[band][:, None, None] * value
+        different, same = logsumexp(terms + self.log_share, axis=3)
+        out[:, i, j] = out[:, j, i] = same - different
+        return out

@@ -1,0 +1,146 @@
+"""Search for the partition of greatest evidence under the local model, from several starts."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from regroup_dask.science.local_covariance import LocalCovariance
+from regroup_dask.science.local_model import LocalModel
+
+STRONG_EVIDENCE = 3.0
+
+
+def renumbered(labels: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Renumber labels by first appearance."""
+    _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
+    return np.asarray(np.argsort(np.argsort(first))[inverse], np.int64)
+
+
+def evidence_linkage(evidence: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Average linkage of the evidence that two maps are one structure: row K - 1 has K groups, int64[N, N]."""
+    from scipy.cluster.hierarchy import cut_tree, linkage
+    from scipy.spatial.distance import squareform
+
+    n_maps = len(evidence)
+    distance = evidence.max() - evidence
+    np.fill_diagonal(distance, 0)
+    cuts = cut_tree(linkage(squareform(distance, checks=False), "average"))
+    return np.array([renumbered(cuts[:, n_maps - k]) for k in range(1, n_maps + 1)])
+
+
+def evidence_of_numbers(local: LocalCovariance, largest: int) -> NDArray[np.float64]:
+    """Log evidence of 1 .. ``largest`` groups, less the greatest, float64[largest].
+
+    The structures are integrated out, so that more groups are not better for being more; what every map may differ by
+    for an error of its pose is part of the model, so that a jitter of all maps does not part them. Gains and noise are
+    improved with more groups than are likely.
+    """
+    model = LocalModel(local)
+    n_maps = model.n_maps
+    first = evidence_linkage(model.pair_evidence().sum(axis=0))
+    model.improve(first[min(n_maps - 1, max(2, 2 * n_maps // 3))], 3)
+    groups = evidence_linkage(model.pair_evidence().sum(axis=0))
+    evidence = np.array([model.evidence(groups[k - 1]) for k in range(1, largest + 1)])
+    return np.asarray(evidence - evidence.max())
+
+
+def fewest_groups(evidence: NDArray[np.float64]) -> int:
+    """Fewest groups against which no other number has strong evidence (20 to 1; Kass and Raftery, 1995)."""
+    return int(np.flatnonzero(evidence >= evidence.max() - STRONG_EVIDENCE)[0]) + 1
+
+
+def move_maps(model: LocalModel, labels: NDArray[np.int64], sweeps: int = 5) -> NDArray[np.int64]:
+    """Move one map at a time to the superclass of greatest evidence, until nothing moves; no superclass empties."""
+    labels = labels.copy()
+    for _ in range(sweeps):
+        moved = False
+        for index in range(model.n_maps):
+            if (labels == labels[index]).sum() == 1:
+                continue
+            evidence = model.placements(labels, index, model.sums(labels)).sum(axis=0)
+            best = int(evidence.argmax())
+            if evidence[best] > evidence[labels[index]] + 1e-6:
+                labels[index] = best
+                moved = True
+        if not moved:
+            break
+    return renumbered(labels)
+
+
+def _fitted(
+    model: LocalModel, labels: NDArray[np.int64], rounds: int
+) -> tuple[float, NDArray[np.int64], LocalModel]:
+    """A copy of the model improved with a partition, and the partition moved, in turns."""
+    model = model.copy()
+    for _ in range(rounds):
+        model.improve(labels)
+        before, labels = labels, move_maps(model, labels)
+        if np.array_equal(before, labels):
+            break
+    return model.evidence(labels), labels, model
+
+
+def search_partition(
+    model: LocalModel, n_groups: int, starts: list[NDArray[np.int64]], *, attempts: int = 6
+) -> tuple[NDArray[np.int64], LocalModel]:
+    """Partition into so many groups, and the model improved with it.
+
+    Gains and noise are first improved with more groups than wanted, so that they favour no partition; of the starts
+    the two of greatest evidence are followed; then one group is split while two are united, as long as it helps.
+    """
+    model = model.copy()
+    first = evidence_linkage(model.pair_evidence().sum(axis=0))
+    model.improve(first[min(model.n_maps, 2 * n_groups + 1) - 1], 3)
+    between = model.pair_evidence().sum(axis=0)
+    starts = [*starts, evidence_linkage(between)[n_groups - 1], first[n_groups - 1]]
+    moved = {labels.tobytes(): labels for labels in (move_maps(model, renumbered(start)) for start in starts)}
+    ranked = sorted(moved.values(), key=model.evidence, reverse=True)[:2]
+    evidence, labels, model = max((_fitted(model, start, 2) for start in ranked), key=lambda fit: fit[0])
+    tried = set(moved)
+    for _ in range(attempts):
+        proposals = [part for part in _split_and_unite(model, labels, between) if part.tobytes() not in tried]
+        better = None
+        for proposal in sorted(proposals, key=model.evidence, reverse=True)[:3]:
+            tried.add(proposal.tobytes())
+            fit = _fitted(model, move_maps(model, proposal), 1)
+            if fit[0] > evidence + 0.5 and (better is None or fit[0] > better[0]):
+                better = fit
+        if better is None:
+            break
+        evidence, labels, model = better
+    return labels, model
+
+
+def _split_and_unite(
+    model: LocalModel, labels: NDArray[np.int64], between: NDArray[np.float64]
+) -> list[NDArray[np.int64]]:
+    """Partitions with two groups united, the three unions of greatest evidence, and one group parted."""
+    k = int(labels.max()) + 1
+    unions = [renumbered(np.where(labels == b, a, labels)) for a in range(k) for b in range(a + 1, k)]
+    found = {}
+    for united in sorted(unions, key=model.evidence, reverse=True)[:3]:
+        for group in range(k - 1):
+            for part in _parts(between, np.flatnonzero(united == group)):
+                split = united.copy()
+                split[part] = k - 1
+                found[renumbered(split).tobytes()] = renumbered(split)
+    return list(found.values())
+
+
+def _parts(between: NDArray[np.float64], members: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Ways to part a group: by linkage, by the leading direction of the evidence between its maps, its oddest map."""
+    if len(members) < 2:
+        return []
+    if len(members) == 2:
+        return [members[:1]]
+    inner = between[np.ix_(members, members)]
+    np.fill_diagonal(inner, 0)
+    centred = inner - inner.mean(axis=0) - inner.mean(axis=1)[:, None] + inner.mean()
+    leading = np.linalg.eigh(centred)[1][:, -1]
+    parts = [
+        members[evidence_linkage(inner.copy())[1] == 1],
+        members[leading > 0],
+        members[[int(inner.sum(axis=0).argmin())]],
+    ]
+    return [part for part in parts if 0 < len(part) < len(members)]

@@ -1,0 +1,101 @@
+"""Label what comparing gave: the datasets of pairs.zarr and classes.zarr."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+from scipy.spatial.transform import Rotation
+
+from regroup_dask.formats.class_store import class_dataset
+from regroup_dask.formats.pairs_store import pairs_dataset
+from regroup_dask.formats.volumes import VolumeReference
+from regroup_dask.grouping import RELIABILITY_FIELDS
+from regroup_dask.science import align, noise, similarity
+from regroup_dask.science.local_covariance import LocalCovariance
+from regroup_dask.settings import Settings
+from regroup_dask.steps.pair_table import PairTable
+from regroup_dask.steps.selection import Selection
+from regroup_dask.tasks import map_store, prepare
+
+MOST_MAPS_WITH_FSC = 300
+
+
+def label_pairs(
+    references: tuple[VolumeReference, ...],
+    selection: Selection,
+    settings: Settings,
+    plan: align.AlignmentPlan,
+    table: PairTable,
+    found: similarity.Similarity,
+    hand_trust: np.ndarray | None,
+    local: LocalCovariance | None,
+) -> xr.Dataset:
+    """Everything that is known of the pairs, as pairs.zarr holds it."""
+    variables = {
+        "correlation": table.correlation,
+        "similarity": found.similarity,
+        "distance": found.distance,
+        "distance_sigma": found.distance_sigma,
+        "rotation_quaternion": _quaternions(table.rotation),
+        "shift_angstrom": table.shift_angstrom,
+        "mirrored": table.mirrored,
+        "confidence": table.confidence,
+    }
+    if hand_trust is not None:
+        variables["hand_trust"] = hand_trust
+        variables["correlation_other_hand"] = table.correlation_other_hand
+    if len(references) <= MOST_MAPS_WITH_FSC:
+        variables["fsc"] = found.shells.fsc.astype(np.float32)
+    return pairs_dataset(
+        selection.class_ids[selection.kept],
+        names=[reference.name for reference in references],
+        n_particles=None if selection.n_particles is None else selection.kept_sizes,
+        variables=variables,
+        per_class={
+            "information": found.information,
+            "shared_sigma": found.shared_sigma,
+            **{name: getattr(found.shells.reliability, name) for name in RELIABILITY_FIELDS},
+        },
+        shell_coefficients=found.shells.coefficients,
+        by_place={} if local is None else local._asdict(),
+        attributes={
+            "align": int(settings.align),
+            "maximum_shift_angstrom": float(settings.maximum_shift_angstrom),
+            "box": int(references[0].box),
+            "voxel_size_angstrom": float(references[0].voxel_size_angstrom),
+            "working_box": int(plan.box),
+            "working_voxel_size_angstrom": float(plan.voxel_size_angstrom),
+        },
+    )
+
+
+def label_classes(
+    selection: Selection,
+    plan: align.AlignmentPlan,
+    statistics: tuple[noise.MapStatistics, ...],
+    extents_angstrom: np.ndarray,
+    found: similarity.Similarity,
+    store: Path,
+) -> xr.Dataset:
+    """The working maps and their statistics, as classes.zarr holds them."""
+    per_class = ("resolution_angstrom", "particle_radius_angstrom", "mask_radius_angstrom", "solvent_fraction")
+    return class_dataset(
+        selection.class_ids[selection.kept],
+        map_store.lazy_field(store, prepare.WORKING),
+        voxel_size_angstrom=plan.voxel_size_angstrom,
+        per_shell={
+            "solvent_power": np.array([entry.solvent_power for entry in statistics]),
+            "map_power": np.array([entry.map_power for entry in statistics]),
+            "half_map_fsc": np.array([entry.half_map_fsc for entry in statistics]),
+            "signal_fraction": found.signal_fraction,
+        },
+        per_class={name: np.array([getattr(entry, name) for entry in statistics]) for name in per_class}
+        | {"information": found.information, "extent_angstrom": extents_angstrom},
+    )
+
+
+def _quaternions(rotation: np.ndarray) -> np.ndarray:
+    n_maps = rotation.shape[0]
+    return Rotation.from_matrix(rotation.reshape(-1, 3, 3)).as_quat(canonical=True).reshape(n_maps, n_maps, 4)
