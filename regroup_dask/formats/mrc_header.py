@@ -11,6 +11,7 @@ import bz2
 import gzip
 import math
 import os
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Literal, NamedTuple, cast
@@ -119,7 +120,7 @@ def read_header(path: str | Path) -> MapHeader:
         try:
             with _open(path, compression) as stream:
                 raw = stream.read(HEADER_BYTES)
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, zlib.error) as error:
             raise InputError(f"{path} cannot be read as a map: {error}.") from error
     if len(raw) < HEADER_BYTES:
         raise InputError(f"{path} is no MRC map: it has {len(raw)} bytes and an MRC header alone has 1024.")
@@ -249,7 +250,7 @@ def unpack(header: MapHeader) -> bytes:
         with _open(header.path, header.compression) as stream:
             stream.read(header.data_offset)
             values = stream.read(header.data_bytes)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{header.path} cannot be unpacked: {error}.") from error
     if len(values) < header.data_bytes:
         raise _truncated(header, header.data_offset + len(values))

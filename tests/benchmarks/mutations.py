@@ -2,15 +2,19 @@
 
     python -m tests.benchmarks.mutations [--count 10000] [--seed 0] [--keep FOLDER]
 
-Small files of every format are mutated (cut, bytes flipped, inserted, repeated or zeroed, numbers and names replaced by
-hostile ones), opened, read, regrouped and written. Allowed are InputError, which a person sees as one sentence, and an
-answer in which every row that the source counts is there exactly once. Anything else is listed with the seed that
-makes it again; the exit code is then 1. Names that would lead out of their folder must not make a file there.
+Small files of every format (CryoSPARC's three generations of slots in both encodings and a group, RELION 3.0, 3.1 and
+subtomograms, parquet with classes and with posteriors, cryoDRGN's pickles, a model, MRC maps plain and gzipped, and a
+zip of maps, which is no input at all) are mutated (cut, bytes flipped, inserted, repeated or zeroed, numbers and names
+replaced by hostile ones), opened, read, regrouped and written. Allowed are InputError, which a person sees as one
+sentence, and an answer in which every row that the source counts is there exactly once. Anything else is listed with
+the seed that makes it again; the exit code is then 1. Names that would lead out of their folder must not make a file there.
 """
 
 from __future__ import annotations
 
 import argparse
+import gzip
+import pickle
 import shutil
 import signal
 import sys
@@ -18,6 +22,7 @@ import tempfile
 import time
 import traceback
 import warnings
+import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,12 +34,15 @@ import pyarrow.parquet as pq
 
 from regroup_dask.errors import InputError
 from regroup_dask.formats import parquet_particles
+from regroup_dask.formats.cryodrgn import read_poses
 from regroup_dask.formats.cryosparc.result_group import ResultSlot, write_result_group
 from regroup_dask.formats.model_star import read_model_classes, read_model_ssnr
 from regroup_dask.formats.particles import open_particles, output_functions
 from regroup_dask.formats.pickled_arrays import read_array, write_array
+from regroup_dask.formats.volumes import open_volumes
 from tests.formats.cryosparc.making import make_particles, save
-from tests.formats.relion.regrouping import assign, plan_for, random_pose, write_star
+from tests.formats.mrc_files import density, write_with_mrcfile
+from tests.formats.relion.regrouping import OPTICS, assign, plan_for, random_pose, table_text, write_star
 
 SECONDS = 20
 ROWS = 12
@@ -57,6 +65,20 @@ def originals(folder: Path) -> dict[str, bytes]:
         save(folder / f"{generation}.cs", records)
     write_group(folder, "multi.cs")
     write_star(folder / "a.star", n=ROWS, n_classes=3)
+    write_star_of_relion_30(folder / "relion30.star")
+    write_star_of_subtomograms(folder / "tomo.star")
+    posterior = pa.FixedSizeListArray.from_arrays(pa.array(rng.dirichlet(np.ones(3), ROWS).astype(np.float32).ravel()), 3)
+    quaternion = pa.FixedSizeListArray.from_arrays(pa.array(rng.normal(size=4 * ROWS)), 4)
+    uids = [f"p{i}" for i in range(ROWS)]
+    soft = pa.table({"uid": uids, "class_posterior": posterior, "rotation_quaternion": quaternion})
+    pq.write_table(soft, folder / "posterior.parquet", row_group_size=5)
+    write_with_mrcfile(folder / "a.mrc", density())
+    with gzip.open(folder / "a.mrc.gz", "wb") as stream:
+        stream.write((folder / "a.mrc").read_bytes())
+    with zipfile.ZipFile(folder / "series.zip", "w") as archive:
+        archive.write(folder / "a.mrc", "a.mrc")
+    with open(folder / "poses.pkl", "wb") as pickled:
+        pickle.dump((np.tile(np.eye(3), (ROWS, 1, 1)), np.zeros((ROWS, 2))), pickled)
     table = {"uid": np.arange(ROWS), "class_id": np.arange(ROWS) % 3, "name": [f"image {i}" for i in range(ROWS)]}
     pq.write_table(pa.table(table), folder / "a.parquet")
     write_array(folder / "labels.pkl", np.arange(ROWS) % 3)
@@ -72,6 +94,23 @@ def originals(folder: Path) -> dict[str, bytes]:
 def write_group(folder: Path, metafile: str) -> None:
     slots = {"alignments3D_multi": ResultSlot(metafile, ROWS, "particle.alignments3D")}
     write_result_group(str(folder / "a.csg"), name="a", title="A", description="", type="particle", slots=slots)
+
+
+def write_star_of_relion_30(path: Path) -> None:
+    """Origins in pixels, no optics groups, the pixel size in each row."""
+    labels = ["rlnImageName", "rlnClassNumber", "rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi", "rlnOriginX", "rlnOriginY"]
+    labels += ["rlnMagnification", "rlnDetectorPixelSize"]
+    rows = [[f"{i + 1:06d}@a.mrcs", i % 3 + 1, 10.0 * i, 90.0, -10.0, 1.5, -0.5, 50000.0, 7.0] for i in range(ROWS)]
+    path.write_text(table_text(labels, rows, block="images"))
+
+
+def write_star_of_subtomograms(path: Path) -> None:
+    """Three origins, and the particles before the optics groups."""
+    labels = ["rlnTomoParticleName", "rlnClassNumber", "rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"]
+    labels += [*(f"rlnOrigin{axis}Angst" for axis in "XYZ"), *(f"rlnTomoSubtomogram{name}" for name in ("Rot", "Tilt", "Psi"))]
+    labels += ["rlnOpticsGroup"]
+    rows = [[f"TS_1/{i}", i % 3 + 1, 10.0 * i, 90.0, -10.0, 1.5, -0.5, 2.5, 5.0, 6.0, 7.0, 1] for i in range(ROWS)]
+    path.write_text(table_text(labels, rows) + OPTICS)
 
 
 def columnar(path: Path, source: Path) -> None:
@@ -130,6 +169,12 @@ def use(path: Path, folder: Path) -> str:
     if path.name.endswith("model.star"):
         read_model_classes(path)
         read_model_ssnr(path)
+        return "read"
+    if path.suffix in (".mrc", ".gz", ".zip"):
+        open_volumes(str(path)).to_numpy()
+        return "read"
+    if path.name.endswith("poses.pkl"):
+        read_poses(path, ROWS)
         return "read"
     if path.suffix == ".pkl":
         read_array(path)
