@@ -277,6 +277,19 @@ def test_to_cryodrgn(tmp_path, cryosparc_output, relion_output, origin):
     np.testing.assert_allclose(rotation[~inside], expected, atol=1e-5)
 
 
+def test_places_are_kept_where_micrographs_were_flipped(tmp_path, cryosparc_output, relion_output):
+    records, _, output = cryosparc_output
+    export(output, "relion", tmp_path / "relion", flip_y=False)
+    table = read(tmp_path / "relion" / "regrouped_particles.star")["particles"]
+    kept = records[records["alignments3D_multi/class_posterior"].argmax(axis=1) != 3]
+    np.testing.assert_allclose(table["rlnCoordinateY"], kept["location/center_y_frac"] * MICROGRAPH[1], atol=1e-2)
+    found = {}
+    for flip_y in (True, False):
+        export(relion_output[1], "cryosparc", tmp_path / f"{flip_y}", micrograph_size=MICROGRAPH, flip_y=flip_y)
+        found[flip_y] = np.load(tmp_path / f"{flip_y}" / "regrouped_particles.cs")["location/center_y_frac"]
+    np.testing.assert_allclose(found[True], 1 - found[False], atol=1e-6)
+
+
 def test_aberrations_without_a_published_conversion_are_told(tmp_path):
     records = cryosparc_records(60)
     records["ctf/trefoil_A"] = 12
