@@ -31,10 +31,15 @@ from regroup_dask.formats import storage
               help="Folder to make; by default OUT/export_PROGRAM.")
 @click.option("--micrograph-size", metavar="WxH",
               help="Width and height of the micrographs in pixels, for places on them, which CryoSPARC wants as fractions.")
+@click.option("--flip-y/--keep-y", default=True, show_default=True,
+              help="CryoSPARC counts places in y from the other edge than RELION; keep them where the micrographs themselves "
+              "were flipped between the programs, as by another motion correction.")
 @cluster_options
 @titled(WATCHING, "--quiet", is_flag=True, help="No progress.")
 @storage_options
-def command(output: str, side: Any, target: str | None, micrograph_size: str | None, quiet: bool, **where: Any) -> None:
+def command(
+    output: str, side: Any, target: str | None, micrograph_size: str | None, flip_y: bool, quiet: bool, **where: Any
+) -> None:
     """Write the regrouped particles for RELION, CryoSPARC or cryoDRGN, whatever they came from.
 
     Poses, half-sets, pixel sizes, optics groups, defocus, beam tilt, magnification and places are converted. One task
@@ -56,7 +61,8 @@ def command(output: str, side: Any, target: str | None, micrograph_size: str | N
     with contextlib.ExitStack() as stack:
         client = None if one_fragment else stack.enter_context(connected(asked))
         listener = stack.enter_context(listener_for(Console(stderr=True), quiet=quiet))
-        done = export(storage.location(output), side, folder, client=client, clock=StageClock(listener), micrograph_size=size)
+        clock = StageClock(listener)
+        done = export(storage.location(output), side, folder, client=client, clock=clock, micrograph_size=size, flip_y=flip_y)
     click.echo(f"{len(done.files)} files in {done.folder}")
     for note in done.notes:
         click.echo(note)

@@ -84,7 +84,9 @@ def columns_of_facts(names: Sequence[str], *, with_own_poses: bool) -> list[str]
     return [name for name in names if name in wanted]
 
 
-def particle_facts(table: pa.Table, optics_groups: Mapping[int, Mapping[str, str]]) -> ParticleFacts:
+def particle_facts(
+    table: pa.Table, optics_groups: Mapping[int, Mapping[str, str]], *, flip_y: bool = True
+) -> ParticleFacts:
     """Understand rows of an output folder, whatever they were read from.
 
     Parameters
@@ -92,6 +94,8 @@ def particle_facts(table: pa.Table, optics_groups: Mapping[int, Mapping[str, str
     table : pyarrow.Table
     optics_groups : mapping
         RELION's table of optics groups by number; empty for CryoSPARC.
+    flip_y : bool
+        CryoSPARC counts y from the other edge of the micrograph than RELION.
 
     Raises
     ------
@@ -99,7 +103,7 @@ def particle_facts(table: pa.Table, optics_groups: Mapping[int, Mapping[str, str
         The rows name no images.
     """
     if "blob/path" in table.column_names:
-        return _from_cryosparc(table)
+        return _from_cryosparc(table, flip_y=flip_y)
     if "rlnImageName" in table.column_names:
         return _from_relion(table, optics_groups)
     raise InputError(
@@ -124,7 +128,7 @@ def poses_of_table(table: pa.Table, pixel_angstrom: np.ndarray | None = None) ->
     return rotation, shift
 
 
-def _from_cryosparc(table: pa.Table) -> ParticleFacts:
+def _from_cryosparc(table: pa.Table, *, flip_y: bool) -> ParticleFacts:
     group = _numbers(table, "ctf/exp_group_id") + 1
     box = _vectors(table, "blob/shape", 2)[:, 1]
     cs = _numbers(table, "ctf/cs_mm")
@@ -144,7 +148,7 @@ def _from_cryosparc(table: pa.Table) -> ParticleFacts:
         ctf=_ctf([_numbers(table, name) for name in ("ctf/df1_A", "ctf/df2_A")], angles,
                  [_numbers(table, name) for name in ("ctf/bfactor", "ctf/scale")]),
         micrograph=_without_marks(_texts(table, "location/micrograph_path")),
-        coordinate_pixel=np.column_stack([x * shape[:, 1], (1 - y) * shape[:, 0]]),
+        coordinate_pixel=np.column_stack([x * shape[:, 1], (1 - y if flip_y else y) * shape[:, 0]]),
         half=_half(next((name for name in SPLITS if name in table.column_names), ""), table, first=0),
         rotation=rotation,
         shift_angstrom=shift,

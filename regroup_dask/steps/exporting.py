@@ -52,6 +52,7 @@ class _Work(NamedTuple):
     run: Callable[..., list[Result]]
     optics_groups: Mapping[int, Mapping[str, str]]
     micrograph_size: tuple[int, int] | None
+    flip_y: bool
 
     @property
     def extent_angstrom(self) -> float | None:
@@ -70,6 +71,7 @@ def export(
     client: Client | None = None,
     clock: StageClock | None = None,
     micrograph_size: tuple[int, int] | None = None,
+    flip_y: bool = True,
 ) -> Exported:
     """Write one side of an output folder, one task per fragment; the same bytes however many workers there are.
 
@@ -86,6 +88,9 @@ def export(
         Told of the progress.
     micrograph_size : (int, int), optional
         Width and height of the micrographs in pixels, for places that CryoSPARC wants as fractions of them.
+    flip_y : bool
+        CryoSPARC counts y from the other edge of the micrograph than RELION; False where the micrographs themselves were
+        flipped between the programs.
 
     Raises
     ------
@@ -106,7 +111,15 @@ def export(
 
     with export_folder(target) as folder:
         work = _Work(
-            particles, output, folder, Path(os.path.abspath(target)), _maps(output), run, _optics_groups(output), micrograph_size
+            particles,
+            output,
+            folder,
+            Path(os.path.abspath(target)),
+            _maps(output),
+            run,
+            _optics_groups(output),
+            micrograph_size,
+            flip_y,
         )
         files, notes = {"cryosparc": _cryosparc, "relion": _relion, "cryodrgn": _cryodrgn}[side](work)
     return Exported(target, tuple(target / path.relative_to(folder) for path in files), tuple(notes))
@@ -133,7 +146,8 @@ def _cryosparc(work: _Work) -> tuple[list[Path], list[str]]:
     plan = _look(work)
     check_record_export(plan)
     k = work.particles.n_superclasses
-    writer = RecordExport(str(work.folder), k, plan, work.extent_angstrom, work.micrograph_size).create(work.totals)
+    writer = RecordExport(str(work.folder), k, plan, work.extent_angstrom, work.micrograph_size, work.flip_y)
+    writer = writer.create(work.totals)
     _write(work, writer)
     files = list(writer.finish())
     if work.maps is not None:
@@ -143,6 +157,8 @@ def _cryosparc(work: _Work) -> tuple[list[Path], list[str]]:
         *_aberration_notes(plan),
         "The image paths are those of the input: CryoSPARC finds them from its project folder.",
     ]
+    if "rlnImageName" in work.particles.schema.names:
+        notes.append("blob/sign is 1, for images that are light on dark as RELION makes them.")
     if plan.has_coordinates and not writer.has_places:
         notes.append(
             "Places on the micrographs are left out: CryoSPARC wants fractions of a micrograph, so give --micrograph-size."
@@ -170,7 +186,7 @@ def _cryodrgn(work: _Work) -> tuple[list[Path], list[str]]:
 def _look(work: _Work) -> ExportPlan:
     columns = tuple(work.particles.schema.names)
     units = [
-        exports.LookUnit(f"fragment_{fragment.index:06d}", fragment, columns, work.optics_groups)
+        exports.LookUnit(f"fragment_{fragment.index:06d}", fragment, columns, work.optics_groups, work.flip_y)
         for fragment in work.particles.fragments
     ]
     return plan_export(work.run("Looking at particles", exports.look_at_fragment, units))
@@ -183,7 +199,13 @@ def _write(work: _Work, writer: StarExport | RecordExport | ArrayExport) -> None
     columns = tuple(work.particles.schema.names)
     units = [
         exports.ExportUnit(
-            f"fragment_{fragment.index:06d}", fragment, columns, work.optics_groups, writer, before[fragment.index]
+            f"fragment_{fragment.index:06d}",
+            fragment,
+            columns,
+            work.optics_groups,
+            work.flip_y,
+            writer,
+            before[fragment.index],
         )
         for fragment in work.particles.fragments
     ]

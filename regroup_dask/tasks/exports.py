@@ -26,6 +26,7 @@ class LookUnit(NamedTuple):
     fragment: RegroupedFragment
     columns: tuple[str, ...]
     optics_groups: OpticsGroups
+    flip_y: bool
 
 
 class ExportUnit(NamedTuple):
@@ -35,6 +36,7 @@ class ExportUnit(NamedTuple):
     fragment: RegroupedFragment
     columns: tuple[str, ...]
     optics_groups: OpticsGroups
+    flip_y: bool
     export: StarExport | RecordExport | ArrayExport
     counts_before: np.ndarray
 
@@ -42,7 +44,7 @@ class ExportUnit(NamedTuple):
 def look_at_fragment(unit: LookUnit) -> Result:
     """Survey of one fragment."""
     table, _ = _read(unit.fragment, unit.columns)
-    return survey_facts(particle_facts(table, unit.optics_groups))
+    return survey_facts(particle_facts(table, unit.optics_groups, flip_y=unit.flip_y))
 
 
 def write_fragment(unit: ExportUnit) -> Result:
@@ -50,11 +52,11 @@ def write_fragment(unit: ExportUnit) -> Result:
     table, superclass = _read(unit.fragment, unit.columns)
     place = FragmentPlace(unit.fragment.index, unit.fragment.first_row, unit.counts_before)
     if isinstance(unit.export, ArrayExport):
-        facts = None if unit.export.plan is None else particle_facts(table, unit.optics_groups)
+        facts = None if unit.export.plan is None else particle_facts(table, unit.optics_groups, flip_y=unit.flip_y)
         poses = poses_of_table(table) if facts is None else (facts.rotation, facts.shift_angstrom)
         unit.export.write_fragment(facts, superclass, place, poses=poses)
     else:
-        unit.export.write_fragment(particle_facts(table, unit.optics_groups), superclass, place)
+        unit.export.write_fragment(particle_facts(table, unit.optics_groups, flip_y=unit.flip_y), superclass, place)
     return {"rows": np.asarray(table.num_rows)}
 
 

@@ -87,7 +87,7 @@ def assert_same_particles(ours, theirs):
     (table, optics), (expected, expected_optics) = ours, theirs
     assert table.index.tolist() == expected.index.tolist()
     rotation, other = (Rotation.from_euler("ZYZ", item[ANGLES].to_numpy(), degrees=True) for item in (table, expected))
-    assert (rotation.inv() * other).magnitude().max() < 1e-4
+    assert (rotation.inv() * other).magnitude().max() < 1e-5
     np.testing.assert_allclose(table[ORIGINS], expected[ORIGINS], atol=1e-3)
     np.testing.assert_allclose(table[CTF], expected[CTF], rtol=1e-6, atol=1e-3)
     assert table["rlnClassNumber"].tolist() == expected["rlnClassNumber"].tolist()

@@ -6,6 +6,8 @@ import pyarrow.parquet as pq
 import pytest
 import starfile
 from distributed import Client, LocalCluster
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from regroup_dask.errors import InputError
@@ -13,6 +15,7 @@ from regroup_dask.formats.cryosparc import outputs as cryosparc
 from regroup_dask.formats.particles import open_particles
 from regroup_dask.formats.relion import outputs as relion
 from regroup_dask.steps.exporting import export
+from tests.formats.cryosparc.making import save
 from tests.formats.relion.regrouping import plan_for, regroup
 from tests.steps.rich_particles import (
     BOX,
@@ -274,6 +277,19 @@ def test_to_cryodrgn(tmp_path, cryosparc_output, relion_output, origin):
     np.testing.assert_allclose(rotation[~inside], expected, atol=1e-5)
 
 
+def test_places_are_kept_where_micrographs_were_flipped(tmp_path, cryosparc_output, relion_output):
+    records, _, output = cryosparc_output
+    export(output, "relion", tmp_path / "relion", flip_y=False)
+    table = read(tmp_path / "relion" / "regrouped_particles.star")["particles"]
+    kept = records[records["alignments3D_multi/class_posterior"].argmax(axis=1) != 3]
+    np.testing.assert_allclose(table["rlnCoordinateY"], kept["location/center_y_frac"] * MICROGRAPH[1], atol=1e-2)
+    found = {}
+    for flip_y in (True, False):
+        export(relion_output[1], "cryosparc", tmp_path / f"{flip_y}", micrograph_size=MICROGRAPH, flip_y=flip_y)
+        found[flip_y] = np.load(tmp_path / f"{flip_y}" / "regrouped_particles.cs")["location/center_y_frac"]
+    np.testing.assert_allclose(found[True], 1 - found[False], atol=1e-6)
+
+
 def test_aberrations_without_a_published_conversion_are_told(tmp_path):
     records = cryosparc_records(60)
     records["ctf/trefoil_A"] = 12
@@ -355,3 +371,48 @@ def test_what_cannot_be_exported(tmp_path, cryosparc_output):
         export(output, "relion", tmp_path / "new")
     assert not (tmp_path / "new").exists()
     assert not (tmp_path / "new.partial").exists()
+
+
+# Rotations at the poles of Euler angles and at half a turn, where conventions meet their edges.
+edges = st.sampled_from([(0, 0, 0), (0, 0, 1), (1, 0, 0), (0, 1, 0), (0.6, 0.8, 0), (0, -1e-9, 0), (0, 0, -0.5)])
+rotations = st.one_of(
+    edges.map(lambda axis: np.pi * np.array(axis)),
+    st.integers(0, 2**31).map(lambda seed: Rotation.random(rng=seed).as_rotvec()),
+)
+particles = st.tuples(
+    rotations, st.floats(-500, 500), st.integers(0, 2**31), st.integers(0, 3), st.text("abJ0_-./ é'", min_size=1, max_size=12)
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(rows=st.lists(particles, min_size=2, max_size=12))
+def test_every_row_once_in_order_with_its_pose_in_every_program(tmp_path_factory, rows):
+    folder = tmp_path_factory.mktemp("rows")
+    records = cryosparc_records(len(rows))
+    for row, (vector, shift, index, class_id, name) in enumerate(rows):
+        records["alignments3D_multi/pose"][row], records["alignments3D_multi/shift"][row] = vector, (shift, -shift / 3)
+        records["alignments3D_multi/class_posterior"][row] = np.eye(4)[class_id]
+        records["blob/idx"][row], records["blob/path"][row] = index, f"J1{name}".encode()
+    source = open_particles(save(folder / "p.cs", records), fragment_rows=5)
+    output = regrouped(folder, source, poses=None)
+    best = np.array([row[3] for row in rows])
+    label = np.array(LABELS)[best]
+    for side in ("relion", "cryodrgn"):
+        export(output, side, folder / side)
+    loaded = {path.stem: pickle.loads(path.read_bytes()) for path in (folder / "cryodrgn").iterdir()}
+    assert loaded["labels"].tolist() == label.tolist()
+    pose = records["alignments3D_multi/pose"][np.arange(len(rows)), best].astype(float)
+    matrix = Rotation.from_rotvec(pose).inv().as_matrix()
+    shift = records["alignments3D_multi/shift"][np.arange(len(rows)), best]
+    np.testing.assert_allclose(loaded["poses"][0], matrix, atol=2e-6)
+    np.testing.assert_allclose(loaded["poses"][1] * BOX, shift, rtol=1e-6, atol=1e-5)
+    names = [f"{int(i) + 1:06d}@{p.decode()}" for i, p in zip(records["blob/idx"], records["blob/path"], strict=True)]
+    for file, inside in (("regrouped_particles", label >= 0), ("remaining_particles", label < 0)):
+        lines = [line for line in (folder / "relion" / f"{file}.star").read_text().splitlines() if "@J1" in line]
+        assert len(lines) == inside.sum()
+        for line, row in zip(lines, np.flatnonzero(inside), strict=True):
+            assert names[row].rstrip() in line.replace('"', "").replace("'", "'")
+            angles, origin = np.array(line.split()[-5:-2], float), np.array(line.split()[-2:], float)
+            found = Rotation.from_euler("ZYZ", angles, degrees=True).inv().as_matrix()
+            np.testing.assert_allclose(found, matrix[row], atol=2e-6)
+            np.testing.assert_allclose(origin, shift[row] * PIXEL, rtol=1e-5, atol=2e-6)

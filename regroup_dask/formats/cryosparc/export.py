@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,8 @@ class RecordExport:
         Width of the maps.
     micrograph_size : (int, int) or None
         Width and height of the micrographs in pixels, where the particles do not say them.
+    flip_y : bool
+        Count places in y from the other edge of the micrograph than RELION.
     files : mapping of str to RecordFile
         Made by `create`.
     """
@@ -54,6 +56,7 @@ class RecordExport:
     plan: ExportPlan
     extent_angstrom: float | None
     micrograph_size: tuple[int, int] | None = None
+    flip_y: bool = True
     files: Mapping[str, RecordFile] = field(default_factory=dict)
 
     @property
@@ -97,9 +100,7 @@ class RecordExport:
         files = {
             name: create_record_file(str(Path(self.folder) / f"{name}.cs"), self.dtype, size) for name, size in sizes.items()
         }
-        return RecordExport(
-            self.folder, self.n_superclasses, self.plan, self.extent_angstrom, self.micrograph_size, files
-        )
+        return replace(self, files=files)
 
     def write_fragment(self, facts: ParticleFacts, superclass: np.ndarray, place: FragmentPlace) -> None:
         """Write the rows of one fragment to their places; may run again."""
@@ -136,7 +137,8 @@ class RecordExport:
             size = np.array(self.micrograph_size, np.float64)
             place = np.nan_to_num(facts.coordinate_pixel) / size
             records["location/micrograph_shape"] = self.micrograph_size[::-1]
-            records["location/center_x_frac"], records["location/center_y_frac"] = place[:, 0], 1 - place[:, 1]
+            records["location/center_x_frac"] = place[:, 0]
+            records["location/center_y_frac"] = 1 - place[:, 1] if self.flip_y else place[:, 1]
         self._fill_poses(records, facts, superclass, pixel)
         return records
 
