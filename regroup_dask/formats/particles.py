@@ -26,7 +26,7 @@ from __future__ import annotations
 import glob
 import importlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -216,6 +216,27 @@ class ParticleSource:
         """
         return None
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows; nothing is read for it."""
+        from regroup_dask.formats.notebook_html import html_box, html_fold, html_list, html_rows, shortened
+
+        names = {"cryosparc": "CryoSPARC", "relion": "RELION", "parquet": "parquet"}
+        how = "one class per particle" if self.hard else "posteriors over classes"
+        rows: list[tuple[str, object]] = [
+            ("files", shortened([os.path.basename(path.rstrip("/")) for path in self.files], 6)),
+            ("classes", f"{len(self.class_ids)}: {shortened(self.class_ids)} ({how})"),
+            ("told apart by", shortened(self.particle_columns) or "their row"),
+            ("parts", f"{len(self.fragments)}, each read by itself"),
+        ]
+        if self.voxel_size_angstrom:
+            rows.append(("pixel of the shifts", f"{self.voxel_size_angstrom:.4g} Å"))
+        columns = html_rows((field.name, field.type) for field in self.schema)
+        return html_box(
+            f"{self.n_rows:,} particles",
+            names[self.kind],
+            [html_rows(rows), html_list(self.lines), html_fold(f"{len(self.schema)} columns", columns)],
+        )
+
     def _columns_of_schema(self, columns: Sequence[str] | None) -> pa.Schema:
         return self.schema if columns is None else pa.schema([self.schema.field(name) for name in columns])
 
@@ -232,6 +253,7 @@ def open_particles(
     class_prefix: str = "auto",
     fragment_rows: int | None = None,
     scratch: str | os.PathLike[str] | None = None,
+    storage_options: Mapping[str, Any] | None = None,
     run: RunPieces = in_this_process,
 ) -> ParticleSource:
     """Open particle files of any of the known formats, told apart by what is in them.
@@ -250,6 +272,8 @@ def open_particles(
         Rows of a fragment; by default as many as take about 64 MB in the file.
     scratch : path, optional
         Folder for indices and converted copies, seen by all workers; by default a temporary one.
+    storage_options : dict, optional
+        For URLs, as fsspec's file systems take them; used by this process from now on.
     run : RunPieces
         Runs the work of opening, piece by piece: by default in this process; `tasks.particles.on_cluster` has it done
         by workers.
@@ -259,6 +283,8 @@ def open_particles(
     InputError
         A file is missing or of no known kind, kinds are mixed, or the format's own demands are not met.
     """
+    if storage_options is not None:
+        storage.use_storage_options(storage_options)
     paths = _expand(source, "particles")
     passthrough_paths = _expand(passthrough, "passthrough") if passthrough else ()
     kinds = {path: particle_kind(path) for path in paths}
@@ -275,7 +301,7 @@ def open_particles(
         )
     if fragment_rows is not None and fragment_rows < 1:
         raise InputError(f"a fragment needs at least 1 row, not {fragment_rows}")
-    scratch_folder = None if scratch is None else os.fspath(scratch)
+    scratch_folder = None if scratch is None else str(scratch)
     if kind == "cryosparc":
         from regroup_dask.formats.cryosparc.particles import open_cryosparc_particles
 
