@@ -173,4 +173,5 @@ def test_one_batch_job_is_the_whole_cluster(slurm, job, undisturbed, tmp_path):
     said = lambda: "".join(path.read_text() for path in tmp_path.glob("regroup-*.log"))  # noqa: E731
     wait_until(lambda: not slurm.jobs("R,PD,CG"), "the job ends", seconds=150, say=lambda: said() + slurm.state())
     assert (tmp_path / "OUT").is_dir(), said()
+    assert "Traceback" not in said()
     assert content(tmp_path / "OUT") == undisturbed
