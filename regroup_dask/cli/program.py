@@ -23,6 +23,7 @@ COMMANDS = {
     "export": "regroup_dask.cli.export_command",
     "info": "regroup_dask.cli.info_command",
     "report": "regroup_dask.cli.report_command",
+    "compare": "regroup_dask.cli.compare_command",
     "cryosparc": "regroup_dask.cli.cryosparc_command",
     "completion": "regroup_dask.cli.completion_command",
 }

@@ -43,8 +43,8 @@ KNOWN = {
 }
 INSTALL = {
     "dask_jobqueue": "pip install 'regroup-dask[jobqueue]'",
-    "dask_kubernetes": "pip install dask-kubernetes",
-    "dask_gateway": "pip install dask-gateway",
+    "dask_kubernetes": "pip install 'regroup-dask[kubernetes]'",
+    "dask_gateway": "pip install 'regroup-dask[gateway]'",
 }
 KEYS = ("cluster", "options", "scale", "adapt", "configuration")
 
