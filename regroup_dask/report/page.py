@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -54,13 +55,21 @@ def write_page(folder: Path) -> Path:
     InputError
         The folder has no run.json.
     """
+    began = time.perf_counter()
     contents = read_output(Path(folder))
-    text = render_page(contents)
+    text = _with_own_time(render_page(contents), contents.record, began)
     target = contents.folder / PAGE
     partial = target.with_name(f".{PAGE}.{os.getpid()}.partial")
     partial.write_text(text, encoding="utf-8")
     os.replace(partial, target)
     return target
+
+
+def _with_own_time(text: str, record: dict[str, Any], began: float) -> str:
+    """Put in what the page itself took, which is known when all of it is drawn."""
+    own = time.perf_counter() - began
+    others = sum(value for name, value in (record.get("seconds") or {}).items() if name != how_made.THIS_PAGE)
+    return text.replace(how_made.OWN_SECONDS, _number(own)).replace(how_made.ALL_SECONDS, _number(others + own, 1))
 
 
 def render_page(contents: OutputContents) -> str:
@@ -132,7 +141,7 @@ def page_contents(contents: OutputContents) -> dict[str, Any]:
         "inputs": how_made.input_rows(contents.record),
         "found": how_made.found_lines(contents.record),
         "stages": how_made.stage_rows(contents.record),
-        "total_seconds": sum((contents.record.get("seconds") or {}).values()),
+        "total_seconds": how_made.ALL_SECONDS,
         "methods": paragraph,
         "references": references,
     }
@@ -143,8 +152,9 @@ def _views(contents: OutputContents, moved: xr.DataArray | None) -> dict[str, An
     if maps is None:
         return None
     turned, any_turned = in_one_frame(maps, contents.pairs, contents.groups)
-    few = turned.sizes["superclass"] <= FEW_SUPERCLASSES
-    drawn = draw_superclasses(turned, pixels=320 if few else 208)
+    # They are shown about 170 points wide, beside each other, and 100 where there are many.
+    count = turned.sizes["superclass"]
+    drawn = draw_superclasses(turned, pixels=320 if count <= 2 else 256 if count <= FEW_SUPERCLASSES else 208)
     bar = scale_bar(drawn.width_angstrom)
     return {
         "pictures": [
