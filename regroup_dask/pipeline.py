@@ -23,6 +23,7 @@ from regroup_dask.formats.class_store import read_classes, write_classes
 from regroup_dask.formats.consolidate import consolidate
 from regroup_dask.formats.pairs_store import write_pairs
 from regroup_dask.formats.run_folder import check_output, read_run, run_folder, write_run
+from regroup_dask.formats.store_errors import store_errors
 from regroup_dask.hand_edits import ToldGroups
 from regroup_dask.progress import Listener, StageClock, silent
 from regroup_dask.report.chimerax import write_view
@@ -76,6 +77,12 @@ class Regrouped(NamedTuple):
     warnings: tuple[str, ...]
     seconds: dict[str, float]
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a row per superclass, with its picture."""
+        from regroup_dask.report.notebook import result_html
+
+        return result_html(self.output)
+
 
 def regroup_inputs(
     inputs: Inputs,
@@ -122,6 +129,7 @@ def regroup_inputs(
         identity["by_hand"] = {"edits": list(told.edits), "superclasses": told.superclass_of_class}
     clock = StageClock(listener)
     with (
+        store_errors(str(output)),
         heard_warnings(clock) as heard,
         run_folder(output, resume=resume, overwrite=overwrite, identity=identity) as folder,
     ):
@@ -145,9 +153,9 @@ def regroup_inputs(
         if settings.align and inputs.mask is None:
             classes_store = folder / CLASSES
             groups = polishing.polish_poses(groups, read_classes(classes_store), classes_store, settings, run)
-        counts = None
-        if inputs.source is not None:
-            counts, groups = _count(inputs, groups, settings, run)
+        counts = rules_differ = None
+        if selection.class_counts is not None:
+            counts, groups = _count(inputs, selection.class_counts, groups, settings, run)
         paths = averaging.average_superclasses(groups, inputs.series, run)
         consolidate(folder / "volumes.zarr")
         volume_store.write_series_zip(folder / "series.zip", paths)
@@ -162,15 +170,15 @@ def regroup_inputs(
                 mask=mask,
                 ssnr=particles.superclass_ssnr(groups, inputs.ssnr),
             )
-            particles.write(inputs.source, groups, counts, settings, maps, run)
+            rules_differ = particles.write(inputs.source, groups, counts, settings, maps, run).rules_differ
         classes = tables.class_table(inputs, selection, groups)
         superclasses = tables.superclass_table(groups, None if counts is None else counts.per_superclass)
         result_tables.write_table(classes, folder, "classes")
         result_tables.write_table(superclasses, folder, "superclasses")
-        record = _record(inputs, settings, selection, groups, counts, clock, tuple(heard), identity, command)
+        record = _record(inputs, settings, selection, groups, counts, rules_differ, clock, tuple(heard), identity, command)
         if told is not None and earlier is not None:
             record["by_hand"] = regrouping.record_by_hand(earlier, told, groups)
-        write_run(folder, record)
+        write_run(folder, {**record, "status": "without report"})
         with clock.stage("Writing the report", 1):
             _report(folder)
         write_run(folder, {**record, "warnings": list(heard), "seconds": clock.seconds})
@@ -228,12 +236,12 @@ def _say_of_hands(pairs: xr.Dataset, groups: xr.Dataset, settings: Settings) -> 
 
 
 def _count(
-    inputs: Inputs, groups: xr.Dataset, settings: Settings, run: RunContext
+    inputs: Inputs, class_counts: particles.ClassCounts, groups: xr.Dataset, settings: Settings, run: RunContext
 ) -> tuple[particles.ParticleCounts, xr.Dataset]:
     """Count where particles go; superclasses are renumbered if their rule of assignment changed the order."""
     assert inputs.source is not None
     labels = dict(zip(groups["class_id"].values.tolist(), groups["superclass"].values.tolist(), strict=True))
-    counts = particles.count(inputs.source, labels, groups.sizes["superclass_id"], settings, run)
+    counts = particles.count(inputs.source, class_counts, labels, groups.sizes["superclass_id"], settings, run)
     order = np.argsort(-counts.per_superclass, kind="stable")
     if not np.array_equal(order, np.arange(len(order))):
         groups = grouping.renumber(groups, order)
@@ -247,6 +255,7 @@ def _record(
     selection: Selection,
     groups: xr.Dataset,
     counts: particles.ParticleCounts | None,
+    rules_differ: int | None,
     clock: StageClock,
     heard: tuple[str, ...],
     identity: dict[str, Any],
@@ -266,7 +275,7 @@ def _record(
         "n_superclasses": int(groups.sizes["superclass_id"]),
         "n_particles": None if source is None else source.count_rows(),
         "n_particles_remaining": None if counts is None else counts.remaining,
-        "n_particles_rules_differ": None if counts is None else counts.rules_differ,
+        "n_particles_rules_differ": rules_differ,
         "grouping": {name: value for name, value in groups.attrs.items()},
         "warnings": list(heard),
         "seconds": clock.seconds,
@@ -303,6 +312,19 @@ def heard_warnings(clock: StageClock) -> Iterator[list[str]]:
         yield heard
 
 
+def without_secrets(words: Sequence[str]) -> list[str]:
+    """Leave out what storage options hold, which may be keys."""
+    kept: list[str] = []
+    for word in words:
+        option, found, value = word.partition("=")
+        if kept and kept[-1] == "--storage-options":
+            word = f"{option}=..." if found else word
+        elif found and option == "--storage-options":
+            word = f"{option}={value.partition('=')[0]}=..." if "=" in value else word
+        kept.append(word)
+    return kept
+
+
 def command_line() -> str:
     """Return the command that started this process, as a person would type it."""
     import shlex
@@ -310,4 +332,4 @@ def command_line() -> str:
     words = sys.argv[1:]
     if Path(sys.argv[0]).name.startswith("dask") and words[:1] == ["regroup"]:
         words = words[1:]  # `dask regroup` is the same program
-    return shlex.join(["regroup-dask", *words])
+    return shlex.join(["regroup-dask", *without_secrets(words)])

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from regroup_dask.cli.options import storage_options
+from regroup_dask.cli.teaching import TeachingCommand
+from regroup_dask.formats import storage
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -15,19 +18,21 @@ if TYPE_CHECKING:
 
 MOST_LISTED = 20
 
-EXAMPLES = """
-\b
-Examples:
-  regroup-dask compare J42_regrouped J42_regrouped_6
-  regroup-dask compare J42_regrouped J57_regrouped --json
-"""
 
-
-@click.command("compare", epilog=EXAMPLES, short_help="What changed between two runs.")
+@click.command(
+    "compare",
+    cls=TeachingCommand,
+    examples=(
+        ("regroup-dask compare J42_regrouped J42_regrouped_6", "what another number of superclasses changed"),
+        ("regroup-dask compare J42_regrouped J57_regrouped --json", "two jobs, for programs"),
+    ),
+    short_help="What changed between two runs.",
+)
 @click.argument("first", metavar="OUT1", type=click.Path())
 @click.argument("second", metavar="OUT2", type=click.Path())
 @click.option("--maps/--no-maps", default=True, show_default=True, help="Compare the superclass maps too.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@storage_options
 def command(first: str, second: str, maps: bool, as_json: bool) -> None:
     """Say what changed between the runs in OUT1 and OUT2.
 
@@ -37,7 +42,7 @@ def command(first: str, second: str, maps: bool, as_json: bool) -> None:
     """
     from regroup_dask.run_comparison import compare_runs
 
-    found = compare_runs(Path(first), Path(second), maps=maps)
+    found = compare_runs(storage.location(first), storage.location(second), maps=maps)
     if as_json:
         click.echo(json.dumps(as_plain(found), indent=1))
         return

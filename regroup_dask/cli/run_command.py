@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,16 +18,19 @@ from regroup_dask.cli.options import (
     cluster_options,
     grouping_options,
     output_options,
+    storage_options,
     superclasses_option,
 )
 from regroup_dask.cli.stopping import says_how_to_resume
 from regroup_dask.cli.teaching import titled
 from regroup_dask.cli.watching import Watching, watching_options
 from regroup_dask.errors import InputError
+from regroup_dask.formats import storage
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from regroup_dask.formats.pieces import RunPieces
     from regroup_dask.pipeline import Regrouped
     from regroup_dask.settings import Settings
     from regroup_dask.steps.inputs import Inputs
@@ -87,6 +91,7 @@ The parameters of the job Regroup 3D Classes:
 @titled(OUTPUT, "--dry-run", is_flag=True, help="Print what would be done and written; compute and write nothing.")
 @cluster_options
 @watching_options
+@storage_options
 def command(job_folder: str | None, **options: Any) -> None:
     """Find which classes are the same structure and write K superclasses of particles and maps.
 
@@ -102,7 +107,7 @@ def command(job_folder: str | None, **options: Any) -> None:
     if job_folder is not None and (options["particles"] or options["passthrough"]):
         raise InputError("A job folder names its own particles: leave out --particles and --passthrough.")
     dry_run = options.pop("dry_run")
-    with says_how_to_resume(Path(options["output"])):
+    with says_how_to_resume(storage.location(options["output"])):
         if dry_run:
             preview_job(job_folder, **options)
         else:
@@ -136,33 +141,35 @@ def run_job(
     from regroup_dask.progress import StageClock
     from regroup_dask.settings import Settings
     from regroup_dask.tasks.connect import Where, connected
+    from regroup_dask.tasks.particles import on_cluster
 
     settings = Settings(**settings_values)
     where = Where(scheduler, scheduler_file, cluster_file, workers, slurm)
-    target = Path(output)
+    target = storage.location(output)
     check_output(target, resume=resume, overwrite=overwrite)
     console = Console(stderr=True)
-    with scratch_folder(target) as scratch:
+    with scratch_folder(target) as scratch, contextlib.ExitStack() as cluster:
+        # Connected when a large file is opened, or else afterwards: a wrong input is refused before a cluster starts.
+        connect = functools.cache(lambda: cluster.enter_context(connected(where)))
         given = (job_folder, particles, volumes, passthrough)
-        inputs, heard = find_inputs(given, settings, voxel_size_angstrom, scratch, watching, console)
-        with contextlib.ExitStack() as cluster:
-            with watching.listener(console) as listener, pipeline.heard_warnings(StageClock(listener)) as of_cluster:
-                client = cluster.enter_context(connected(where))
-            with watching.listener(console) as listener:
-                profiler = watching.profiler(client, listener)
-                result = pipeline.regroup_inputs(
-                    inputs,
-                    settings,
-                    target,
-                    client=client,
-                    listener=profiler or listener,
-                    resume=resume,
-                    overwrite=overwrite,
-                    command=pipeline.command_line(),
-                    heard_before=[*heard, *of_cluster],
-                )
-                if profiler is not None:
-                    keep_profile(result.output, profiler.finish())
+        inputs, heard = find_inputs(given, settings, voxel_size_angstrom, scratch, watching, console, on_cluster(connect))
+        with watching.listener(console) as listener, pipeline.heard_warnings(StageClock(listener)) as of_cluster:
+            client = connect()
+        with watching.listener(console) as listener:
+            profiler = watching.profiler(client, listener)
+            result = pipeline.regroup_inputs(
+                inputs,
+                settings,
+                target,
+                client=client,
+                listener=profiler or listener,
+                resume=resume,
+                overwrite=overwrite,
+                command=pipeline.command_line(),
+                heard_before=[*heard, *of_cluster],
+            )
+            if profiler is not None:
+                keep_profile(result.output, profiler.finish())
     watching.show(result, profiler)
     return result
 
@@ -198,7 +205,7 @@ def preview_job(
 
     settings = Settings(**settings_values)
     where = Where(scheduler, scheduler_file, cluster_file, workers, slurm)
-    target = Path(output)
+    target = storage.location(output)
     check_output(target, resume=resume, overwrite=overwrite)
     console = Console(stderr=True)
     # In the system's temporary folder: nothing is written beside the output, not even for a moment.
@@ -218,10 +225,12 @@ def find_inputs(
     scratch: Path,
     watching: Watching,
     console: Console,
+    run: RunPieces | None = None,
 ) -> tuple[Inputs, list[str]]:
     """Find the maps and particles, say what was found, and return the warnings that came with it."""
     from regroup_dask import pipeline
     from regroup_dask.cli.summary import show_found
+    from regroup_dask.formats.pieces import in_this_process
     from regroup_dask.progress import StageClock
     from regroup_dask.steps.inputs import inputs_of_files, inputs_of_job
 
@@ -233,10 +242,15 @@ def find_inputs(
     }
     with watching.listener(console) as listener, pipeline.heard_warnings(StageClock(listener)) as heard:
         if job_folder is not None:
-            inputs = inputs_of_job(job_folder, scratch=scratch, **found)
+            inputs = inputs_of_job(job_folder, scratch=scratch, run=run or in_this_process, **found)
         else:
             inputs = inputs_of_files(
-                list(volumes), list(particles) or None, passthrough=passthrough, scratch=scratch, **found
+                list(volumes),
+                list(particles) or None,
+                passthrough=passthrough,
+                scratch=scratch,
+                run=run or in_this_process,
+                **found,
             )
     if watching.as_json:
         from regroup_dask.cli.json_events import emit

@@ -12,6 +12,7 @@ import numpy as np
 from distributed import Client
 
 from regroup_dask.errors import InputError
+from regroup_dask.formats import storage
 from regroup_dask.formats.cryodrgn_export import ArrayExport
 from regroup_dask.formats.cryosparc.export import RecordExport, check_record_export
 from regroup_dask.formats.cryosparc.volume_groups import write_volume_groups
@@ -21,7 +22,7 @@ from regroup_dask.formats.particle_facts import QUATERNION, SHIFT
 from regroup_dask.formats.regroup_plan import SuperclassMaps
 from regroup_dask.formats.regrouped_folder import RegroupedFolder, open_regrouped
 from regroup_dask.formats.relion.export import StarExport, check_star_export, image_folder_note
-from regroup_dask.formats.relion.model import write_model
+from regroup_dask.formats.relion.model import folder_for_relion, write_model
 from regroup_dask.formats.relion.star_text import locate_blocks, read_small_block
 from regroup_dask.formats.volumes import find_volumes
 from regroup_dask.progress import StageClock
@@ -91,8 +92,10 @@ def export(
     InputError
         There are no particles, they do not say what the side needs, or the target exists.
     """
-    output = Path(os.path.abspath(output))
-    if not output.is_dir():
+    output = storage.location(storage.absolute(output))
+    if storage.is_remote(target):
+        raise InputError(f"An export is written on disk: {target} is a URL; give a folder with -o.")
+    if not storage.is_folder(output):
         raise InputError(f"{output} is no folder: give the output folder of a run with particles.")
     particles = open_regrouped(output)
     clock = clock or StageClock()
@@ -110,7 +113,7 @@ def export(
 
 
 def _relion(work: _Work) -> tuple[list[Path], list[str]]:
-    if (work.output / "relion").is_dir():
+    if storage.is_folder(work.output / "relion"):
         return _copied(work, "relion")
     plan = _look(work)
     check_star_export(plan, work.extent_angstrom)
@@ -119,13 +122,13 @@ def _relion(work: _Work) -> tuple[list[Path], list[str]]:
     _write(work, writer)
     files = list(writer.finish(len(work.particles.fragments)))
     if work.maps is not None:
-        maps = work.maps._replace(folder_for_relion=str(work.target))
+        maps = work.maps._replace(folder_for_relion=folder_for_relion(work.target))
         files += write_model(work.folder, maps, work.totals[:-1], n_dimensions=plan.n_axes)
     return files, [*_pose_notes(plan, work), *_aberration_notes(plan), image_folder_note(work.target)]
 
 
 def _cryosparc(work: _Work) -> tuple[list[Path], list[str]]:
-    if (work.output / "cryosparc").is_dir():
+    if storage.is_folder(work.output / "cryosparc"):
         return _copied(work, "cryosparc")
     plan = _look(work)
     check_record_export(plan)
@@ -159,7 +162,7 @@ def _cryodrgn(work: _Work) -> tuple[list[Path], list[str]]:
     if has_poses:
         notes.append(
             "poses.pkl has the pose of each particle in the frame of its superclass: train on one superclass at a time, with "
-            "--ind ind_superclass_K.pkl; particles of no superclass have no pose there."
+            "--ind ind_superclass_K.pkl; particles of no superclass have the pose they came with, if any."
         )
     return list(writer.finish()), notes
 
@@ -190,20 +193,28 @@ def _write(work: _Work, writer: StarExport | RecordExport | ArrayExport) -> None
 def _copied(work: _Work, name: str) -> tuple[list[Path], list[str]]:
     """Copy the side that the particles came from, with RELION's paths of the maps changed to the copy."""
     source = work.output / name
-    shutil.copytree(source, work.folder, dirs_exist_ok=True)
+    if storage.is_remote(source):
+        storage.copy_folder(source, work.folder)
+    else:
+        shutil.copytree(source, work.folder, dirs_exist_ok=True, ignore=_links)
     model = work.folder / "model.star"
     if model.is_file():
         text = model.read_bytes()
-        model.unlink()
-        model.write_bytes(text.replace(os.fsencode(source) + b"/", os.fsencode(work.target) + b"/"))
+        here, there = (os.fsencode(folder_for_relion(path)) + b"/" for path in (source, work.target))
+        model.write_bytes(text.replace(here, there))
     note = f"The particles came from there: {source} is copied, with every column as it was."
     files = sorted(path for path in work.folder.rglob("*") if path.is_file() and not path.name.startswith("."))
     return files, [note]
 
 
+def _links(folder: str, names: list[str]) -> list[str]:
+    """Links lead out of the folder; no run makes any."""
+    return [name for name in names if os.path.islink(os.path.join(folder, name))]
+
+
 def _optics_groups(output: Path) -> dict[int, dict[str, str]]:
     path = output / "relion" / "regrouped_particles.star"
-    if not path.is_file():
+    if not storage.is_file(path):
         return {}
     block = next((block for block in locate_blocks(str(path)) if block.name == "optics"), None)
     rows = [] if block is None else read_small_block(str(path), block)
@@ -213,7 +224,7 @@ def _optics_groups(output: Path) -> dict[int, dict[str, str]]:
 def _pose_notes(plan: ExportPlan, work: _Work) -> list[str]:
     if not plan.has_poses:
         return ["The particles have no poses: all angles and shifts are 0."]
-    return ["Remaining particles have no pose against any superclass: their angles and shifts are 0."] * bool(work.totals[-1])
+    return ["Remaining particles have the pose they came with, against their own class."] * bool(work.totals[-1])
 
 
 def _aberration_notes(plan: ExportPlan) -> list[str]:
@@ -226,15 +237,15 @@ def _aberration_notes(plan: ExportPlan) -> list[str]:
 
 
 def _maps(output: Path) -> SuperclassMaps | None:
-    paths = sorted((output / "volumes").glob("superclass_*.mrc"))
+    paths = storage.matching_files(f"{output}/volumes/superclass_*.mrc")
     if not paths:
         return None
     found = find_volumes(paths)
     series, mask = output / "series.zip", output / "mask.mrc"
     return SuperclassMaps(
-        paths=tuple(str(path) for path in paths),
+        paths=tuple(paths),
         box=found.box,
         voxel_size_angstrom=found.voxel_size_angstrom,
-        series_zip=str(series) if series.is_file() else None,
-        mask=str(mask) if mask.is_file() else None,
+        series_zip=str(series) if storage.is_file(series) else None,
+        mask=str(mask) if storage.is_file(mask) else None,
     )
