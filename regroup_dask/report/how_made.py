@@ -30,7 +30,6 @@ VALUE_WORDS = {
     "similarity": {"structure": "similarity of the structures", "correlation": "plain correlation"},
 }
 
-
 THIS_PAGE = "Writing the report"
 OWN_SECONDS, ALL_SECONDS = "{seconds of this page}", "{seconds of all}"
 

@@ -64,9 +64,10 @@ def write_page(folder: Path) -> Path:
 
 
 def _with_own_time(text: str, record: dict[str, Any], began: float) -> str:
-    """Put in what the page itself took, which is known when all of it is drawn."""
-    own = time.perf_counter() - began
-    others = sum(value for name, value in (record.get("seconds") or {}).items() if name != how_made.THIS_PAGE)
+    """Put in what the page itself took: as the run recorded it, or, within the run, as is known when all is drawn."""
+    seconds = record.get("seconds") or {}
+    own = float(seconds.get(how_made.THIS_PAGE, time.perf_counter() - began))
+    others = sum(value for name, value in seconds.items() if name != how_made.THIS_PAGE)
     return text.replace(how_made.OWN_SECONDS, _number(own)).replace(how_made.ALL_SECONDS, _number(others + own, 1))
 
 
