@@ -30,6 +30,9 @@ VALUE_WORDS = {
     "similarity": {"structure": "similarity of the structures", "correlation": "plain correlation"},
 }
 
+THIS_PAGE = "Writing the report"
+OWN_SECONDS, ALL_SECONDS = "{seconds of this page}", "{seconds of all}"
+
 
 def setting_rows(record: dict[str, Any]) -> list[tuple[str, str, str]]:
     """Name in words, value in words, and name in the program, of every setting."""
@@ -78,10 +81,14 @@ def size_words(count: int) -> str:
 
 
 def stage_rows(record: dict[str, Any]) -> list[dict[str, Any]]:
-    """Seconds of every stage, and their share of the longest."""
-    seconds = {str(name): float(value) for name, value in (record.get("seconds") or {}).items()}
+    """Seconds of every stage, and their share of the longest; of this page a mark that is replaced when it is drawn."""
+    seconds = {str(name): float(value) for name, value in (record.get("seconds") or {}).items() if name != THIS_PAGE}
     longest = max(seconds.values(), default=0.0)
-    return [{"stage": name, "seconds": value, "share": value / longest if longest else 0.0} for name, value in seconds.items()]
+    rows: list[dict[str, Any]] = [
+        {"stage": name, "seconds": f"{value:,.2f}", "share": value / longest if longest else 0.0}
+        for name, value in seconds.items()
+    ]
+    return [*rows, {"stage": THIS_PAGE, "seconds": OWN_SECONDS, "share": None}]
 
 
 def found_lines(record: dict[str, Any]) -> list[str]:

@@ -144,8 +144,9 @@ def plot_fsc(frequency: NDArray[np.float64], fsc: NDArray[np.float64], *, superc
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(3.3, 2.3), layout="constrained")
+    figure = Figure(figsize=(3.3, 2.3))
     axes = figure.subplots()
+    figure.subplots_adjust(left=0.15, right=0.97, bottom=0.21, top=0.97)
     upper = np.triu_indices(len(fsc), 1)
     curves = fsc[upper][:, 1:]
     at = frequency[1:]

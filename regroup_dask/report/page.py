@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -54,11 +55,20 @@ def write_page(folder: Path) -> Path:
     InputError
         The folder has no run.json.
     """
+    began = time.perf_counter()
     contents = read_output(storage.location(folder))
-    text = render_page(contents)
+    text = _with_own_time(render_page(contents), contents.record, began)
     target = contents.folder / PAGE
     storage.write_bytes(target, text.encode())
     return target
+
+
+def _with_own_time(text: str, record: dict[str, Any], began: float) -> str:
+    """Put in what the page itself took: as the run recorded it, or, within the run, as is known when all is drawn."""
+    seconds = record.get("seconds") or {}
+    own = float(seconds.get(how_made.THIS_PAGE, time.perf_counter() - began))
+    others = sum(value for name, value in seconds.items() if name != how_made.THIS_PAGE)
+    return text.replace(how_made.OWN_SECONDS, _number(own)).replace(how_made.ALL_SECONDS, _number(others + own, 1))
 
 
 def render_page(contents: OutputContents) -> str:
@@ -130,7 +140,7 @@ def page_contents(contents: OutputContents) -> dict[str, Any]:
         "inputs": how_made.input_rows(contents.record),
         "found": how_made.found_lines(contents.record),
         "stages": how_made.stage_rows(contents.record),
-        "total_seconds": sum((contents.record.get("seconds") or {}).values()),
+        "total_seconds": how_made.ALL_SECONDS,
         "methods": paragraph,
         "references": references,
     }
@@ -141,8 +151,9 @@ def _views(contents: OutputContents, moved: xr.DataArray | None) -> dict[str, An
     if maps is None:
         return None
     turned, any_turned = in_one_frame(maps, contents.pairs, contents.groups)
-    few = turned.sizes["superclass"] <= FEW_SUPERCLASSES
-    drawn = draw_superclasses(turned, pixels=320 if few else 208)
+    # They are shown about 170 points wide, beside each other, and 100 where there are many.
+    count = turned.sizes["superclass"]
+    drawn = draw_superclasses(turned, pixels=320 if count <= 2 else 256 if count <= FEW_SUPERCLASSES else 208)
     bar = scale_bar(drawn.width_angstrom)
     return {
         "pictures": [

@@ -102,6 +102,7 @@ def neighbour_groupings(pairs: xr.Dataset, groups: xr.Dataset, settings: dict[st
                 similarity=settings.get("similarity", "structure"),
                 frame=settings.get("frame", "superclass"),
                 seed=settings.get("seed", 0),
+                n_resamplings=0,
             )
         except InputError as error:
             logger.warning("no grouping into %d superclasses for the report: %s", count, error)
@@ -165,7 +166,10 @@ def plot_stability(curves: xr.Dataset, chosen: int, *, ink: str = "black", accen
         "separation": "separation (log ratio of distances)",
     }
     names = [name for name in titles if name in curves and np.isfinite(curves[name]).sum() > 1]
-    figure = Figure(figsize=(3.6 * max(len(names), 1), 2.6), layout="constrained")
+    # A fixed layout: matplotlib's own draws everything twice, which is most of the time of a small figure.
+    count = max(len(names), 1)
+    figure = Figure(figsize=(3.6 * count, 2.6))
+    figure.subplots_adjust(left=0.55 / (3.6 * count), right=1 - 0.1 / (3.6 * count), bottom=0.19, top=0.87, wspace=0.22)
     for axes, name in zip(np.ravel(figure.subplots(1, max(len(names), 1))), names, strict=False):
         line = curves[name].where(np.isfinite(curves[name])).dropna("n_superclasses")
         counts = line["n_superclasses"].values
@@ -188,7 +192,13 @@ def plot_stability(curves: xr.Dataset, chosen: int, *, ink: str = "black", accen
 def _set_height(axes: Axes, name: str, values: np.ndarray) -> None:
     """Show eigengaps, which fall by orders of magnitude, on a logarithmic scale; else begin at 0."""
     if name == "eigengap" and values.max() > 0 and np.median(values) < 0.1 * values.max():
+        from matplotlib.ticker import LogLocator, NullFormatter
+
         axes.set_yscale("log")
+        # Plain numbers: powers of ten need a typesetter of formulas, whose start takes as long as the figure.
+        axes.yaxis.set_major_locator(LogLocator(numticks=5))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
         axes.set_ylim(bottom=max(float(values[values > 0].min()), 1e-3 * float(values.max())) * 0.7)
     else:
         axes.set_ylim(bottom=min(0.0, float(values.min())), top=1.05 if name == "stability" else None)

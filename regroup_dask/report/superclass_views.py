@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -119,23 +121,26 @@ def draw_superclasses(maps: xr.DataArray, *, pixels: int = 320) -> DrawnSupercla
     lowest, highest = surface_extent(clean, thresholds)
     centre = (lowest + highest) / 2
     half_width = float((highest - lowest).max() / 2 * MARGIN + 0.5)
+
+    def draw(superclass: int, direction: Direction) -> View:
+        return surface_view(
+            clean[superclass],
+            threshold=thresholds[superclass],
+            direction=direction,
+            half_width=half_width,
+            pixels=pixels,
+            centre=tuple(centre),
+        )
+
+    # The workers of a run are idle by now, and most of the time is spent in NumPy, which lets other threads go on.
+    wanted = [(superclass, direction) for superclass in range(len(clean)) for direction in DIRECTIONS]
+    with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
+        views = dict(zip(wanted, pool.map(draw, *zip(*wanted, strict=True)), strict=True))
     drawn = tuple(
         DrawnSuperclass(
-            superclass,
-            threshold,
-            {
-                direction: surface_view(
-                    volume,
-                    threshold=threshold,
-                    direction=direction,
-                    half_width=half_width,
-                    pixels=pixels,
-                    centre=tuple(centre),
-                )
-                for direction in DIRECTIONS
-            },
+            superclass, threshold, {direction: views[superclass, direction] for direction in DIRECTIONS}
         )
-        for superclass, (volume, threshold) in enumerate(zip(clean, thresholds, strict=True))
+        for superclass, threshold in enumerate(thresholds)
     )
     return DrawnSuperclasses(drawn, 2 * half_width * voxel_size)
 

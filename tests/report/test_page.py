@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from html.parser import HTMLParser
@@ -149,3 +150,19 @@ def test_stays_small_with_many_classes(tmp_path: Path) -> None:
     labels = tuple(index % 12 for index in range(50))
     path = write_page(write_output(tmp_path / "OUT", labels=labels))
     assert path.stat().st_size < 10 * 10**6
+
+
+def test_the_page_of_a_run_that_ends_now_states_its_own_time(tmp_path: Path) -> None:
+    """Within a run its own time is not yet in run.json: the page has what drawing it took; later it has what was kept."""
+    folder = write_output(tmp_path / "OUT")
+    text = write_page(folder).read_text(encoding="utf-8")
+    assert re.search(r"Writing the report</th><td[^>]*>0\.75<", text)
+    assert "Time, 6.5 s together" in text
+    record = json.loads((folder / "run.json").read_text())
+    del record["seconds"]["Writing the report"]
+    (folder / "run.json").write_text(json.dumps(record))
+    text = write_page(folder).read_text(encoding="utf-8")
+    own = re.search(r"Writing the report</th><td[^>]*>(\d+\.\d\d)<", text)
+    assert own is not None
+    assert float(own.group(1)) > 0
+    assert "{seconds of" not in text
