@@ -77,6 +77,12 @@ class Regrouped(NamedTuple):
     warnings: tuple[str, ...]
     seconds: dict[str, float]
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a row per superclass, with its picture."""
+        from regroup_dask.report.notebook import result_html
+
+        return result_html(self.output)
+
 
 def regroup_inputs(
     inputs: Inputs,

@@ -54,12 +54,13 @@ class Wanted(NamedTuple):
 @titled(OUTPUT, "-o", "--output", type=click.Path(), metavar="OUT2",
               help="Write a complete output folder (with several K: OUT2/k2, OUT2/k3, ...); without it the groups are only "
               "shown.")
-@titled(SUPERCLASSES, "-k", "--superclasses", "counts", type=SuperclassCounts(),
+@titled(SUPERCLASSES, "-k", "--superclasses", "counts", type=SuperclassCounts(), metavar="K|K-K|auto",
               help="Number of super classes: 1 to (classes kept - 1), several (2-8, or 3,5), or auto.")
-@titled(SUPERCLASSES, "--merge", "merges", type=MergeValue(), multiple=True, help="Make one superclass of these.")
-@titled(SUPERCLASSES, "--split", "splits", type=SplitValue(), multiple=True,
+@titled(SUPERCLASSES, "--merge", "merges", type=MergeValue(), multiple=True, metavar="S,S",
+        help="Make one superclass of these.")
+@titled(SUPERCLASSES, "--split", "splits", type=SplitValue(), multiple=True, metavar="S[=PARTS]",
               help="Split a superclass into 2, or into PARTS.")
-@titled(SUPERCLASSES, "--move", "moves", type=MoveValue(), multiple=True,
+@titled(SUPERCLASSES, "--move", "moves", type=MoveValue(), multiple=True, metavar="class=C:superclass=S",
               help="Put a class into another superclass, into a `new` one, or into none (`remaining`).")
 @grouping_options
 @moved_input_options

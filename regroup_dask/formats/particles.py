@@ -216,6 +216,27 @@ class ParticleSource:
         """
         return None
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows; nothing is read for it."""
+        from regroup_dask.formats.notebook_html import html_box, html_fold, html_list, html_rows, shortened
+
+        names = {"cryosparc": "CryoSPARC", "relion": "RELION", "parquet": "parquet"}
+        how = "one class per particle" if self.hard else "posteriors over classes"
+        rows: list[tuple[str, object]] = [
+            ("files", shortened([os.path.basename(path.rstrip("/")) for path in self.files], 6)),
+            ("classes", f"{len(self.class_ids)}: {shortened(self.class_ids)} ({how})"),
+            ("told apart by", shortened(self.particle_columns) or "their row"),
+            ("parts", f"{len(self.fragments)}, each read by itself"),
+        ]
+        if self.voxel_size_angstrom:
+            rows.append(("pixel of the shifts", f"{self.voxel_size_angstrom:.4g} Å"))
+        columns = html_rows((field.name, field.type) for field in self.schema)
+        return html_box(
+            f"{self.n_rows:,} particles",
+            names[self.kind],
+            [html_rows(rows), html_list(self.lines), html_fold(f"{len(self.schema)} columns", columns)],
+        )
+
     def _columns_of_schema(self, columns: Sequence[str] | None) -> pa.Schema:
         return self.schema if columns is None else pa.schema([self.schema.field(name) for name in columns])
 
