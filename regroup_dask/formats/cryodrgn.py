@@ -16,6 +16,7 @@ import os
 import re
 import shutil
 import tempfile
+import uuid
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -165,13 +166,17 @@ def open_labels(paths: Sequence[str], *, fragment_rows: int | None, scratch: str
         columns[TRANSLATION] = pa.FixedSizeListArray.from_arrays(pa.array(translation.reshape(-1)), 2)
     if len(more) > 2:
         raise InputError(f"cryoDRGN's labels come with poses and indices at most, but {more[2]} was given too")
-    if scratch is not None:
-        os.makedirs(scratch, exist_ok=True)
-    own = tempfile.mkdtemp(prefix="labels-", dir=scratch)
-    if scratch is None:
-        atexit.register(shutil.rmtree, own, ignore_errors=True)
+    if scratch is not None and storage.is_remote(scratch):
+        own = f"{scratch}/labels-{uuid.uuid4().hex[:12]}"
+    else:
+        if scratch is not None:
+            os.makedirs(scratch, exist_ok=True)
+        own = tempfile.mkdtemp(prefix="labels-", dir=scratch)
+        if scratch is None:
+            atexit.register(shutil.rmtree, own, ignore_errors=True)
     copy = os.path.join(own, "labels.parquet")
-    pq.write_table(pa.table(columns), copy, row_group_size=2**20)
+    with storage.opened_writing(copy) as stream:
+        pq.write_table(pa.table(columns), stream, row_group_size=2**20)
     source = open_parquet_particles([copy], fragment_rows=fragment_rows)
     common = {field.name: getattr(source, field.name) for field in dataclasses.fields(source)}
     if more:

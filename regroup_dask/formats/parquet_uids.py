@@ -13,7 +13,8 @@ import pyarrow as pa
 from numba import njit
 
 from regroup_dask.errors import InputError
-from regroup_dask.formats.pieces import RunPieces
+from regroup_dask.formats import storage
+from regroup_dask.formats.pieces import RunPieces, in_this_process
 from regroup_dask.formats.uid_index import build_uid_index, hashes_of_integers, refuse_duplicates
 
 
@@ -54,6 +55,9 @@ def refuse_repeated_uids(fragments: Sequence[Any], *, scratch: str | None, run: 
     InputError
         Names the uid and where it is.
     """
+    if scratch is not None and storage.is_remote(scratch):
+        # An index is sorted in place, on a disk; other machines do not see this one's.
+        scratch, run = None, in_this_process
     if scratch is not None:
         os.makedirs(scratch, exist_ok=True)
     folder = tempfile.mkdtemp(prefix="parquet-uids-", dir=scratch)
