@@ -19,6 +19,10 @@ LARGEST_CORRELATION = 0.995
 """Correlation per shell beyond which the last refinement trusts no shell more."""
 
 
+INFORMATION = 0.98
+"""Part of what the shells can tell of a pair that the search looks at: finer shells cost time and are noise."""
+
+
 class PairProblem(NamedTuple):
     """Two prepared maps with the weights that fit them both.
 
@@ -26,6 +30,8 @@ class PairProblem(NamedTuple):
     ----------
     fixed, moving : PreparedMap
     plan : AlignmentPlan
+    last_shell : int
+        the finest shell that the search uses.
     shell_weight : numpy.ndarray
         float64 (finest + 1,) per coefficient.
     weight : numpy.ndarray
@@ -42,6 +48,7 @@ class PairProblem(NamedTuple):
     fixed: PreparedMap
     moving: PreparedMap
     plan: AlignmentPlan
+    last_shell: int
     shell_weight: np.ndarray
     weight: np.ndarray
     cube: np.ndarray
@@ -58,7 +65,7 @@ class PairProblem(NamedTuple):
 
     def chance(self, shell: int) -> float:
         """Return the standard deviation of the score of unrelated maps over shells up to one."""
-        fixed, moving, product = self.energies[:, min(shell, self.plan.finest_shell)]
+        fixed, moving, product = self.energies[:, min(shell, self.last_shell)]
         return math.sqrt(0.5 * product) / max(math.sqrt(fixed * moving), 1e-300)
 
 
@@ -76,11 +83,20 @@ def pair_problem(fixed: PreparedMap, moving: PreparedMap, plan: AlignmentPlan) -
     if not weight.any():
         weight = np.where(power > 0, 1.0 / np.maximum(power, 1e-300), 0.0)
         weight[0] = 0.0
-    return _weighted(fixed, moving, plan, weight)
+    return _weighted(fixed, moving, plan, weight, _last_shell(rho, plan.finest_shell))
+
+
+def _last_shell(rho: np.ndarray, finest_shell: int) -> int:
+    """Return the shell up to which practically all information lies; shells below the error of rho tell nothing."""
+    count = np.maximum(np.diff(particle_coefficients(finest_shell)[2], prepend=0), 1)
+    information = np.cumsum(np.where(rho**2 * count > 1.0, rho**2 * count, 0.0))
+    if information[-1] <= 0:
+        return finest_shell
+    return max(4, int(np.searchsorted(information, INFORMATION * information[-1])))
 
 
 def _weighted(
-    fixed: PreparedMap, moving: PreparedMap, plan: AlignmentPlan, weight: np.ndarray
+    fixed: PreparedMap, moving: PreparedMap, plan: AlignmentPlan, weight: np.ndarray, last_shell: int
 ) -> PairProblem:
     """Put a pair together with weights per shell and everything that follows from them."""
     _, shells, ends = particle_coefficients(plan.finest_shell)
@@ -90,6 +106,7 @@ def _weighted(
         fixed,
         moving,
         plan,
+        last_shell,
         weight,
         weight.astype(np.float32)[shells],
         moving.cube.reshape(-1).view(np.float32),
@@ -106,7 +123,7 @@ def refine_over(
     ``tolerance`` is the length of the last step, in voxels at the rim of the particle.
     """
     frequency, _, ends = particle_coefficients(problem.plan.finest_shell)
-    shell = min(shell, problem.plan.finest_shell)
+    shell = min(shell, problem.last_shell)
     fixed_energy, moving_energy, _ = problem.energies[:, shell]
     rotation, shift = poses.rotation.copy(), poses.shift.copy()
     score = refine_poses(
@@ -158,8 +175,8 @@ def reweighed(problem: PairProblem, poses: CandidatePoses, index: int) -> PairPr
     weight = np.where(power > 0, rho / (1.0 - rho**2) / np.maximum(power, 1e-300), 0.0)
     weight[0] = 0.0
     if not weight.any():
-        return problem
-    return _weighted(problem.fixed, problem.moving, problem.plan, weight)
+        return problem._replace(last_shell=problem.plan.finest_shell)
+    return _weighted(problem.fixed, problem.moving, problem.plan, weight, problem.plan.finest_shell)
 
 
 def polish_best(problem: PairProblem, poses: CandidatePoses) -> CandidatePoses:

@@ -6,6 +6,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+from numba import njit
 
 from regroup_dask.science.rotations import rotation_vector_to_matrix
 
@@ -43,21 +44,39 @@ def join_poses(parts: list[CandidatePoses]) -> CandidatePoses:
 def distinct_poses(poses: CandidatePoses, degrees: float, count: int) -> CandidatePoses:
     """Keep the best-scored poses that differ from better ones by an angle or hand, at most `count` per hand."""
     order = np.argsort(-poses.score, kind="stable")
-    matrices = poses.rotation[order].reshape(-1, 9)
-    hand = poses.hand[order]
-    near = matrices @ matrices.T > 1.0 + 2.0 * math.cos(math.radians(degrees))
-    near &= hand[:, None] == hand[None, :]
-    kept: list[int] = []
-    for side in (1.0, -1.0):
-        left = hand == side
-        for _ in range(count):
-            if not left.any():
+    kept = np.empty(len(order), dtype=np.int64)
+    number = _distinct(poses.rotation, poses.hand, order, 1.0 + 2.0 * math.cos(math.radians(degrees)), count, kept)
+    return poses.take(kept[:number])
+
+
+@njit(cache=True, nogil=True)
+def _distinct(
+    rotations: np.ndarray, hands: np.ndarray, order: np.ndarray, trace: float, count: int, kept: np.ndarray
+) -> int:
+    """Fill kept with the indices, in order, of poses unlike every kept one, and return their number."""
+    number = 0
+    of_hand = np.zeros(2, dtype=np.int64)
+    for candidate in order:
+        side = 1 if hands[candidate] < 0 else 0
+        if of_hand[side] == count:
+            continue
+        new = True
+        for k in range(number):
+            other = kept[k]
+            if hands[other] != hands[candidate]:
+                continue
+            overlap = 0.0
+            for i in range(3):
+                for j in range(3):
+                    overlap += rotations[candidate, i, j] * rotations[other, i, j]
+            if overlap > trace:
+                new = False
                 break
-            first = int(np.argmax(left))
-            kept.append(first)
-            left &= ~near[first]
-            left[first] = False
-    return poses.take(order[np.sort(np.array(kept, dtype=np.int64))])
+        if new:
+            kept[number] = candidate
+            number += 1
+            of_hand[side] += 1
+    return number
 
 
 def promising_poses(poses: CandidatePoses, deviation: float, most: int) -> CandidatePoses:
