@@ -19,7 +19,7 @@ LARGEST_CORRELATION = 0.995
 """Correlation per shell beyond which the last refinement trusts no shell more."""
 
 
-INFORMATION = 0.98
+INFORMATION = 0.99
 """Part of what the shells can tell of a pair that the search looks at: finer shells cost time and are noise."""
 
 
@@ -39,8 +39,8 @@ class PairProblem(NamedTuple):
     cube : numpy.ndarray
         float32, flat view of the moving spectrum.
     energies : numpy.ndarray
-        float64 (3, finest + 1), sums over shells up to each of w P_fixed, w P_moving and w^2 P_fixed
-        P_moving.
+        float64 (4, finest + 1), sums over shells up to each of w P_fixed, w P_moving, w^2 P_fixed P_moving and
+        w times the signal that both have.
     curvature : numpy.ndarray
         float64 (finest + 1, 6, 6), weighted curvature summed over shells up to each.
     """
@@ -65,8 +65,13 @@ class PairProblem(NamedTuple):
 
     def chance(self, shell: int) -> float:
         """Return the standard deviation of the score of unrelated maps over shells up to one."""
-        fixed, moving, product = self.energies[:, min(shell, self.last_shell)]
+        fixed, moving, product, _ = self.energies[:, min(shell, self.last_shell)]
         return math.sqrt(0.5 * product) / max(math.sqrt(fixed * moving), 1e-300)
+
+    def expected_deviations(self, shell: int) -> float:
+        """Return how far above chance, in its standard deviations, two maps of one structure should score."""
+        _, _, product, signal = self.energies[:, min(shell, self.last_shell)]
+        return float(signal / max(math.sqrt(0.5 * product), 1e-300))
 
 
 def pair_problem(fixed: PreparedMap, moving: PreparedMap, plan: AlignmentPlan) -> PairProblem:
@@ -92,7 +97,7 @@ def _last_shell(rho: np.ndarray, finest_shell: int) -> int:
     information = np.cumsum(np.where(rho**2 * count > 1.0, rho**2 * count, 0.0))
     if information[-1] <= 0:
         return finest_shell
-    return max(4, int(np.searchsorted(information, INFORMATION * information[-1])))
+    return max(4, min(finest_shell, int(np.searchsorted(information, INFORMATION * information[-1]))))
 
 
 def _weighted(
@@ -101,7 +106,9 @@ def _weighted(
     """Put a pair together with weights per shell and everything that follows from them."""
     _, shells, ends = particle_coefficients(plan.finest_shell)
     count = np.diff(ends, prepend=0)
-    terms = np.stack([weight * fixed.power, weight * moving.power, weight**2 * fixed.power * moving.power])
+    both = np.sqrt(fixed.power * moving.power)
+    signal = both * np.sqrt(fixed.reliability * moving.reliability)
+    terms = np.stack([weight * fixed.power, weight * moving.power, (weight * both) ** 2, weight * signal])
     return PairProblem(
         fixed,
         moving,
@@ -124,7 +131,7 @@ def refine_over(
     """
     frequency, _, ends = particle_coefficients(problem.plan.finest_shell)
     shell = min(shell, problem.last_shell)
-    fixed_energy, moving_energy, _ = problem.energies[:, shell]
+    fixed_energy, moving_energy = problem.energies[:2, shell]
     rotation, shift = poses.rotation.copy(), poses.shift.copy()
     score = refine_poses(
         problem.cube,

@@ -36,6 +36,12 @@ CLEAR_RATIO = 0.6
 STRONG_DEVIATIONS = 20.0
 """A best pose this far above chance cannot be one of many by chance: what rivals it is the map's own symmetry."""
 
+FAINT_DEVIATIONS = 11.0
+"""Maps that would score less than this above chance if they were one structure need every search at once."""
+
+EITHER_HAND = 0.6
+"""When both hands are tried, each gets this part of the candidates that a single one gets."""
+
 SHIFT_SHELL = 5
 """Shells up to this one decide on the shift of a rotation."""
 
@@ -158,18 +164,21 @@ def find_poses(problem: PairProblem) -> CandidatePoses:
     two independent searches disagree, or chance is as high as anything found, both follow up more peaks.
     """
     plan = problem.plan
-    coarse, more_coarse = _first(coarse_poses(problem, 3 * plan.coarse_candidates), plan.coarse_candidates)
+    part = 1.0 if plan.hand == "off" else EITHER_HAND
+    n_coarse, n_amplitude = round(part * plan.coarse_candidates), round(part * plan.amplitude_candidates)
+    coarse, more_coarse = _first(coarse_poses(problem, 3 * n_coarse), n_coarse)
     coarse = _begin(problem, coarse)
-    poses = _funnel(problem, coarse, width=6)
-    if _is_clear(problem, poses):
-        return poses
+    poses = None
+    if problem.expected_deviations(MIDDLE_SHELL) > FAINT_DEVIATIONS:
+        poses = _funnel(problem, coarse, width=6)
+        if _is_clear(problem, poses):
+            return poses
     chance = problem.chance(MIDDLE_SHELL)
-    amplitudes, more_amplitudes = _first(
-        amplitude_poses(problem, 3 * plan.amplitude_candidates), plan.amplitude_candidates
-    )
+    amplitudes, more_amplitudes = _first(amplitude_poses(problem, 3 * n_amplitude), n_amplitude)
     amplitudes = _begin(problem, with_best_shifts(problem, amplitudes))
-    strong = poses.score[0] > STRONG_DEVIATIONS * chance
-    if strong or _lead(problem, poses, MIDDLE_SHELL) > 3.0:
+    if poses is not None and (
+        poses.score[0] > STRONG_DEVIATIONS * chance or _lead(problem, poses, MIDDLE_SHELL) > 3.0
+    ):
         others = _funnel(problem, amplitudes, width=6)
         both = distinct_poses(join_poses([poses, others]), DIFFERENT_DEGREES, 8)
         strong = both.score[0] > STRONG_DEVIATIONS * chance
@@ -178,8 +187,9 @@ def find_poses(problem: PairProblem) -> CandidatePoses:
             return both
         poses = both
     more = _begin(problem, join_poses([more_coarse, with_best_shifts(problem, more_amplitudes)]))
-    wide = _funnel(problem, join_poses([coarse, amplitudes, more]), width=16)
-    both = distinct_poses(join_poses([poses, wide]), DIFFERENT_DEGREES, 8)
+    wide = _funnel(problem, join_poses([coarse, amplitudes, more]), width=round(16 * part))
+    both = wide if poses is None else join_poses([poses, wide])
+    both = distinct_poses(both, DIFFERENT_DEGREES, 8)
     around = neighbour_poses(both.take(np.arange(min(2, len(both.score)))), 14.0)
     around = refine_over(problem, around, 6, 5, 0.2)
     around = refine_over(problem, distinct_poses(around, 6.0, 6), MIDDLE_SHELL, 5, 0.05)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -85,20 +86,32 @@ def promising_poses(poses: CandidatePoses, deviation: float, most: int) -> Candi
     Scores over more shells and after more steps can rise: by a few standard deviations of chance agreement,
     or by a fifth of the best score where the map is what makes poses alike (pseudosymmetry).
     """
-    kept: list[int] = []
-    highest = float(poses.score.max())
-    for hand in (1.0, -1.0):
-        here = np.flatnonzero(poses.hand == hand)
-        here = here[np.argsort(-poses.score[here], kind="stable")][:most]
-        if here.size:
-            top = float(poses.score[here[0]])
-            if top < min(highest - 4.0 * deviation, 0.8 * highest):  # a hand that has lost: its best two will do
-                here = here[:2]
-            good = poses.score[here] >= min(top - 4.0 * deviation, 0.8 * top)
-            good[:2] = True
-            kept.extend(here[good])
-    order = np.array(kept, dtype=np.int64)
-    return poses.take(order[np.argsort(-poses.score[order], kind="stable")])
+    order = np.argsort(-poses.score, kind="stable")
+    kept = np.empty(len(order), dtype=np.int64)
+    return poses.take(kept[: _promising(poses.score, poses.hand, order, 4.0 * deviation, most, kept)])
+
+
+@njit(cache=True, nogil=True)
+def _promising(
+    scores: np.ndarray, hands: np.ndarray, order: np.ndarray, below: float, most: int, kept: np.ndarray
+) -> int:
+    """Fill kept with the indices of `promising_poses`, in order, and return their number."""
+    number = 0
+    of_hand, top = np.zeros(2, dtype=np.int64), np.zeros(2)
+    highest = scores[order[0]]
+    for candidate in order:
+        score = scores[candidate]
+        side = 1 if hands[candidate] < 0 else 0
+        if of_hand[side] == 0:
+            top[side] = score
+        # of a hand that has lost the best two will do
+        lost = top[side] < min(highest - below, 0.8 * highest)
+        good = not lost and score >= min(top[side] - below, 0.8 * top[side])
+        if of_hand[side] < most and (of_hand[side] < 2 or good):
+            kept[number] = candidate
+            number += 1
+            of_hand[side] += 1
+    return number
 
 
 def same_best(first: CandidatePoses, second: CandidatePoses, height: float) -> bool:
@@ -110,13 +123,21 @@ def same_best(first: CandidatePoses, second: CandidatePoses, height: float) -> b
     )
 
 
-def neighbour_poses(poses: CandidatePoses, degrees: float) -> CandidatePoses:
-    """Return poses turned from given ones by an angle about the twelve vertices of an icosahedron."""
+@lru_cache(maxsize=4)
+def _icosahedral_turns(degrees: float) -> np.ndarray:
+    """Return float64 (12, 3, 3), turns by an angle about the twelve vertices of an icosahedron."""
     golden = 0.5 * (1.0 + math.sqrt(5.0))
     axes = [(0.0, a, b * golden) for a in (1.0, -1.0) for b in (1.0, -1.0)]
     vertices = np.array([np.roll(axis, turn) for turn in range(3) for axis in axes])
     vertices *= math.radians(degrees) / math.sqrt(1.0 + golden**2)
     turns = np.array([rotation_vector_to_matrix(vertex) for vertex in vertices])
+    turns.setflags(write=False)
+    return turns
+
+
+def neighbour_poses(poses: CandidatePoses, degrees: float) -> CandidatePoses:
+    """Return poses turned from given ones by an angle about the twelve vertices of an icosahedron."""
+    turns = _icosahedral_turns(degrees)
     return CandidatePoses(
         np.einsum("vab,pbc->pvac", turns, poses.rotation).reshape(-1, 3, 3),
         np.einsum("vab,pb->pva", turns, poses.shift).reshape(-1, 3),

@@ -31,8 +31,9 @@ def agree_on_poses(
 ) -> PairTable:
     """Align again, from the pose that all the others predict, every pair that the others contradict.
 
-    The better correlation wins, and the pair is marked as corrected; where the hand of a pair cannot be told, the hand that the others predict. Each round
-    solves for all poses anew, so that pairs mended in one round bear witness in the next.
+    The better correlation wins, and the pair is marked as corrected; where the hand of a pair cannot be told, the
+    hand that the others predict. Each round solves for all poses anew, so that pairs mended in one round bear witness
+    in the next.
 
     Parameters
     ----------

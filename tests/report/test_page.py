@@ -80,7 +80,8 @@ def test_says_the_answer(page: Path) -> None:
 def test_names_the_pairs_that_were_corrected(page: Path) -> None:
     text = re.sub(r"<[^>]*>|\s+", " ", page.read_text(encoding="utf-8"))
     said = re.search(r"1 pair whose first pose the other pairs contradicted .*?: ([^.]*)\.", re.sub(r" +", " ", text))
-    assert said is not None and said.group(1).strip() == "0–1"
+    assert said is not None
+    assert said.group(1).strip() == "0–1"
 
 
 def test_needs_nothing_else(page: Path) -> None:
