@@ -21,6 +21,10 @@ class ClusterError(RegroupError):
     """The cluster could not be reached, has no workers, or lost a task for good."""
 
 
+class InstanceError(RegroupError):
+    """A running CryoSPARC refused something or went away after the work had begun."""
+
+
 class UnitError(RegroupError):
     """The computation of one piece of work failed; the message names the inputs it was working on."""
 
@@ -42,6 +46,14 @@ class DamagedStoreError(RegroupError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+class StoreError(RegroupError):
+    """An object store does not answer, or answers with an error; what is finished is kept."""
+
+
+class StoreAccessError(StoreError, InputError):
+    """An object store refuses access, or has no such bucket."""
 
 
 class RegroupWarning(UserWarning):

@@ -6,7 +6,6 @@ import contextlib
 import importlib.metadata
 import logging
 import platform
-import shutil
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -22,23 +21,25 @@ from regroup_dask.errors import RegroupWarning
 from regroup_dask.formats import result_tables, volume_store
 from regroup_dask.formats.class_store import read_classes, write_classes
 from regroup_dask.formats.consolidate import consolidate
-from regroup_dask.formats.pairs_store import read_pairs, write_pairs
+from regroup_dask.formats.pairs_store import write_pairs
 from regroup_dask.formats.run_folder import check_output, read_run, run_folder, write_run
+from regroup_dask.hand_edits import ToldGroups
 from regroup_dask.progress import Listener, StageClock, silent
+from regroup_dask.report.chimerax import write_view
 from regroup_dask.report.page import write_page
 from regroup_dask.settings import Settings
-from regroup_dask.steps import averaging, comparing, particles, polishing, tables
+from regroup_dask.steps import averaging, comparing, particles, polishing, regrouping, tables
 from regroup_dask.steps.inputs import Inputs, check_inputs, fingerprints
 from regroup_dask.steps.mask import write_mask
 from regroup_dask.steps.plan import check_memory, plan_lines, plan_run
+from regroup_dask.steps.regrouping import CLASSES, PAIRS
 from regroup_dask.steps.run_context import RunContext
-from regroup_dask.steps.selection import Selection, select_classes
+from regroup_dask.steps.selection import Selection, survey_and_select
 from regroup_dask.tasks.crew import workers_of
 from regroup_dask.tasks.versions import check_shared_folder
 
 logger = logging.getLogger(__name__)
 
-PAIRS, CLASSES = "pairs.zarr", "classes.zarr"
 PACKAGES = (
     *("regroup-dask", "dask", "distributed", "xarray", "zarr", "numpy"),
     *("scipy", "scikit-learn", "pyarrow", "numba", "finufft"),
@@ -87,6 +88,7 @@ def regroup_inputs(
     overwrite: bool = False,
     command: str | None = None,
     earlier: Path | None = None,
+    told: ToldGroups | None = None,
     heard_before: Sequence[str] = (),
 ) -> Regrouped:
     """Regroup the classes of one job.
@@ -109,11 +111,15 @@ def regroup_inputs(
         The command line, for the record.
     earlier
         Folder of an earlier run with the same inputs: its pairs are taken, nothing is aligned again.
+    told
+        With `earlier`: the superclasses that a person made of that run's, instead of grouping the classes anew.
     heard_before
         Warnings of finding the inputs, for the record.
     """
     check_output(output, resume=resume, overwrite=overwrite)
     identity = {"version": __version__, "settings": settings.as_dict(), "inputs": fingerprints(inputs)}
+    if told is not None:
+        identity["by_hand"] = {"edits": list(told.edits), "superclasses": told.superclass_of_class}
     clock = StageClock(listener)
     with (
         heard_warnings(clock) as heard,
@@ -124,21 +130,17 @@ def regroup_inputs(
         check_inputs(inputs, settings.exclude_classes)
         if client is not None:
             check_shared_folder(client, folder)
-        selection = _select(inputs, settings, run)
+        selection = survey_and_select(inputs, settings, run)
         workers = workers_of(client)
         plan = plan_run(len(selection.kept), inputs.series, inputs.source, settings)
         for line in plan_lines(plan, workers):
             clock.say(line)
         check_memory(plan, workers)
-        pairs = _compare(inputs, selection, settings, run) if earlier is None else _copy_comparison(earlier, folder)
-        groups = grouping.group_pairs(
-            pairs,
-            settings.n_superclasses,
-            n_particles=selection.kept_sizes if selection.n_particles is not None else None,
-            similarity=settings.similarity,
-            frame=settings.frame,
-            seed=settings.seed,
-        )
+        if earlier is None:
+            pairs = _compare(inputs, selection, settings, run)
+        else:
+            pairs = regrouping.copy_comparison(earlier, folder, selection)
+        pairs, groups = regrouping.group_classes(pairs, selection, settings, run, earlier=earlier, told=told)
         _say_of_hands(pairs, groups, settings)
         if settings.align and inputs.mask is None:
             classes_store = folder / CLASSES
@@ -166,6 +168,8 @@ def regroup_inputs(
         result_tables.write_table(classes, folder, "classes")
         result_tables.write_table(superclasses, folder, "superclasses")
         record = _record(inputs, settings, selection, groups, counts, clock, tuple(heard), identity, command)
+        if told is not None and earlier is not None:
+            record["by_hand"] = regrouping.record_by_hand(earlier, told, groups)
         write_run(folder, record)
         with clock.stage("Writing the report", 1):
             _report(folder)
@@ -175,9 +179,10 @@ def regroup_inputs(
 
 
 def _report(folder: Path) -> None:
-    """Write the page; particles and maps are not lost because a figure could not be drawn."""
+    """Write the page and the view; particles and maps are not lost because a figure could not be drawn."""
     try:
         write_page(folder)
+        write_view(folder)
     except Exception:
         logger.exception("the report could not be made")
         warnings.warn(
@@ -193,21 +198,6 @@ def settings_of_run(earlier: Path) -> tuple[dict[str, Any], Settings]:
     return record, Settings.from_dict(record["settings"])
 
 
-def _select(inputs: Inputs, settings: Settings, run: RunContext) -> Selection:
-    sizes = None
-    if inputs.source is not None:
-        counts, silent_rows = particles.survey(inputs.source, run)
-        if silent_rows:
-            warnings.warn(
-                f"Particles without a class (no posterior, NaN or all zero): {silent_rows}; they go to remaining.",
-                RegroupWarning,
-                stacklevel=2,
-            )
-        sizes = np.array([counts.get(reference.class_id, 0) for reference in inputs.series.references], np.int64)
-    without_map = () if inputs.source is None else inputs.source.class_ids
-    return select_classes(inputs.series, sizes, settings, without_map=without_map)
-
-
 def _compare(inputs: Inputs, selection: Selection, settings: Settings, run: RunContext) -> xr.Dataset:
     references = tuple(inputs.series.references[position] for position in selection.kept)
     ssnr = comparing.ssnr_table(inputs.ssnr, references)
@@ -215,14 +205,6 @@ def _compare(inputs: Inputs, selection: Selection, settings: Settings, run: RunC
     write_pairs(found.pairs, run.folder / PAIRS)
     write_classes(found.classes, run.folder / CLASSES)
     return found.pairs
-
-
-def _copy_comparison(earlier: Path, folder: Path) -> xr.Dataset:
-    pairs = read_pairs(earlier / PAIRS)
-    for name in (PAIRS, CLASSES):
-        if (earlier / name).is_dir():
-            shutil.copytree(earlier / name, folder / name, dirs_exist_ok=True)
-    return pairs
 
 
 def _say_of_hands(pairs: xr.Dataset, groups: xr.Dataset, settings: Settings) -> None:
@@ -325,4 +307,7 @@ def command_line() -> str:
     """Return the command that started this process, as a person would type it."""
     import shlex
 
-    return shlex.join(["regroup-dask", *sys.argv[1:]])
+    words = sys.argv[1:]
+    if Path(sys.argv[0]).name.startswith("dask") and words[:1] == ["regroup"]:
+        words = words[1:]  # `dask regroup` is the same program
+    return shlex.join(["regroup-dask", *words])

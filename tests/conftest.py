@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.object_store import object_store, store_endpoint  # noqa: F401  fixtures
+
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 

@@ -9,10 +9,19 @@ from typing import Any
 
 import click
 
+from regroup_dask.cli.teaching import TeachingCommand
 from regroup_dask.errors import InputError
 
 
-@click.command("align", short_help="Superpose one map onto another, over all rotations.")
+@click.command(
+    "align",
+    cls=TeachingCommand,
+    examples=(
+        ("regroup-dask align class_03.mrc class_00.mrc -o class_03_on_00.mrc", "write the moved map"),
+        ("regroup-dask align class_03.mrc class_00.mrc --json", "only the pose, for a program to read"),
+    ),
+    short_help="Superpose one map onto another, over all rotations.",
+)
 @click.argument("moving", type=click.Path())
 @click.argument("reference", type=click.Path())
 @click.option("-o", "--output", type=click.Path(), metavar="ALIGNED.mrc", help="Write the moved map.")
@@ -38,10 +47,6 @@ def command(
 
     Box and voxel size may differ. The pose is x_reference = R x_moving + t, about voxel n // 2 of each map; with the
     opposite hand x_moving is inverted first.
-
-    \b
-    Example:
-      regroup-dask align class_03.mrc class_00.mrc -o class_03_on_00.mrc
     """
     from regroup_dask.formats.mrc_writer import write_mrc
     from regroup_dask.single_pair import align_maps, move_onto, read_given

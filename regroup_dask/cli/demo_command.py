@@ -7,10 +7,21 @@ from pathlib import Path
 
 import click
 
+from regroup_dask.cli.stopping import says_how_to_resume
+from regroup_dask.cli.teaching import TeachingCommand
+from regroup_dask.cli.watching import Watching
 from regroup_dask.errors import InputError, OutputExistsError
 
 
-@click.command("demo", short_help="Make a small realistic job and regroup it.")
+@click.command(
+    "demo",
+    cls=TeachingCommand,
+    examples=(
+        ("regroup-dask demo", "makes the folder regroup_dask_demo here"),
+        ("regroup-dask demo -o /tmp/demo --overwrite", "somewhere else, again"),
+    ),
+    short_help="Make a small realistic job and regroup it.",
+)
 @click.option("-o", "--output", type=click.Path(), default="regroup_dask_demo", show_default=True, metavar="DIR",
               help="The folder to make.")
 @click.option("--overwrite", is_flag=True, help="Replace the folder of an earlier demo.")
@@ -39,24 +50,17 @@ def command(output: str, overwrite: bool, workers: int | None) -> None:
     job, result_folder = folder / JOB_NAME, folder / "regrouped"
     options = f"-k {N_SUPERCLASSES} --minimum-class-size {MINIMUM_CLASS_SIZE} --align-pairs"
     console.print(f"regroup-dask run {job} {options} -o {result_folder}", style="bold", highlight=False, soft_wrap=True)
-    run_job(
-        str(job),
-        particles=(),
-        volumes=(),
-        passthrough=(),
-        output=str(result_folder),
-        scheduler=None,
-        scheduler_file=None,
-        cluster_file=None,
-        workers=workers,
-        resume=False,
-        overwrite=False,
-        quiet=False,
-        voxel_size_angstrom=None,
-        n_superclasses=N_SUPERCLASSES,
-        minimum_class_size=MINIMUM_CLASS_SIZE,
-        align=True,
-    )
+    arguments = ["run", str(job), *options.split(), "-o", str(result_folder)]
+    with says_how_to_resume(result_folder, arguments):
+        run_job(
+            str(job),
+            output=str(result_folder),
+            workers=workers,
+            watching=Watching(),
+            n_superclasses=N_SUPERCLASSES,
+            minimum_class_size=MINIMUM_CLASS_SIZE,
+            align=True,
+        )
     comparison = compare_with_truth(result_folder, truth)
     console.print("\nCompared with the truth:", style="bold")
     for line in comparison.lines:

@@ -2,31 +2,69 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import click
 
+from regroup_dask.cli.options import cluster_options
+from regroup_dask.cli.teaching import TeachingCommand, titled
+from regroup_dask.cli.watching import WATCHING
+from regroup_dask.errors import InputError
 
-@click.command("export", short_help="Another program's files from an output folder.")
+
+@click.command(
+    "export",
+    cls=TeachingCommand,
+    examples=(
+        ("regroup-dask export OUT --to relion", "makes OUT/export_relion"),
+        ("regroup-dask export OUT --to cryosparc --micrograph-size 5760x4092", "places on micrographs as fractions"),
+        ("regroup-dask export OUT --to cryodrgn -o labels", "somewhere else"),
+    ),
+    short_help="Another program's files from an output folder.",
+)
 @click.argument("output", metavar="OUT", type=click.Path())
 @click.option("--to", "side", required=True, type=click.Choice(["relion", "cryosparc", "cryodrgn"]),
               help="The program that shall read them.")
 @click.option("-o", "--output", "target", type=click.Path(), metavar="DIR",
               help="Folder to make; by default OUT/export_PROGRAM.")
-def command(output: str, side: Any, target: str | None) -> None:
+@click.option("--micrograph-size", metavar="WxH",
+              help="Width and height of the micrographs in pixels, for places on them, which CryoSPARC wants as fractions.")
+@cluster_options
+@titled(WATCHING, "--quiet", is_flag=True, help="No progress.")
+def command(output: str, side: Any, target: str | None, micrograph_size: str | None, quiet: bool, **where: Any) -> None:
     """Write the regrouped particles for RELION, CryoSPARC or cryoDRGN, whatever they came from.
 
-    Poses, pixel sizes, optics groups and defocus are converted.
-
-    \b
-    Examples:
-      regroup-dask export OUT --to relion
-      regroup-dask export OUT --to cryodrgn -o labels
+    Poses, half-sets, pixel sizes, optics groups, defocus, beam tilt, magnification and places are converted. One task
+    writes one fragment of the particles, on the workers that are asked for; a single fragment is written at once.
     """
-    from regroup_dask.steps.exporting import export
+    import contextlib
 
-    done = export(Path(output), side, Path(target) if target else Path(output) / f"export_{side}")
+    from rich.console import Console
+
+    from regroup_dask.formats.regrouped_folder import open_regrouped
+    from regroup_dask.progress import StageClock, listener_for
+    from regroup_dask.steps.exporting import export
+    from regroup_dask.tasks.connect import Where, connected
+
+    size = _size(micrograph_size)
+    asked = Where(where["scheduler"], where["scheduler_file"], where["cluster_file"], where["workers"], where["slurm"])
+    folder = Path(target) if target else Path(output) / f"export_{side}"
+    one_fragment = asked == Where() and len(open_regrouped(Path(output)).fragments) == 1
+    with contextlib.ExitStack() as stack:
+        client = None if one_fragment else stack.enter_context(connected(asked))
+        listener = stack.enter_context(listener_for(Console(stderr=True), quiet=quiet))
+        done = export(Path(output), side, folder, client=client, clock=StageClock(listener), micrograph_size=size)
     click.echo(f"{len(done.files)} files in {done.folder}")
     for note in done.notes:
         click.echo(note)
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d{1,6})[x,](\d{1,6})", text.strip())
+    if match is None or not (int(match[1]) and int(match[2])):
+        raise InputError(f"--micrograph-size is {text!r}: give width and height in pixels, such as 5760x4092.")
+    return int(match[1]), int(match[2])

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import click
 
+from regroup_dask.cli.teaching import TeachingCommand
 from regroup_dask.errors import InputError
 
 
-@click.command("info", short_help="What a file is, as the program understands it.")
+@click.command(
+    "info",
+    cls=TeachingCommand,
+    examples=(
+        ("regroup-dask info J42", "a job: what `run J42` would take"),
+        ("regroup-dask info J42/*_volume.mrc J42/*_particles.cs", "files"),
+    ),
+    short_help="What a file is, as the program understands it.",
+)
 @click.argument("files", nargs=-1, required=True, type=click.Path())
 @click.pass_context
 def command(context: click.Context, files: tuple[str, ...]) -> None:
-    """Describe maps, particle files, groups, stores and job folders.
-
-    \b
-    Example:
-      regroup-dask info J42 J42/*_volume.mrc J42/*_particles.cs
-    """
+    """Describe maps, particle files, groups, stores and job folders."""
     from rich.console import Console
     from rich.table import Table
 

@@ -6,11 +6,21 @@ from collections.abc import Callable
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
+from regroup_dask.cli.teaching import TeachingCommand, titled
 from regroup_dask.errors import InputError
 
+INPUT = "Input"
+SUPERCLASSES = "Superclasses"
+CLASSES = "Classes that take part"
+ALIGNMENT = "Comparing and aligning the maps"
+PARTICLES = "Particles"
+PLACE = "Where it runs"
+OUTPUT = "Output"
 
-class ManyValues(click.Command):
+
+class ManyValues(TeachingCommand):
     """A command some of whose options take several values: ``--volumes a.mrc b.mrc``."""
 
     many = ("--particles", "--volumes", "--passthrough")
@@ -42,6 +52,24 @@ class SuperclassNumber(click.ParamType):
         except ValueError:
             self.fail(f"{value!r} is neither a whole number nor auto.", parameter, context)
 
+    def shell_complete(self, context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Offer the one word."""
+        return _offered(("auto",), incomplete)
+
+
+class PairChoice(click.ParamType):
+    """Which pairs are compared; the settings check it."""
+
+    name = "all|nearest[:M]"
+
+    def shell_complete(self, context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Offer the words."""
+        return _offered(("all", "nearest"), incomplete)
+
+
+def _offered(words: tuple[str, ...], incomplete: str) -> list[CompletionItem]:
+    return [CompletionItem(word) for word in words if word.startswith(incomplete)]
+
 
 class ClassIds(click.ParamType):
     """Class ids, separated by commas."""
@@ -58,25 +86,65 @@ class ClassIds(click.ParamType):
             self.fail(f"{value!r} is not a list of class numbers such as 0,3.", parameter, context)
 
 
-def grouping_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of everything that comes after comparing."""
+def class_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say which classes take part."""
     for option in reversed(
         (
-            click.option("-k", "--superclasses", "n_superclasses", type=SuperclassNumber(), required=True,
-                         help="Number of super classes: 1 to (classes kept - 1), or auto."),
-            click.option("--posteriors", type=click.Choice(["argmax", "sum"]), default="argmax", show_default=True,
+            titled(CLASSES, "--minimum-class-size", type=int, default=0, show_default=True, metavar="N",
+                   help="Minimum class size (particles)."),
+            titled(CLASSES, "--exclude-classes", type=ClassIds(), default=(),
+                   help="Manually exclude classes, zero-indexed."),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+def alignment_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of comparing the maps."""
+    for option in reversed(
+        (
+            titled(ALIGNMENT, "--align-pairs/--no-align-pairs", "align", default=False, show_default=True,
+                   help="Align pairs of classes, over all rotations."),
+            titled(ALIGNMENT, "--maximum-shift", "maximum_shift_angstrom", type=float, default=20.0, show_default=True,
+                   metavar="A", help="Maximum shift (A) between two volumes in the pairwise alignment."),
+            titled(ALIGNMENT, "--hand", type=click.Choice(["off", "detect"]), default="detect", show_default=True,
+                   help="Look for classes of the opposite hand."),
+            titled(ALIGNMENT, "--mask-inner-radius", type=float, metavar="F",
+                   help="Spherical mask inner radius, as a proportion of half the box; none = no spherical mask."),
+            titled(ALIGNMENT, "--mask", type=click.Path(), metavar="FILE",
+                   help="Mask (MRC), in the frame of the largest kept class when classes are aligned."),
+            titled(ALIGNMENT, "--pairs", type=PairChoice(), default="all", show_default=True, metavar="all|nearest[:M]",
+                   help="Compare all pairs of classes, or, for thousands of them, each with its M nearest."),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+def superclasses_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the number of superclasses of a run."""
+    return titled(SUPERCLASSES, "-k", "--superclasses", "n_superclasses", type=SuperclassNumber(), required=True,
+                  help="Number of super classes: 1 to (classes kept - 1), or auto.")(function)
+
+
+def grouping_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of everything that comes after comparing, but the number of superclasses."""
+    for option in reversed(
+        (
+            titled(PARTICLES, "--posteriors", type=click.Choice(["argmax", "sum"]), default="argmax", show_default=True,
                          help="How a particle gets its superclass: its best class's, or the superclass with the "
                          "largest summed posterior."),
-            click.option("--minimum-posterior", type=float, metavar="P",
+            titled(PARTICLES, "--minimum-posterior", type=float, metavar="P",
                          help="Particles less sure of their superclass than this go to remaining."),
-            click.option("--update-poses/--keep-poses", "update_poses", default=None,
+            titled(PARTICLES, "--update-poses/--keep-poses", "update_poses", default=None,
                          help="Particle poses follow their class into the superclass frame.  [default: update when "
                          "aligned]"),
-            click.option("--frame", type=click.Choice(["superclass", "common"]), default="superclass",
+            titled(SUPERCLASSES, "--frame", type=click.Choice(["superclass", "common"]), default="superclass",
                          show_default=True, help="Each superclass in the frame of its largest class, or all in one."),
-            click.option("--similarity", type=click.Choice(["structure", "correlation"]), default="structure",
+            titled(SUPERCLASSES, "--similarity", type=click.Choice(["structure", "correlation"]), default="structure",
                          show_default=True, help="Group by the noise-corrected similarity or by plain correlation."),
-            click.option("--seed", type=int, default=0, show_default=True, help="Seed of the clustering."),
+            titled(SUPERCLASSES, "--seed", type=int, default=0, show_default=True, help="Seed of the clustering."),
         )
     ):
         function = option(function)
@@ -87,15 +155,29 @@ def cluster_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that say where a run works."""
     for option in reversed(
         (
-            click.option("--scheduler", metavar="ADDRESS", envvar="DASK_SCHEDULER_ADDRESS",
+            titled(PLACE, "--scheduler", metavar="ADDRESS", envvar="DASK_SCHEDULER_ADDRESS",
                          help="Work on the Dask cluster of this scheduler."),
-            click.option("--scheduler-file", type=click.Path(), metavar="F", help="The same, by its scheduler file."),
-            click.option("--cluster", "cluster_file", type=click.Path(), metavar="FILE",
+            titled(PLACE, "--scheduler-file", type=click.Path(), metavar="F", help="The same, by its scheduler file."),
+            titled(PLACE, "--cluster", "cluster_file", type=click.Path(), metavar="FILE",
                          help="Start the cluster that this yaml file describes."),
-            click.option("--slurm", is_flag=True,
+            titled(PLACE, "--slurm", is_flag=True,
                          help="Submit workers to Slurm, as jobqueue.slurm in Dask's configuration says."),
-            click.option("--workers", type=int, metavar="N",
+            titled(PLACE, "--workers", type=int, metavar="N",
                          help="How many worker processes.  [default: one per core; 8 with --slurm]"),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+def moved_input_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say where the inputs of an earlier run are now."""
+    for option in reversed(
+        (
+            titled(INPUT, "--job", "moved_job", type=click.Path(), metavar="FOLDER",
+                         help="Where the job folder of that run is now, if it was moved."),
+            titled(INPUT, "--inputs", "moved_inputs", multiple=True, metavar="OLD=NEW",
+                         help="Where a folder or file that the run read is now; may be given several times."),
         )
     ):
         function = option(function)
@@ -106,9 +188,8 @@ def output_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add what to do with an output folder that exists."""
     for option in reversed(
         (
-            click.option("--resume", is_flag=True, help="Go on with an interrupted run."),
-            click.option("--overwrite", is_flag=True, help="Replace the output folder of an earlier run."),
-            click.option("--quiet", is_flag=True, help="No progress and no tables."),
+            titled(OUTPUT, "--resume", is_flag=True, help="Go on with an interrupted run."),
+            titled(OUTPUT, "--overwrite", is_flag=True, help="Replace the output folder of an earlier run."),
         )
     ):
         function = option(function)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import importlib
-import logging
 import sys
 import traceback
 from typing import Any
@@ -12,7 +11,9 @@ from typing import Any
 import click
 
 from regroup_dask import __version__
-from regroup_dask.errors import ClusterError, InputError, RegroupError
+from regroup_dask.cli.stopping import Stopped, stoppable
+from regroup_dask.cli.watching import hush_log, show_log
+from regroup_dask.errors import InputError, RegroupError
 
 COMMANDS = {
     "demo": "regroup_dask.cli.demo_command",
@@ -22,7 +23,12 @@ COMMANDS = {
     "export": "regroup_dask.cli.export_command",
     "info": "regroup_dask.cli.info_command",
     "report": "regroup_dask.cli.report_command",
+    "compare": "regroup_dask.cli.compare_command",
+    "cryosparc": "regroup_dask.cli.cryosparc_command",
+    "completion": "regroup_dask.cli.completion_command",
 }
+
+WRONG_INPUT, FAILED = 2, 1
 
 
 class Program(click.Group):
@@ -45,48 +51,65 @@ class Program(click.Group):
         """Suggest the nearest command for one that does not exist."""
         import difflib
 
-        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
+        unknown = args and not args[0].startswith("-") and args[0] not in COMMANDS
+        if unknown and not context.resilient_parsing:
             near = difflib.get_close_matches(args[0], COMMANDS, n=1)
             hint = f" Did you mean {near[0]}?" if near else f" The commands are {', '.join(COMMANDS)}."
             raise click.UsageError(f"There is no command {args[0]!r}.{hint}", context)
         return super().resolve_command(context, args)
 
     def invoke(self, context: click.Context) -> Any:
-        """Run a command; 2 for wrong usage or input, 1 for anything else."""
+        """Run a command; 2 for wrong usage or input, 128 + N when signal N stopped it, 1 for anything else."""
         try:
-            return super().invoke(context)
-        except (InputError, ClusterError, RegroupError) as error:
-            _say(f"Error: {error}")
-            context.exit(2 if isinstance(error, InputError) else 1)
+            with stoppable():
+                return super().invoke(context)
+        except RegroupError as error:
+            _end(context, f"Error: {error}", WRONG_INPUT if isinstance(error, InputError) else FAILED)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
-        except KeyboardInterrupt:
-            _say("Stopped. What is finished is kept: the same command with --resume goes on from there.")
-            context.exit(1)
+        except Stopped as error:
+            _stop(context, error)
         except OSError as error:
+            if error.errno == errno.EPIPE:
+                raise
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                _say(
+                _end(
+                    context,
                     "Error: The disk is full. What is finished is kept: make room, then give the same command with "
-                    "--resume."
+                    "--resume.",
+                    FAILED,
                 )
-            else:
-                _unexpected(error, context)
-            context.exit(1)
+            _unforeseen(context, error)
         except Exception as error:
-            _unexpected(error, context)
-            context.exit(1)
+            _unforeseen(context, error)
 
 
-def _say(text: str) -> None:
+def _end(context: click.Context, text: str, exit_code: int) -> None:
+    if (context.obj or {}).get("as_json"):
+        from regroup_dask.cli.json_events import emit
+
+        emit("error", text=text.removeprefix("Error: "), exit_code=exit_code)
     click.echo(text, err=True)
+    context.exit(exit_code)
 
 
-def _unexpected(error: BaseException, context: click.Context) -> None:
+def _stop(context: click.Context, error: Stopped) -> None:
+    if (context.obj or {}).get("as_json"):
+        from regroup_dask.cli.json_events import emit
+
+        emit("stopped", text=error.text.partition("\n")[0], exit_code=error.exit_code, resume=error.resume)
+    click.echo(error.text, err=True)
+    context.exit(error.exit_code)
+
+
+def _unforeseen(context: click.Context, error: BaseException) -> None:
     if (context.obj or {}).get("verbose"):
         traceback.print_exception(error, file=sys.stderr)
-    _say(
+    _end(
+        context,
         f"Error: {type(error).__name__}: {error}\nThis was not foreseen. `regroup-dask --verbose ...` shows where it "
-        "happened; a run that had begun goes on with --resume."
+        "happened; a run that had begun goes on with --resume.",
+        FAILED,
     )
 
 
@@ -94,7 +117,7 @@ def _unexpected(error: BaseException, context: click.Context) -> None:
     "regroup",
     cls=Program,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-    epilog="Begin with: regroup-dask demo",
+    epilog="Begin with: regroup-dask demo. Every command has examples: regroup-dask run --help.",
 )
 @click.version_option(__version__, prog_name="regroup-dask")
 @click.option("--verbose", is_flag=True, help="Show the log, and where an unforeseen error happened.")
@@ -106,7 +129,6 @@ def main(context: click.Context, verbose: bool) -> None:
     finds which classes are the same structure, and hands back K superclasses of particles and maps.
     """
     context.obj = {"verbose": verbose}
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s"))
-    handler.setLevel(logging.INFO if verbose else logging.CRITICAL)
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    hush_log()
+    if verbose:
+        show_log()

@@ -2,51 +2,91 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from regroup_dask.cli.options import ClassIds, ManyValues, cluster_options, grouping_options, output_options
+from regroup_dask.cli.options import (
+    INPUT,
+    OUTPUT,
+    ManyValues,
+    alignment_options,
+    class_options,
+    cluster_options,
+    grouping_options,
+    output_options,
+    superclasses_option,
+)
+from regroup_dask.cli.stopping import says_how_to_resume
+from regroup_dask.cli.teaching import titled
+from regroup_dask.cli.watching import Watching, watching_options
 from regroup_dask.errors import InputError
 
-EXAMPLES = """
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from regroup_dask.pipeline import Regrouped
+    from regroup_dask.settings import Settings
+    from regroup_dask.steps.inputs import Inputs
+    from regroup_dask.tasks.profile import RunProfile
+
+EXAMPLES = (
+    ("regroup-dask run J42 -k 4 --align-pairs -o J42_regrouped", "a CryoSPARC job, four superclasses, maps aligned first"),
+    (
+        "regroup-dask run Class3D/job016 -k auto --align-pairs --minimum-class-size 500 -o regrouped",
+        "a RELION job without its small classes, the number chosen from the data",
+    ),
+    (
+        "regroup-dask run --particles J42/*_particles.cs --volumes 'J42/*_volume.mrc' -k 3 -o OUT",
+        "files by name; without --particles only the maps are grouped",
+    ),
+    ("regroup-dask run J42 -k 4 --align-pairs -o OUT --dry-run", "what it would take and write, before anything runs"),
+    ("regroup-dask run J42 -k 4 --align-pairs -o OUT --resume", "go on where an interrupted run was stopped"),
+)
+
+ORIGINAL = """
 \b
-Examples:
-  regroup-dask run J42 -k 4 --align-pairs -o J42_regrouped
-  regroup-dask run Class3D/job016 -k auto --align-pairs -o regrouped
-  regroup-dask run --particles J42/*_particles.cs --volumes 'J42/*_volume.mrc' -k 3 -o OUT
+The parameters of the job Regroup 3D Classes:
+  Number of super classes             -k, --superclasses
+  Minimum class size (particles)      --minimum-class-size
+  Manually exclude classes            --exclude-classes
+  Align pairs of classes              --align-pairs
+  Maximum shift (A)                   --maximum-shift
+  Spherical mask inner radius         --mask-inner-radius
+  Mask                                --mask
+  [Legacy] Class alignment3D prefix   --class-prefix
 """
 
 
-@click.command("run", cls=ManyValues, epilog=EXAMPLES, short_help="Regroup a job folder, or particles and maps.")
+@click.command(
+    "run",
+    cls=ManyValues,
+    epilog=ORIGINAL,
+    examples=EXAMPLES,
+    short_help="Regroup a job folder, or particles and maps.",
+)
 @click.argument("job_folder", required=False, type=click.Path())
-@click.option("--particles", multiple=True, metavar="P...", help="Particles: .cs, .csg, .star or parquet files.")
-@click.option("--volumes", multiple=True, metavar="V...", help="Class maps: MRC files, globs, or a zarr store.")
-@click.option("--passthrough", multiple=True, metavar="P...", help="CryoSPARC passthrough files of the particles.")
-@click.option("-o", "--output", required=True, type=click.Path(), metavar="OUT", help="The folder to make.")
+@titled(INPUT, "--particles", multiple=True, metavar="P...", help="Particles: .cs, .csg, .star or parquet files.",
+        type=click.Path())
+@titled(INPUT, "--volumes", multiple=True, metavar="V...", help="Class maps: MRC files, globs, or a zarr store.",
+        type=click.Path())
+@titled(INPUT, "--passthrough", multiple=True, metavar="P...", help="CryoSPARC passthrough files of the particles.",
+        type=click.Path())
+@titled(INPUT, "--class-prefix", default="auto", show_default=True, metavar="P|auto",
+        help="[Legacy] Class alignment3D prefix: alignments_class3D_, alignments_class_ or alignments3D_multi.")
+@titled(INPUT, "--voxel-size", "voxel_size_angstrom", type=float, metavar="A",
+        help="Voxel size of the maps, where their headers do not say it.")
+@class_options
+@alignment_options
+@superclasses_option
 @grouping_options
-@click.option("--minimum-class-size", type=int, default=0, show_default=True, metavar="N",
-              help="Minimum class size (particles).")
-@click.option("--exclude-classes", type=ClassIds(), default=(), help="Manually exclude classes, zero-indexed.")
-@click.option("--align-pairs/--no-align-pairs", "align", default=False, show_default=True,
-              help="Align pairs of classes, over all rotations.")
-@click.option("--maximum-shift", "maximum_shift_angstrom", type=float, default=20.0, show_default=True, metavar="A",
-              help="Maximum shift (A) between two volumes in the pairwise alignment.")
-@click.option("--mask-inner-radius", type=float, metavar="F",
-              help="Spherical mask inner radius, as a proportion of half the box; none = no spherical mask.")
-@click.option("--mask", type=click.Path(), metavar="FILE",
-              help="Mask (MRC), in the frame of the largest kept class when classes are aligned.")
-@click.option("--class-prefix", default="auto", show_default=True, metavar="P|auto",
-              help="[Legacy] Class alignment3D prefix: alignments_class3D_, alignments_class_ or alignments3D_multi.")
-@click.option("--hand", type=click.Choice(["off", "detect"]), default="detect", show_default=True,
-              help="Look for classes of the opposite hand.")
-@click.option("--pairs", default="all", show_default=True, metavar="all|nearest[:M]",
-              help="Compare all pairs of classes, or, for thousands of them, each with its M nearest.")
-@click.option("--voxel-size", "voxel_size_angstrom", type=float, metavar="A",
-              help="Voxel size of the maps, where their headers do not say it.")
-@cluster_options
+@titled(OUTPUT, "-o", "--output", required=True, type=click.Path(), metavar="OUT", help="The folder to make.")
 @output_options
+@titled(OUTPUT, "--dry-run", is_flag=True, help="Print what would be done and written; compute and write nothing.")
+@cluster_options
+@watching_options
 def command(job_folder: str | None, **options: Any) -> None:
     """Find which classes are the same structure and write K superclasses of particles and maps.
 
@@ -61,10 +101,73 @@ def command(job_folder: str | None, **options: Any) -> None:
         )
     if job_folder is not None and (options["particles"] or options["passthrough"]):
         raise InputError("A job folder names its own particles: leave out --particles and --passthrough.")
-    run_job(job_folder, **options)
+    dry_run = options.pop("dry_run")
+    with says_how_to_resume(Path(options["output"])):
+        if dry_run:
+            preview_job(job_folder, **options)
+        else:
+            run_job(job_folder, **options)
 
 
 def run_job(
+    job_folder: str | None,
+    *,
+    particles: tuple[str, ...] = (),
+    volumes: tuple[str, ...] = (),
+    passthrough: tuple[str, ...] = (),
+    output: str,
+    scheduler: str | None = None,
+    scheduler_file: str | None = None,
+    cluster_file: str | None = None,
+    workers: int | None = None,
+    slurm: bool = False,
+    resume: bool = False,
+    overwrite: bool = False,
+    watching: Watching,
+    voxel_size_angstrom: float | None = None,
+    **settings_values: Any,
+) -> Regrouped:
+    """Do what the command line says; returns the result of the run."""
+    from rich.console import Console
+
+    from regroup_dask import pipeline
+    from regroup_dask.formats.run_folder import check_output
+    from regroup_dask.formats.scratch_folder import scratch_folder
+    from regroup_dask.progress import StageClock
+    from regroup_dask.settings import Settings
+    from regroup_dask.tasks.connect import Where, connected
+
+    settings = Settings(**settings_values)
+    where = Where(scheduler, scheduler_file, cluster_file, workers, slurm)
+    target = Path(output)
+    check_output(target, resume=resume, overwrite=overwrite)
+    console = Console(stderr=True)
+    with scratch_folder(target) as scratch:
+        given = (job_folder, particles, volumes, passthrough)
+        inputs, heard = find_inputs(given, settings, voxel_size_angstrom, scratch, watching, console)
+        with contextlib.ExitStack() as cluster:
+            with watching.listener(console) as listener, pipeline.heard_warnings(StageClock(listener)) as of_cluster:
+                client = cluster.enter_context(connected(where))
+            with watching.listener(console) as listener:
+                profiler = watching.profiler(client, listener)
+                result = pipeline.regroup_inputs(
+                    inputs,
+                    settings,
+                    target,
+                    client=client,
+                    listener=profiler or listener,
+                    resume=resume,
+                    overwrite=overwrite,
+                    command=pipeline.command_line(),
+                    heard_before=[*heard, *of_cluster],
+                )
+                if profiler is not None:
+                    keep_profile(result.output, profiler.finish())
+    watching.show(result, profiler)
+    return result
+
+
+def preview_job(
     job_folder: str | None,
     *,
     particles: tuple[str, ...],
@@ -75,57 +178,77 @@ def run_job(
     scheduler_file: str | None,
     cluster_file: str | None,
     workers: int | None,
-    slurm: bool = False,
+    slurm: bool,
     resume: bool,
     overwrite: bool,
-    quiet: bool,
+    watching: Watching,
     voxel_size_angstrom: float | None,
     **settings_values: Any,
-) -> Any:
-    """Do what the command line says; returns the result of the run."""
+) -> None:
+    """Say what the same command would do and write, and refuse what it would refuse."""
     from rich.console import Console
 
-    from regroup_dask import pipeline
-    from regroup_dask.cli.summary import show_found, show_result
+    from regroup_dask.cli.summary import show_preview
     from regroup_dask.formats.run_folder import check_output
     from regroup_dask.formats.scratch_folder import scratch_folder
-    from regroup_dask.progress import StageClock, listener_for
     from regroup_dask.settings import Settings
-    from regroup_dask.steps.inputs import inputs_of_files, inputs_of_job
-    from regroup_dask.tasks.connect import Where, connected
+    from regroup_dask.steps.preview import preview_run
+    from regroup_dask.tasks.connect import Where
+    from regroup_dask.tasks.expected_workers import expected_workers
 
     settings = Settings(**settings_values)
     where = Where(scheduler, scheduler_file, cluster_file, workers, slurm)
     target = Path(output)
     check_output(target, resume=resume, overwrite=overwrite)
     console = Console(stderr=True)
+    # In the system's temporary folder: nothing is written beside the output, not even for a moment.
+    with scratch_folder(target, beside=False) as scratch:
+        given = (job_folder, particles, volumes, passthrough)
+        inputs, _ = find_inputs(given, settings, voxel_size_angstrom, scratch, watching, console)
+        crew, sentence = expected_workers(where)
+        with watching.listener(console) as listener:
+            preview = preview_run(inputs, settings, target, crew, scratch=scratch, listener=listener)
+    show_preview(preview, sentence, as_json=watching.as_json)
+
+
+def find_inputs(
+    given: tuple[str | None, tuple[str, ...], tuple[str, ...], tuple[str, ...]],
+    settings: Settings,
+    voxel_size_angstrom: float | None,
+    scratch: Path,
+    watching: Watching,
+    console: Console,
+) -> tuple[Inputs, list[str]]:
+    """Find the maps and particles, say what was found, and return the warnings that came with it."""
+    from regroup_dask import pipeline
+    from regroup_dask.cli.summary import show_found
+    from regroup_dask.progress import StageClock
+    from regroup_dask.steps.inputs import inputs_of_files, inputs_of_job
+
+    job_folder, particles, volumes, passthrough = given
     found: dict[str, Any] = {
         "mask": settings.mask,
         "class_prefix": settings.class_prefix,
         "voxel_size_angstrom": voxel_size_angstrom,
     }
-    with scratch_folder(target) as scratch:
-        with listener_for(console, quiet=quiet) as listener, pipeline.heard_warnings(StageClock(listener)) as heard:
-            if job_folder is not None:
-                inputs = inputs_of_job(job_folder, scratch=scratch, **found)
-            else:
-                inputs = inputs_of_files(
-                    list(volumes), list(particles) or None, passthrough=passthrough, scratch=scratch, **found
-                )
-        if not quiet:
-            show_found(console, inputs)
-        with connected(where) as client, listener_for(console, quiet=quiet) as listener:
-            result = pipeline.regroup_inputs(
-                inputs,
-                settings,
-                target,
-                client=client,
-                listener=listener,
-                resume=resume,
-                overwrite=overwrite,
-                command=pipeline.command_line(),
-                heard_before=heard,
+    with watching.listener(console) as listener, pipeline.heard_warnings(StageClock(listener)) as heard:
+        if job_folder is not None:
+            inputs = inputs_of_job(job_folder, scratch=scratch, **found)
+        else:
+            inputs = inputs_of_files(
+                list(volumes), list(particles) or None, passthrough=passthrough, scratch=scratch, **found
             )
-    if not quiet:
-        show_result(Console(), result)
-    return result
+    if watching.as_json:
+        from regroup_dask.cli.json_events import emit
+
+        emit("found", lines=list(inputs.lines))
+    elif watching.talks:
+        show_found(console, inputs)
+    return inputs, heard
+
+
+def keep_profile(output: Path, profile: RunProfile) -> None:
+    """Add to the record of a finished run where its time went."""
+    from regroup_dask.formats.run_folder import read_run, write_run
+
+    write_run(output, {**read_run(output), "profile": profile.as_dict()})

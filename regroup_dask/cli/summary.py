@@ -10,6 +10,8 @@ from rich.table import Table
 if TYPE_CHECKING:
     from regroup_dask.pipeline import Regrouped
     from regroup_dask.steps.inputs import Inputs
+    from regroup_dask.steps.preview import Preview
+    from regroup_dask.tasks.profile import RunProfile
 
 REASONS = {"too_small": "under the minimum class size", "excluded": "excluded by hand"}
 
@@ -57,6 +59,78 @@ def show_result(console: Console, result: Regrouped) -> None:
     console.print(
         f"Look at {look if look.exists() else result.output}", highlight=False, markup=False, soft_wrap=True
     )
+
+
+def show_preview(preview: Preview, place: str, *, as_json: bool = False) -> None:
+    """Show what a run would do."""
+    plan = preview.plan
+    lines = (*preview.lines, place)
+    if as_json:
+        from regroup_dask.cli.json_events import emit
+
+        emit(
+            "plan",
+            maps=plan.n_maps,
+            box=plan.box,
+            pairs=plan.n_pairs,
+            tiles=plan.n_tiles,
+            particles=preview.n_particles,
+            seconds=round(plan.seconds, 1),
+            memory_bytes=plan.worker_bytes(1),
+            output_bytes=preview.output_bytes,
+            files=[file._asdict() for file in preview.files],
+            lines=list(lines),
+        )
+        return
+    from dask.utils import format_bytes
+
+    console = Console()
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    table = Table(title="What would be written", title_justify="left", box=None, padding=(0, 2, 0, 0))
+    table.add_column("in the output folder", overflow="fold")
+    table.add_column("about", justify="right", no_wrap=True)
+    table.add_column("what it is", overflow="fold")
+    for file in preview.files:
+        table.add_row(file.path, format_bytes(file.n_bytes), file.meaning)
+    console.print()
+    console.print(table, highlight=False)
+    console.print("\nNothing was computed or written: the same command without --dry-run does it.", highlight=False)
+
+
+def show_profile(console: Console, profile: RunProfile) -> None:
+    """Show where the time of a run went."""
+    from dask.utils import format_bytes
+
+    table = Table(title="\nWhere the time went", title_justify="left", box=None, padding=(0, 2, 0, 0))
+    for name in ("stage", "s", "tasks", "in tasks", "busy", "CPU", "here", "read"):
+        table.add_column(name, justify="left" if name == "stage" else "right", no_wrap=name != "stage")
+    table.add_row("Before the first stage", f"{profile.before_seconds:.1f}", *[""] * 6)
+    for stage in profile.stages:
+        busy = stage.busy_share
+        table.add_row(
+            stage.stage,
+            f"{stage.wall_seconds:.1f}",
+            f"{stage.tasks}" if stage.tasks else "",
+            f"{stage.task_seconds:.1f}" if stage.tasks else "",
+            "" if busy is None else f"{busy:.0%}",
+            f"{stage.cpu_seconds:.1f}" if stage.tasks else "",
+            f"{stage.driver_cpu_seconds:.1f}",
+            "" if not stage.tasks or stage.read_bytes is None else format_bytes(stage.read_bytes),
+        )
+    total = profile.before_seconds + sum(stage.wall_seconds for stage in profile.stages)
+    table.add_row("All", f"{total:.1f}", *[""] * 6, style="bold")
+    console.print(table)
+    console.print(
+        "Seconds. busy: the share of the workers' time inside tasks; the rest is waiting and Dask's own work. CPU: processor "
+        "time of the workers; here: of this process.",
+        style="dim",
+        highlight=False,
+    )
+    if profile.functions:
+        console.print("\nWhere the workers were found most often:", highlight=False)
+        for name, seconds in profile.functions:
+            console.print(f"{seconds:8.1f} s  {name}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _member(entry: dict, reference: int) -> str:

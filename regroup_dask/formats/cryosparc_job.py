@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from regroup_dask.errors import InputError
+from regroup_dask.formats import storage
 from regroup_dask.formats.job import Job
 from regroup_dask.formats.volume_names import stem_of
 
@@ -163,8 +164,7 @@ def _half_maps(folder: str, paths: dict[int, str], file_names: Sequence[str]) ->
 
 def _job_type(folder: str) -> str | None:
     try:
-        with open(os.path.join(folder, "job.json"), encoding="utf-8") as stream:
-            described = json.load(stream)
+        described = json.loads(storage.read_bytes(os.path.join(folder, "job.json")))
     except (OSError, ValueError):
         return None
     kind = described.get("job_type") or described.get("type") if isinstance(described, dict) else None

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from regroup_dask.errors import InputError
+from regroup_dask.formats import storage
 from regroup_dask.formats.cryodrgn import recognise_cryodrgn_job
 from regroup_dask.formats.cryosparc_job import recognise_cryosparc_job
 from regroup_dask.formats.job import Job
@@ -33,11 +33,11 @@ def recognise_job(folder: str | Path) -> Job:
     InputError
         No such folder, no job of this kind in it, or a class without a map.
     """
-    folder = os.path.expanduser(os.fspath(folder)).rstrip("/") or "/"
-    if not os.path.isdir(folder):
-        reason = "is a file, not a job folder" if os.path.exists(folder) else "does not exist"
+    folder = storage.given(folder).rstrip("/") or "/"
+    if not storage.is_folder(folder):
+        reason = "is a file, not a job folder" if storage.exists(folder) else "does not exist"
         raise InputError(f"{folder} {reason}; give the folder of a 3D classification job.")
-    file_names = sorted(entry.name for entry in os.scandir(folder) if entry.is_file())
+    file_names = storage.file_names(folder)
     job = (
         recognise_relion_job(folder, file_names)
         or recognise_cryosparc_job(folder, file_names)

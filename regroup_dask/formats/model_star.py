@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from regroup_dask.errors import InputError
+from regroup_dask.errors import InputError, StoreError
+from regroup_dask.formats import storage
 
 LARGEST_BOX = 100_000
 
@@ -105,7 +106,10 @@ def _read(path: str | Path) -> dict[str, Any]:
     import starfile
 
     try:
-        return starfile.read(path, always_dict=True)
+        with storage.on_this_machine(path) as local:
+            return starfile.read(local, always_dict=True)
+    except StoreError:
+        raise
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist.") from error
     except Exception as error:

@@ -19,6 +19,7 @@ from regroup_dask.formats.mrc_header import (
     unpack,
 )
 from regroup_dask.formats.mrc_writer import write_mrc
+from regroup_dask.formats.remote_array import mapped
 from regroup_dask.formats.slabs import slab_ranges
 
 __all__ = [
@@ -39,7 +40,8 @@ __all__ = [
 def open_data(header: MapHeader) -> np.ndarray:
     """Values of the map as an array [z, y, x] of the file's own dtype.
 
-    Memory-mapped, so that slabs can be read without the rest; a compressed file is unpacked in memory.
+    Memory-mapped, so that slabs can be read without the rest; of a file in an object store only the slabs asked for
+    are fetched. A compressed file is unpacked in memory.
 
     Raises
     ------
@@ -50,8 +52,9 @@ def open_data(header: MapHeader) -> np.ndarray:
         values = np.frombuffer(unpack(header), dtype=header.dtype)
         stored = values.reshape(header.file_shape)
     else:
-        stored = np.memmap(
-            header.path, dtype=header.dtype, mode="r", offset=header.data_offset, shape=header.file_shape
+        sections_first = header.transpose[0] == 0
+        stored = mapped(
+            header.path, header.dtype, offset=header.data_offset, shape=header.file_shape, by_ranges=sections_first
         )
     return stored.transpose(header.transpose)
 

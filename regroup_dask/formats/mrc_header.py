@@ -19,6 +19,7 @@ import numpy as np
 from mrcfile.dtypes import HEADER_DTYPE
 
 from regroup_dask.errors import InputError
+from regroup_dask.formats import storage
 
 HEADER_BYTES = 1024
 DATA_TYPES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
@@ -112,12 +113,14 @@ def read_header(path: str | Path) -> MapHeader:
         The file is missing, not MRC, of a data mode that holds no density, or truncated.
     """
     path = os.fspath(path)
-    compression = _compression(path)
-    try:
-        with _open(path, compression) as stream:
-            raw = stream.read(HEADER_BYTES)
-    except (OSError, EOFError) as error:
-        raise InputError(f"{path} cannot be read as a map: {error}.") from error
+    raw = _start(path)
+    compression = _compression(raw)
+    if compression:
+        try:
+            with _open(path, compression) as stream:
+                raw = stream.read(HEADER_BYTES)
+        except (OSError, EOFError) as error:
+            raise InputError(f"{path} cannot be read as a map: {error}.") from error
     if len(raw) < HEADER_BYTES:
         raise InputError(f"{path} is no MRC map: it has {len(raw)} bytes and an MRC header alone has 1024.")
     notes: list[str] = []
@@ -206,29 +209,32 @@ def check_class_map(header: MapHeader) -> None:
         )
 
 
-def _compression(path: str) -> Literal["", "gzip", "bzip2"]:
-    if not os.path.exists(path):
-        raise InputError(f"{path} does not exist.")
-    if os.path.isdir(path):
+def _start(path: str) -> bytes:
+    try:
+        with storage.open_reading(path, buffering=HEADER_BYTES) as stream:
+            return stream.read(HEADER_BYTES)
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist.") from error
+    except IsADirectoryError as error:
         raise InputError(
             f"{path} is a folder, not a map; name the maps in it, as in '{path.rstrip('/')}/*.mrc'."
-        )
-    try:
-        with open(path, "rb") as stream:
-            magic = stream.read(3)
+        ) from error
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from error
-    if magic[:2] == b"\x1f\x8b":
+
+
+def _compression(start: bytes) -> Literal["", "gzip", "bzip2"]:
+    if start[:2] == b"\x1f\x8b":
         return "gzip"
-    return "bzip2" if magic == b"BZh" else ""
+    return "bzip2" if start[:3] == b"BZh" else ""
 
 
 def _open(path: str, compression: str) -> IO[bytes]:
     if compression == "gzip":
-        return cast(IO[bytes], gzip.open(path, "rb"))
+        return cast(IO[bytes], gzip.open(storage.open_reading(path) if storage.is_remote(path) else path, "rb"))
     if compression == "bzip2":
-        return cast(IO[bytes], bz2.open(path, "rb"))
-    return open(path, "rb")
+        return cast(IO[bytes], bz2.open(storage.open_reading(path) if storage.is_remote(path) else path, "rb"))
+    return storage.open_reading(path, buffering=HEADER_BYTES)
 
 
 def unpack(header: MapHeader) -> bytes:
@@ -333,13 +339,11 @@ def _text(values: Sequence[float]) -> str:
 
 def _check_size(header: MapHeader) -> None:
     expected = header.data_offset + header.data_bytes
-    size = os.path.getsize(header.path)
+    size = storage.size_bytes(header.path)
     if header.compression == "gzip":
         # The last four bytes of a gzip file are its unpacked size; only if they disagree is it worth
         # unpacking.
-        with open(header.path, "rb") as stream:
-            stream.seek(-4, os.SEEK_END)
-            claimed = int.from_bytes(stream.read(4), "little")
+        claimed = int.from_bytes(storage.read_range(header.path, size - 4, size), "little")
         if claimed != expected % 2**32:
             unpack(header)
     elif not header.compression and size < expected:

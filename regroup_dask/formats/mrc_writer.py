@@ -79,6 +79,13 @@ def write_mrc(
         unfinished.unlink(missing_ok=True)
 
 
+def density_range(path: str | Path) -> tuple[float, float]:
+    """Lowest and highest density of a map, as `write_mrc` wrote them into its header."""
+    with open(path, "rb") as stream:
+        header = np.frombuffer(stream.read(HEADER_BYTES), dtype=HEADER_DTYPE.newbyteorder("<"))[0]
+    return float(header["dmin"]), float(header["dmax"])
+
+
 class _Statistics:
     """Minimum, maximum, mean and standard deviation of values that come in pieces (Chan et al. 1983)."""
 

@@ -21,11 +21,12 @@ class columns the posteriors count. A folder may be partitioned as Hive does it,
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -33,6 +34,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from regroup_dask.errors import InputError
+from regroup_dask.formats import storage
 from regroup_dask.formats.parquet_outputs import create_outputs, finish_outputs, write_fragment
 from regroup_dask.formats.particles import FRAGMENT_BYTES, ParticleSource
 from regroup_dask.formats.rotations import matrices_of_quaternions
@@ -71,7 +73,7 @@ class ParquetFragment:
         constants = dict(self.partition)
         stored = [name for name in names if name not in constants]
         try:
-            with pq.ParquetFile(self.path) as file:
+            with opened_parquet(self.path) as file:
                 table = file.read_row_groups(list(self.row_groups), columns=stored, use_threads=False)
         except (pa.ArrowException, OSError, ValueError) as error:
             raise InputError(f"cannot read the parquet file {self.path}: {error}") from None
@@ -179,19 +181,27 @@ def open_parquet_particles(paths: Sequence[str], *, fragment_rows: int | None = 
     )
 
 
+@contextlib.contextmanager
+def opened_parquet(path: str | os.PathLike[str]) -> Iterator[pq.ParquetFile]:
+    """Open a parquet file; of one in an object store, its footer and the column chunks asked for are fetched."""
+    with contextlib.ExitStack() as stack:
+        where: Any = path
+        if storage.is_remote(path):
+            where = stack.enter_context(storage.open_reading(path, buffering=0))
+        yield stack.enter_context(pq.ParquetFile(where, pre_buffer=storage.is_remote(path)))
+
+
 def _parquet_files(path: str) -> list[tuple[str, tuple[tuple[str, int | str], ...]]]:
     """List the files of a folder with the values that their partition folders (``name=value``) stand for."""
-    if not os.path.isdir(path):
+    if not storage.is_folder(path):
         return [(path, ())]
     found = []
-    for file in sorted(Path(path).rglob("*.parquet")):
-        below = file.relative_to(path).parts[:-1]
-        if file.name.startswith((".", "_")) or any(part.startswith((".", "_")) for part in below):
+    for file in sorted(storage.files_below(path), key=lambda name: name.split("/")):
+        below = file[len(path) :].strip("/").split("/")
+        if not file.endswith(".parquet") or any(part.startswith((".", "_")) for part in below):
             continue
-        pairs = [part.split("=", 1) for part in below if "=" in part]
-        found.append(
-            (str(file), tuple((name, int(text) if _is_integer(text) else text) for name, text in pairs))
-        )
+        pairs = [part.split("=", 1) for part in below[:-1] if "=" in part]
+        found.append((file, tuple((name, int(text) if _is_integer(text) else text) for name, text in pairs)))
     return found
 
 
@@ -203,7 +213,7 @@ def _read_metadata(
     path: str, partition: tuple[tuple[str, int | str], ...]
 ) -> tuple[pq.FileMetaData, pa.Schema]:
     try:
-        with pq.ParquetFile(path) as file:
+        with opened_parquet(path) as file:
             metadata, schema = file.metadata, file.schema_arrow
     except (pa.ArrowException, OSError, ValueError) as error:
         raise InputError(f"cannot read the parquet file {path}: {error}") from None

@@ -28,13 +28,13 @@ import importlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
 import pyarrow as pa
 
 from regroup_dask.errors import InputError
+from regroup_dask.formats import storage
 from regroup_dask.formats.regroup_plan import (
     Assignment,
     ClassPose,
@@ -110,6 +110,8 @@ class ParticleSource:
         Columns that identify a particle for people (``uid``, or ``rlnImageName``); may be empty.
     lines : tuple of str
         What was found and assumed, one sentence each, for the person who runs it.
+    passthrough_files : tuple of str
+        Those of `files` that only add columns to the others.
     """
 
     kind: ParticleKind
@@ -122,6 +124,7 @@ class ParticleSource:
     voxel_size_angstrom: float | None = None
     particle_columns: tuple[str, ...] = ()
     lines: tuple[str, ...] = ()
+    passthrough_files: tuple[str, ...] = ()
 
     @property
     def n_rows(self) -> int:
@@ -300,14 +303,14 @@ def particle_kind(path: str) -> ParticleKind:
     InputError
         The file cannot be read or is of no known kind.
     """
-    if os.path.isdir(path):
-        if any(Path(path).rglob("*.parquet")):
+    if storage.is_folder(path):
+        if any(name.endswith(".parquet") for name in storage.files_below(path)):
             return "parquet"
         raise InputError(
             f"{path} is a folder without parquet files: give particle files, or run it as a job folder"
         )
     try:
-        with open(path, "rb") as stream:
+        with storage.open_reading(path, buffering=65536) as stream:
             start = stream.read(65536)
     except OSError as error:
         raise InputError(f"cannot read the particle file {path}: {error.strerror}") from None
@@ -328,14 +331,14 @@ def _expand(source: Any, what: str) -> tuple[str, ...]:
     given = [source] if isinstance(source, str | os.PathLike) else list(source)
     paths: list[str] = []
     for item in given:
-        text = os.path.expanduser(os.fspath(item))
-        found = sorted(glob.glob(text)) if glob.has_magic(text) and not os.path.exists(text) else [text]
+        text = storage.given(item)
+        found = storage.matching(text) if glob.has_magic(text) and not storage.exists(text) else [text]
         if not found:
             raise InputError(f"no {what} file matches {text}")
-        paths += [os.path.abspath(path) for path in found]
+        paths += [storage.absolute(path) for path in found]
     if not paths:
         raise InputError(f"no {what} files were given")
-    missing = next((path for path in paths if not os.path.exists(path)), None)
+    missing = next((path for path in paths if not storage.exists(path)), None)
     if missing is not None:
         raise InputError(f"the {what} file {missing} does not exist")
     return tuple(paths)

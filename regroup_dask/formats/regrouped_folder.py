@@ -1,9 +1,9 @@
-"""The particles of a finished output folder, read from its parquet in the order of the input."""
+"""The particles of a finished output folder, fragment by fragment from its parquet, in the order of the input."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,53 @@ import pyarrow.parquet as pq
 from regroup_dask.errors import InputError
 
 SUPERCLASS_FOLDER = re.compile(r"superclass=(\d{1,9})")
+FRAGMENT_FILE = re.compile(r"frag(\d{1,18})-\d+\.parquet")
+ROW = "input_row"
+
+
+@dataclass(frozen=True)
+class RegroupedFragment:
+    """Consecutive rows of the input, as they lie in a file of each superclass; small and picklable."""
+
+    index: int
+    first_row: int
+    parts: tuple[tuple[int, str, int], ...]
+    """superclass (-1 for remaining), file and its rows"""
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of all superclasses."""
+        return sum(rows for _, _, rows in self.parts)
+
+    def counts(self, n_superclasses: int) -> np.ndarray:
+        """Rows of each superclass, the last of the remaining ones, i64[K + 1]."""
+        counts = np.zeros(n_superclasses + 1, np.int64)
+        for superclass, _, rows in self.parts:
+            counts[superclass] += rows
+        return counts
+
+    def read(self, columns: Sequence[str] | None = None) -> tuple[pa.Table, np.ndarray]:
+        """Read rows in input order, and the superclass of each, i64[n].
+
+        Raises
+        ------
+        InputError
+            A file cannot be read, or the rows are not those of one run.
+        """
+        wanted = None if columns is None else list(dict.fromkeys([*columns, ROW]))
+        tables = [_read(path, wanted) for _, path, _ in self.parts]
+        try:
+            joined = pa.concat_tables(tables)
+        except pa.ArrowException:
+            raise InputError(f"{self.parts[0][1]} and {self.parts[-1][1]} have different columns.") from None
+        superclass = np.repeat([group for group, _, _ in self.parts], [table.num_rows for table in tables])
+        rows = joined.column(ROW).to_numpy()
+        order = np.argsort(rows, kind="stable")
+        if not np.array_equal(rows[order], np.arange(self.first_row, self.first_row + len(rows))):
+            raise InputError(
+                f"{self.parts[0][1]} and its neighbours do not hold each row of the input once: were files added or lost?"
+            )
+        return joined.take(pa.array(order)), superclass[order].astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -24,32 +71,21 @@ class RegroupedFolder:
     ----------
     folder : Path
     n_superclasses : int
-    files : dict of str to list of (int, Path)
-        By the name of the fragment: superclass (-1 for remaining) and file.
-    counts : i64[K + 1]
-        Rows of each superclass, the last of the remaining ones.
+    fragments : tuple of RegroupedFragment
+        In input order.
     schema : pyarrow.Schema
     """
 
     folder: Path
     n_superclasses: int
-    files: dict[str, list[tuple[int, Path]]]
-    counts: np.ndarray
+    fragments: tuple[RegroupedFragment, ...]
     schema: pa.Schema
 
-    def tables(self, columns: Sequence[str] | None = None) -> Iterator[tuple[pa.Table, np.ndarray]]:
-        """Yield the rows of one fragment after another, in input order, and the superclass of each, i64[n]."""
-        for name in sorted(self.files):
-            tables, labels = [], []
-            for superclass, path in self.files[name]:
-                wanted = None if columns is None else [*columns, "input_row"]
-                table = _read(path, wanted)
-                tables.append(table)
-                labels.append(np.full(table.num_rows, superclass, np.int64))
-            joined = pa.concat_tables(tables)
-            order = np.argsort(joined.column("input_row").to_numpy(), kind="stable")
-            if len(order):
-                yield joined.take(pa.array(order)), np.concatenate(labels)[order]
+    @property
+    def counts(self) -> np.ndarray:
+        """Rows of each fragment and superclass, the last column of the remaining ones, i64[n_fragments, K + 1]."""
+        each = [fragment.counts(self.n_superclasses) for fragment in self.fragments]
+        return np.array(each, np.int64).reshape(-1, self.n_superclasses + 1)
 
 
 def open_regrouped(folder: Path) -> RegroupedFolder:
@@ -68,30 +104,46 @@ def open_regrouped(folder: Path) -> RegroupedFolder:
     groups.sort()
     if not groups or [number for number, _ in groups] != list(range(len(groups))):
         raise InputError(f"{folder} has no particles/superclass=K: give the output folder of a run with particles.")
-    files: dict[str, list[tuple[int, Path]]] = {}
-    counts = np.zeros(len(groups) + 1, np.int64)
+    files: dict[int, list[tuple[int, str, int]]] = {}
     schema: pa.Schema | None = None
     for superclass, path in [*groups, (-1, folder / "remaining")]:
         for file in sorted(path.glob("*.parquet")):
-            files.setdefault(file.name, []).append((superclass, file))
-            with _open(file) as opened:
-                counts[superclass] += opened.metadata.num_rows
-                schema = schema or opened.schema_arrow
-    if schema is None or "input_row" not in schema.names:
-        raise InputError(f"{folder}: its particles have no column input_row; were they written by this program?")
-    return RegroupedFolder(folder, len(groups), files, counts, schema)
+            name = FRAGMENT_FILE.fullmatch(file.name)
+            if name is None:
+                raise InputError(f"{file} was not written by this program (fragNNNNN-0.parquet): move it away.")
+            rows, found = _metadata(file)
+            schema = schema or found
+            files.setdefault(int(name[1]), []).append((superclass, str(file), rows))
+    if schema is None or ROW not in schema.names:
+        raise InputError(f"{folder}: its particles have no column {ROW}; were they written by this program?")
+    fragments: list[RegroupedFragment] = []
+    first_row = 0
+    for number in sorted(files):
+        parts = tuple(part for part in files[number] if part[2])
+        if parts:
+            fragments.append(RegroupedFragment(len(fragments), first_row, parts))
+            first_row += fragments[-1].n_rows
+    if not fragments:
+        raise InputError(f"{folder} has no particles: all its parquet files are without rows.")
+    return RegroupedFolder(folder, len(groups), tuple(fragments), schema)
 
 
-def _open(path: Path) -> pq.ParquetFile:
+def _metadata(path: Path) -> tuple[int, pa.Schema]:
     try:
-        return pq.ParquetFile(path)
+        with pq.ParquetFile(path) as file:
+            return int(file.metadata.num_rows), file.schema_arrow
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise InputError(f"cannot read the parquet file {path}: {error}") from None
+        raise _unreadable(path, error) from None
 
 
-def _read(path: Path, columns: Sequence[str] | None) -> pa.Table:
+def _read(path: str, columns: Sequence[str] | None) -> pa.Table:
     try:
-        with _open(path) as file:
+        with pq.ParquetFile(path) as file:
             return file.read(columns=columns, use_threads=False)
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise InputError(f"cannot read the parquet file {path}: {error}") from None
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: str | Path, error: Exception) -> InputError:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return InputError(f"cannot read the parquet file {path}: {reason}")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from regroup_dask.errors import InputError
+from regroup_dask.formats import storage
 from regroup_dask.formats.job import Job
 from regroup_dask.formats.model_star import read_model_classes
 from regroup_dask.formats.volume_names import stem_of
@@ -139,12 +140,10 @@ def _maps_by_name(iteration: _Iteration, file_names: Sequence[str]) -> dict[int,
 def _locate(folder: str, image: str, class_id: int, model_star: str) -> str:
     """Path of a class map, which model.star names relative to the project's folder, wherever the job lies."""
     beside = os.path.join(folder, os.path.basename(image))
-    if os.path.isfile(beside):
+    if storage.is_file(beside):
         return beside
-    project = folder = os.path.abspath(folder)
-    while os.path.dirname(project) != project:
-        project = os.path.dirname(project)
-        if os.path.isfile(os.path.join(project, image)):
+    for project in storage.folders_above(folder):
+        if storage.is_file(os.path.join(project, image)):
             return os.path.join(project, image)
     raise InputError(
         f"class {class_id + 1} (class id {class_id}) of {os.path.join(folder, model_star)} has no map: "
@@ -156,9 +155,8 @@ def _locate(folder: str, image: str, class_id: int, model_star: str) -> str:
 def _job_type(folder: str, file_names: Sequence[str]) -> str | None:
     if "job.star" not in file_names:
         return None
-    with open(os.path.join(folder, "job.star"), encoding="utf-8", errors="replace") as stream:
-        for line in stream:
-            words = line.split()
-            if len(words) >= 2 and words[0] == "_rlnJobTypeLabel":
-                return words[1]
+    for line in storage.read_bytes(os.path.join(folder, "job.star")).decode("utf-8", "replace").splitlines():
+        words = line.split()
+        if len(words) >= 2 and words[0] == "_rlnJobTypeLabel":
+            return words[1]
     return None

@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from regroup_dask.formats import storage
+
 MAP_SUFFIXES = (".mrc", ".map", ".ccp4", ".mrc.gz", ".map.gz", ".mrc.bz2", ".map.bz2", ".ccp4.gz")
 
 # CryoSPARC counts from 0 and writes class_06 or class_6; RELION counts from 1 and writes class007.
@@ -72,4 +74,4 @@ def half_maps_beside(path: str) -> tuple[str, str] | None:
     suffix = os.path.basename(path)[len(stem) :]
     folder = os.path.dirname(path)
     halves = [os.path.join(folder, f"{stem}_half_{half}{suffix}") for half in "AB"]
-    return (halves[0], halves[1]) if all(os.path.isfile(half) for half in halves) else None
+    return (halves[0], halves[1]) if all(storage.is_file(half) for half in halves) else None

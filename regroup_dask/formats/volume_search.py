@@ -5,7 +5,6 @@ from __future__ import annotations
 import glob
 import logging
 import math
-import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Literal, NamedTuple, cast
 import numpy as np
 
 from regroup_dask.errors import InputError, RegroupWarning
-from regroup_dask.formats import mrc
+from regroup_dask.formats import mrc, storage
 from regroup_dask.formats.volume_names import (
     class_ids_in_names,
     class_maps_among,
@@ -93,12 +92,12 @@ def find_volumes(
         VolumeReference(
             class_id=int(class_id),
             name=str(name),
-            path=_absolute(item.path),
+            path=storage.absolute(item.path),
             kind=item.kind,
             index=item.position,
             box=box,
             voxel_size_angstrom=voxel_size,
-            half_map_paths=half_maps_beside(_absolute(item.path)) if item.kind == "mrc" else None,
+            half_map_paths=half_maps_beside(storage.absolute(item.path)) if item.kind == "mrc" else None,
         )
         for item, class_id, name in zip(found, ids, labels, strict=True)
     ]
@@ -120,7 +119,7 @@ def find_mask(path: str | Path, *, series: VolumeSeries) -> VolumeReference:
     InputError
         No map, or another box or voxel size than the maps have.
     """
-    path = os.path.expanduser(os.fspath(path))
+    path = storage.given(path)
     header = mrc.read_header(path)
     mrc.check_class_map(header)
     if header.shape[0] != series.box:
@@ -135,12 +134,7 @@ def find_mask(path: str | Path, *, series: VolumeSeries) -> VolumeReference:
             f"the mask {path} has a voxel size of {voxel_size:g} A and the maps have {expected:g} A; "
             "resample it to the maps."
         )
-    return VolumeReference(-1, "mask", _absolute(path), "mrc", 0, series.box, expected)
-
-
-def _absolute(path: str) -> str:
-    """Workers have working directories of their own."""
-    return path if "://" in path else os.path.abspath(path)
+    return VolumeReference(-1, "mask", storage.absolute(path), "mrc", 0, series.box, expected)
 
 
 def check_voxel_size(voxel_size_angstrom: float) -> None:
@@ -164,7 +158,7 @@ def _find(
     sources = [source] if isinstance(source, (str, Path)) else list(source)
     if not sources:
         raise InputError("no maps were given; name MRC files, a glob, or a zarr store.")
-    expanded = [os.path.expanduser(os.fspath(one)) for one in sources]
+    expanded = [storage.given(one) for one in sources]
     stores = [path for path in expanded if is_zarr_store(path)]
     if stores:
         if len(expanded) > 1:
@@ -189,11 +183,9 @@ def _find(
 
 
 def _matches(pattern: str) -> list[str]:
-    if os.path.exists(pattern) or not glob.has_magic(pattern):
+    if not glob.has_magic(pattern) or storage.exists(pattern):
         return [pattern]
-    matches = sorted(
-        (path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path)), key=natural_key
-    )
+    matches = sorted(storage.matching_files(pattern), key=natural_key)
     if not matches:
         raise InputError(f"no file matches {pattern}; check the folder and the pattern.")
     kept, left_out = class_maps_among(matches)

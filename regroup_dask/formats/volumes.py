@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ import xarray as xr
 from dask.base import tokenize
 
 from regroup_dask.errors import InputError
+from regroup_dask.formats import storage
 from regroup_dask.formats.volume_names import half_maps_beside
 from regroup_dask.formats.volume_reference import (
     LazyMap,
@@ -119,9 +119,9 @@ def series_of(volumes: xr.DataArray) -> VolumeSeries | None:
     references = []
     for position in range(volumes.sizes["class_id"]):
         path = str(volumes["volume"].values[position])
-        if not os.path.exists(path) or not voxel_size or volumes.shape[1:] != (box, box, box):
+        if not storage.exists(path) or not voxel_size or volumes.shape[1:] != (box, box, box):
             return None
-        kind = "zarr" if os.path.isdir(path) else "mrc"
+        kind = "zarr" if storage.is_folder(path) else "mrc"
         references.append(
             VolumeReference(
                 class_id=int(volumes["class_id"].values[position]),
@@ -157,9 +157,11 @@ class _MapsOnDisk:
 
     def __init__(self, references: tuple[VolumeReference, ...], box: int) -> None:
         self.references = references
+        self.options = storage.carried_options()
         self.shape = (len(references), box, box, box)
 
     def __getitem__(self, key: Any) -> np.ndarray:
+        self.options.adopt()
         first, *rest = key
         planes = tuple(rest)
         if isinstance(first, (int, np.integer)):
@@ -178,8 +180,7 @@ def _name(references: tuple[VolumeReference, ...]) -> str:
     stamps = []
     for reference in references:
         # a zarr array's folder does not change when a chunk does; its path must do
-        status = os.stat(reference.path) if os.path.isfile(reference.path) else None
-        stamps.append((reference.path, reference.index, status and (status.st_mtime_ns, status.st_size)))
+        stamps.append((reference.path, reference.index, storage.change_stamp(reference.path)))
     return f"class-maps-{tokenize(stamps)}"
 
 

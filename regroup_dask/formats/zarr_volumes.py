@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import math
 import os
 from typing import Any, NamedTuple
@@ -9,8 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import zarr
 
-from regroup_dask.errors import InputError
+from regroup_dask.errors import InputError, StoreError
+from regroup_dask.formats import storage
 from regroup_dask.formats.mrc import LARGEST_VOXEL_ANGSTROM, SMALLEST_VOXEL_ANGSTROM
+from regroup_dask.formats.store_errors import store_errors
+from regroup_dask.formats.volume_names import MAP_SUFFIXES
 
 
 class ZarrVolumes(NamedTuple):
@@ -37,9 +41,9 @@ class ZarrVolumes(NamedTuple):
 
 def is_zarr_store(path: str) -> bool:
     """Whether a path is a zarr store (format 2 or 3) or an array in one."""
-    if "://" in path:
-        return ".zarr" in path
-    return any(os.path.isfile(os.path.join(path, name)) for name in ("zarr.json", ".zgroup", ".zarray"))
+    if storage.is_remote(path) and (glob.has_magic(path) or path.lower().endswith(MAP_SUFFIXES)):
+        return False
+    return any(storage.is_file(os.path.join(path, name)) for name in ("zarr.json", ".zgroup", ".zarray"))
 
 
 def read_zarr_volumes(path: str) -> ZarrVolumes:
@@ -51,7 +55,10 @@ def read_zarr_volumes(path: str) -> ZarrVolumes:
         No 4-D array, or several.
     """
     try:
-        opened = zarr.open(path, mode="r")
+        with store_errors(path):
+            opened = zarr.open(path, mode="r")
+    except StoreError:
+        raise
     except Exception as error:
         raise InputError(f"{path} cannot be opened as a zarr store: {error}.") from error
     attributes: dict[str, Any] = dict(opened.attrs)
@@ -79,7 +86,10 @@ def open_zarr_array(path: str) -> zarr.Array:
     InputError
     """
     try:
-        return zarr.open_array(path, mode="r")
+        with store_errors(path):
+            return zarr.open_array(path, mode="r")
+    except StoreError:
+        raise
     except Exception as error:
         raise InputError(f"{path} cannot be opened as a zarr array: {error}.") from error
 

@@ -148,6 +148,8 @@ def _grouping_sentences(
 ) -> list[str]:
     count = record.get("n_superclasses")
     superclasses = "one superclass" if count == 1 else f"{count} superclasses"
+    by_hand = record.get("by_hand") or []
+    after, superclasses = superclasses, "superclasses" if by_hand else superclasses
     if settings.get("similarity", "structure") != "structure" or "distance" not in pair_variables:
         cited.update(("luxburg", "ng"))
         sentences = [
@@ -169,6 +171,9 @@ def _grouping_sentences(
             f"its variance, and by {models}; of these groupings the one that agreed best with all of them was taken "
             "(adjusted Rand index; Hubert & Arabie, 1985)."
         ]
+    if by_hand:
+        edits = "; ".join(str(edit) for step in by_hand for edit in step.get("edits") or [])
+        sentences.append(f"These were then changed by hand ({edits}), which left {after}.")
     if settings.get("n_superclasses") == "auto":
         cited.add("luxburg")
         sentences.append(

@@ -10,8 +10,10 @@ import xarray as xr
 from scipy.spatial.transform import Rotation
 
 from regroup_dask.errors import DamagedStoreError
-from regroup_dask.formats import volume_store
+from regroup_dask.formats import ome_metadata, volume_store
+from regroup_dask.formats.mrc_writer import density_range
 from regroup_dask.formats.volumes import VolumeReference, VolumeSeries
+from regroup_dask.report.colours import superclass_colour
 from regroup_dask.science.rotations import Pose
 from regroup_dask.steps.run_context import RunContext
 from regroup_dask.tasks import averages
@@ -82,7 +84,23 @@ def average_superclasses(groups: xr.Dataset, series: VolumeSeries, run: RunConte
     except DamagedStoreError as error:
         run.forget("averages", [slab.name for slab in slabs if slab.superclass == error.position])
         raise
-    return tuple(unit.path for unit in files)
+    paths = tuple(unit.path for unit in files)
+    _describe_store(store, paths, series)
+    return paths
+
+
+def _describe_store(store: Path, maps: tuple[Path, ...], series: VolumeSeries) -> None:
+    """Say in the store of superclass maps what other viewers need to know."""
+    attributes = ome_metadata.ome_attributes(
+        volume_store.VARIABLE,
+        channel_axis="superclass",
+        box=series.box,
+        voxel_size_angstrom=series.voxel_size_angstrom,
+        channels=[f"superclass {number}" for number in range(len(maps))],
+        colours=[superclass_colour(number) for number in range(len(maps))],
+        windows=[density_range(path) for path in maps],
+    )
+    ome_metadata.write_ome_metadata(store, attributes)
 
 
 def superclass_members(

@@ -4,26 +4,32 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from distributed import Client
 
 from regroup_dask.errors import InputError
-from regroup_dask.formats import cryodrgn
-from regroup_dask.formats.cryosparc import export as cryosparc_export
+from regroup_dask.formats.cryodrgn_export import ArrayExport
+from regroup_dask.formats.cryosparc.export import RecordExport, check_record_export
 from regroup_dask.formats.cryosparc.volume_groups import write_volume_groups
-from regroup_dask.formats.particle_facts import QUATERNION, SHIFT, ParticleFacts, particle_facts
+from regroup_dask.formats.export_folder import export_folder
+from regroup_dask.formats.export_plan import ExportPlan, plan_export
+from regroup_dask.formats.particle_facts import QUATERNION, SHIFT
 from regroup_dask.formats.regroup_plan import SuperclassMaps
 from regroup_dask.formats.regrouped_folder import RegroupedFolder, open_regrouped
-from regroup_dask.formats.relion import export as relion_export
+from regroup_dask.formats.relion.export import StarExport, check_star_export, image_folder_note
 from regroup_dask.formats.relion.model import write_model
 from regroup_dask.formats.relion.star_text import locate_blocks, read_small_block
 from regroup_dask.formats.volumes import find_volumes
+from regroup_dask.progress import StageClock
+from regroup_dask.tasks import exports
+from regroup_dask.tasks.execute import Result, run_units
 
 Side = Literal["cryosparc", "relion", "cryodrgn"]
+IMAGES = ("blob/path", "rlnImageName")
 
 
 class Exported(NamedTuple):
@@ -34,8 +40,37 @@ class Exported(NamedTuple):
     notes: tuple[str, ...]
 
 
-def export(output: Path, side: Side, target: Path) -> Exported:
-    """Write one side of an output folder.
+class _Work(NamedTuple):
+    """What every part of an export needs."""
+
+    particles: RegroupedFolder
+    output: Path
+    folder: Path
+    target: Path
+    maps: SuperclassMaps | None
+    run: Callable[..., list[Result]]
+    optics_groups: Mapping[int, Mapping[str, str]]
+    micrograph_size: tuple[int, int] | None
+
+    @property
+    def extent_angstrom(self) -> float | None:
+        return None if self.maps is None else self.maps.box * self.maps.voxel_size_angstrom
+
+    @property
+    def totals(self) -> np.ndarray:
+        return self.particles.counts.sum(axis=0)
+
+
+def export(
+    output: Path,
+    side: Side,
+    target: Path,
+    *,
+    client: Client | None = None,
+    clock: StageClock | None = None,
+    micrograph_size: tuple[int, int] | None = None,
+) -> Exported:
+    """Write one side of an output folder, one task per fragment; the same bytes however many workers there are.
 
     Parameters
     ----------
@@ -44,82 +79,126 @@ def export(output: Path, side: Side, target: Path) -> Exported:
     side : {"cryosparc", "relion", "cryodrgn"}
     target : Path
         Folder to make; appears when it is complete.
+    client : distributed.Client, optional
+        None works in this process.
+    clock : StageClock, optional
+        Told of the progress.
+    micrograph_size : (int, int), optional
+        Width and height of the micrographs in pixels, for places that CryoSPARC wants as fractions of them.
 
     Raises
     ------
     InputError
         There are no particles, they do not say what the side needs, or the target exists.
     """
-    if target.exists():
-        raise InputError(f"The folder {target} exists: give another with -o.")
+    output = Path(os.path.abspath(output))
+    if not output.is_dir():
+        raise InputError(f"{output} is no folder: give the output folder of a run with particles.")
     particles = open_regrouped(output)
-    target.absolute().parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.absolute().parent))
-    try:
-        write = {"cryosparc": _cryosparc, "relion": _relion, "cryodrgn": _cryodrgn}[side]
-        files, notes = write(particles, output, unfinished, target)
-        unfinished.chmod(0o755)
-        os.replace(unfinished, target)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-    return Exported(target, tuple(target / path.relative_to(unfinished) for path in files), tuple(notes))
+    clock = clock or StageClock()
+
+    def run(label: str, function: Callable[[Any], Result], units: list[Any]) -> list[Result]:
+        with clock.stage(label, len(units)) as advance:
+            return run_units(function, units, client=client, advance=advance, say=clock.say)
+
+    with export_folder(target) as folder:
+        work = _Work(
+            particles, output, folder, Path(os.path.abspath(target)), _maps(output), run, _optics_groups(output), micrograph_size
+        )
+        files, notes = {"cryosparc": _cryosparc, "relion": _relion, "cryodrgn": _cryodrgn}[side](work)
+    return Exported(target, tuple(target / path.relative_to(folder) for path in files), tuple(notes))
 
 
-def _relion(particles: RegroupedFolder, output: Path, folder: Path, target: Path) -> Any:
-    if (output / "relion").is_dir():
-        return _copied(output / "relion", folder)
-    optics = _distinct_optics(particles, output)
-    files = list(relion_export.write_star_files(folder, _facts(particles, output), particles.n_superclasses, optics))
-    maps = _maps(output)
-    if maps is not None:
-        maps = maps._replace(folder_for_relion=str(target.absolute()))
-        n_dimensions = particles.schema.field(SHIFT).type.list_size if SHIFT in particles.schema.names else 2
-        files += write_model(folder, maps, particles.counts[:-1], n_dimensions=n_dimensions)
-    return files, [*_pose_note(particles), relion_export.image_folder_note(target)]
+def _relion(work: _Work) -> tuple[list[Path], list[str]]:
+    if (work.output / "relion").is_dir():
+        return _copied(work, "relion")
+    plan = _look(work)
+    check_star_export(plan, work.extent_angstrom)
+    writer = StarExport(str(work.folder), work.particles.n_superclasses, plan, work.extent_angstrom)
+    writer.create()
+    _write(work, writer)
+    files = list(writer.finish(len(work.particles.fragments)))
+    if work.maps is not None:
+        maps = work.maps._replace(folder_for_relion=str(work.target))
+        files += write_model(work.folder, maps, work.totals[:-1], n_dimensions=plan.n_axes)
+    return files, [*_pose_notes(plan, work), *_aberration_notes(plan), image_folder_note(work.target)]
 
 
-def _cryosparc(particles: RegroupedFolder, output: Path, folder: Path, target: Path) -> Any:
-    if (output / "cryosparc").is_dir():
-        return _copied(output / "cryosparc", folder)
-    widths = [0, 0]
-    for facts, _ in _facts(particles, output):
-        for number, texts in enumerate((facts.image_path, facts.micrograph)):
-            widths[number] = max([widths[number], *(len(text.encode()) for text in texts.to_pylist())])
-    dtype = cryosparc_export.record_dtype(*widths)
-    files = list(cryosparc_export.write_record_files(folder, _facts(particles, output), particles.counts, dtype))
-    maps = _maps(output)
-    if maps is not None:
-        files += [Path(path) for path in write_volume_groups(str(folder), maps)]
+def _cryosparc(work: _Work) -> tuple[list[Path], list[str]]:
+    if (work.output / "cryosparc").is_dir():
+        return _copied(work, "cryosparc")
+    plan = _look(work)
+    check_record_export(plan)
+    k = work.particles.n_superclasses
+    writer = RecordExport(str(work.folder), k, plan, work.extent_angstrom, work.micrograph_size).create(work.totals)
+    _write(work, writer)
+    files = list(writer.finish())
+    if work.maps is not None:
+        files += [Path(path) for path in write_volume_groups(str(work.folder), work.maps)]
     notes = [
+        *_pose_notes(plan, work),
+        *_aberration_notes(plan),
         "The image paths are those of the input: CryoSPARC finds them from its project folder.",
-        "Places on the micrographs are left out: CryoSPARC wants fractions of a micrograph, whose size is not known.",
     ]
-    return files, [*_pose_note(particles), *notes]
+    if plan.has_coordinates and not writer.has_places:
+        notes.append(
+            "Places on the micrographs are left out: CryoSPARC wants fractions of a micrograph, so give --micrograph-size."
+        )
+    return files, notes
 
 
-def _cryodrgn(particles: RegroupedFolder, output: Path, folder: Path, target: Path) -> Any:
-    n = int(particles.counts.sum())
-    labels = np.full(n, -1, np.int64)
-    for table, superclass in particles.tables(["input_row"]):
-        labels[table.column("input_row").to_numpy()] = superclass
-    files = [folder / "labels.pkl"]
-    cryodrgn.write_array(files[0], labels)
-    for number in range(particles.n_superclasses):
-        files.append(folder / f"ind_superclass_{number}.pkl")
-        cryodrgn.write_array(files[-1], np.flatnonzero(labels == number))
-    return files, ["labels.pkl has -1 for particles of no superclass; rows count as in the input of the run."]
+def _cryodrgn(work: _Work) -> tuple[list[Path], list[str]]:
+    names = work.particles.schema.names
+    plan = _look(work) if any(name in names for name in IMAGES) else None
+    images = QUATERNION in names and work.particles.schema.field(SHIFT).type.list_size == 2
+    has_poses = images and (plan is None or plan.has_poses) and (plan is not None or work.extent_angstrom is not None)
+    writer = ArrayExport(str(work.folder), work.particles.n_superclasses, plan, work.extent_angstrom, has_poses)
+    writer = writer.create(work.totals)
+    _write(work, writer)
+    notes = ["labels.pkl has -1 for particles of no superclass; rows count as in the input of the run."]
+    if has_poses:
+        notes.append(
+            "poses.pkl has the pose of each particle in the frame of its superclass: train on one superclass at a time, with "
+            "--ind ind_superclass_K.pkl; particles of no superclass have no pose there."
+        )
+    return list(writer.finish()), notes
 
 
-def _copied(source: Path, folder: Path) -> Any:
-    shutil.copytree(source, folder, dirs_exist_ok=True)
+def _look(work: _Work) -> ExportPlan:
+    columns = tuple(work.particles.schema.names)
+    units = [
+        exports.LookUnit(f"fragment_{fragment.index:06d}", fragment, columns, work.optics_groups)
+        for fragment in work.particles.fragments
+    ]
+    return plan_export(work.run("Looking at particles", exports.look_at_fragment, units))
+
+
+def _write(work: _Work, writer: StarExport | RecordExport | ArrayExport) -> None:
+    counts = work.particles.counts
+    before = np.zeros_like(counts)
+    before[1:] = np.cumsum(counts, axis=0)[:-1]
+    columns = tuple(work.particles.schema.names)
+    units = [
+        exports.ExportUnit(
+            f"fragment_{fragment.index:06d}", fragment, columns, work.optics_groups, writer, before[fragment.index]
+        )
+        for fragment in work.particles.fragments
+    ]
+    work.run("Writing particles", exports.write_fragment, units)
+
+
+def _copied(work: _Work, name: str) -> tuple[list[Path], list[str]]:
+    """Copy the side that the particles came from, with RELION's paths of the maps changed to the copy."""
+    source = work.output / name
+    shutil.copytree(source, work.folder, dirs_exist_ok=True)
+    model = work.folder / "model.star"
+    if model.is_file():
+        text = model.read_bytes()
+        model.unlink()
+        model.write_bytes(text.replace(os.fsencode(source) + b"/", os.fsencode(work.target) + b"/"))
     note = f"The particles came from there: {source} is copied, with every column as it was."
-    return sorted(path for path in folder.rglob("*") if path.is_file()), [note]
-
-
-def _facts(particles: RegroupedFolder, output: Path) -> Iterator[tuple[ParticleFacts, np.ndarray]]:
-    groups = _optics_groups(output)
-    for table, superclass in particles.tables():
-        yield particle_facts(table, groups), superclass
+    files = sorted(path for path in work.folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    return files, [note]
 
 
 def _optics_groups(output: Path) -> dict[int, dict[str, str]]:
@@ -131,16 +210,19 @@ def _optics_groups(output: Path) -> dict[int, dict[str, str]]:
     return {int(row["rlnOpticsGroup"]): row for row in rows if row.get("rlnOpticsGroup", "").isdecimal()}
 
 
-def _distinct_optics(particles: RegroupedFolder, output: Path) -> np.ndarray:
-    found = [np.unique(np.nan_to_num(facts.optics, nan=-1), axis=0) for facts, _ in _facts(particles, output)]
-    distinct = np.unique(np.concatenate(found), axis=0)
-    return np.where(distinct == -1, np.nan, distinct)
+def _pose_notes(plan: ExportPlan, work: _Work) -> list[str]:
+    if not plan.has_poses:
+        return ["The particles have no poses: all angles and shifts are 0."]
+    return ["Remaining particles have no pose against any superclass: their angles and shifts are 0."] * bool(work.totals[-1])
 
 
-def _pose_note(particles: RegroupedFolder) -> list[str]:
-    if QUATERNION in particles.schema.names:
+def _aberration_notes(plan: ExportPlan) -> list[str]:
+    if not plan.left_out:
         return []
-    return ["The particles have no poses: all angles and shifts are 0."]
+    return [
+        f"{', '.join(plan.left_out)} are left out: there is no published way to convert trefoil and tetrafoil; refine them "
+        "again in the other program."
+    ]
 
 
 def _maps(output: Path) -> SuperclassMaps | None:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from regroup_dask.errors import InputError, RegroupWarning
+from regroup_dask.formats.cryodrgn import LabelParticles
 from regroup_dask.formats.job_folder import Job, recognise_job
 from regroup_dask.formats.model_star import read_model_ssnr
 from regroup_dask.formats.particles import ParticleSource, open_particles
@@ -66,6 +67,7 @@ def inputs_of_job(
         class_ids=ids,
         names=[job.class_names.get(class_id, f"class_{class_id:02d}") for class_id in ids],
     )
+    source = _in_units_of_maps(source, series)
     series = series._replace(references=tuple(_with_halves(reference, job) for reference in series.references))
     given = {
         "job": str(Path(folder).resolve()),
@@ -116,6 +118,7 @@ def inputs_of_files(
             class_ids=class_ids,
             names=names,
         )
+    source = None if source is None else _in_units_of_maps(source, series)
     references = series.references
     lines = [f"{len(references)} class maps of box {series.box}, {series.voxel_size_angstrom:.4g} A per voxel"]
     if source is not None:
@@ -123,8 +126,8 @@ def inputs_of_files(
         lines.extend(source.lines)
     given = {
         "job": None,
-        "particles": [] if source is None else list(source.files),
-        "passthrough": [os.path.abspath(path) for path in passthrough],
+        "particles": [] if source is None else [path for path in source.files if path not in source.passthrough_files],
+        "passthrough": [] if source is None else list(source.passthrough_files),
         "volumes": list(dict.fromkeys(reference.path for reference in references)),
         "class_ids": [reference.class_id for reference in references],
         "names": [reference.name for reference in references],
@@ -148,8 +151,8 @@ def inputs_of_record(record: dict[str, Any], class_prefix: str, scratch: Path | 
     for known in record.get("fingerprints", []):
         if not Path(known["path"]).exists():
             raise InputError(
-                f"{known['path']}, an input of that run, does not exist any more: put it back, or run anew from where "
-                "the files are now."
+                f"{known['path']}, an input of that run, does not exist any more: put it back, or say with --job FOLDER or "
+                "--inputs OLD=NEW where the files are now."
             )
         if fingerprint(known["path"])["sha256"] != known["sha256"]:
             raise InputError(f"{known['path']} has changed since that run: run anew instead.")
@@ -203,6 +206,11 @@ def check_inputs(inputs: Inputs, excluded: Sequence[int]) -> None:
             RegroupWarning,
             stacklevel=2,
         )
+
+
+def _in_units_of_maps(source: ParticleSource, series: VolumeSeries) -> ParticleSource:
+    """CryoDRGN's translations are fractions of the maps' width, whatever voxel size is given for the maps."""
+    return source.with_voxel_size(series.voxel_size_angstrom) if isinstance(source, LabelParticles) else source
 
 
 def _with_halves(reference: VolumeReference, job: Job) -> VolumeReference:

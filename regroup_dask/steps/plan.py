@@ -78,7 +78,7 @@ def plan_run(n_maps: int, series: VolumeSeries, source: ParticleSource | None, s
     """
     box = series.box
     voxels, working = box**3, prepare.working_box(box)
-    tiles = pairs.tile_pairs(n_maps)
+    n_pairs, n_tiles = _pairs_and_tiles(n_maps, settings.n_nearest)
     prepared = PREPARED_BYTES_PER_VOXEL * working**3
     compressed = any(reference.path.endswith((".gz", ".bz2", ".zst")) for reference in series.references)
     unpacked = 4 * voxels if compressed else 0
@@ -96,12 +96,20 @@ def plan_run(n_maps: int, series: VolumeSeries, source: ParticleSource | None, s
         rows = max((fragment.n_rows for fragment in source.fragments), default=0)
         tasks["writing particles"] = PARTICLE_COPIES * rows * _row_bytes(source)
         seconds += source.n_rows * 6e-6
-    n_pairs = n_maps * (n_maps - 1) // 2
     scale = (working / 64) ** 3
     seconds += n_pairs * scale * (ALIGN_SECONDS if settings.align else MEASURE_SECONDS)
     seconds += n_maps * (0.3 * scale + voxels * SECONDS_PER_VOXEL * (3 if settings.align else 1))
     cache = min(cluster_settings.n_bytes("map-cache") + prepared, n_maps * prepared)
-    return RunPlan(n_maps, box, len(tiles), n_pairs, n_fragments, PROCESS_BYTES + cache, tasks, seconds)
+    return RunPlan(n_maps, box, n_tiles, n_pairs, n_fragments, PROCESS_BYTES + cache, tasks, seconds)
+
+
+def _pairs_and_tiles(n_maps: int, n_nearest: int | None) -> tuple[int, int]:
+    """Pairs to compare and the tasks they make; of the nearest only, as many as there are at most."""
+    if n_nearest is None or n_nearest >= n_maps - 1:
+        tiles = pairs.tile_pairs(n_maps)
+        return n_maps * (n_maps - 1) // 2, len(tiles)
+    n_pairs = min(n_maps * n_nearest, n_maps * (n_maps - 1) // 2)
+    return n_pairs, math.ceil(n_pairs / pairs.PAIRS_PER_RUN)
 
 
 def plan_lines(plan: RunPlan, workers: tuple[WorkerResources, ...]) -> tuple[str, ...]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection
 from typing import NamedTuple
 
 import numpy as np
 
-from regroup_dask.errors import InputError
+from regroup_dask.errors import InputError, RegroupWarning
 from regroup_dask.formats.volumes import VolumeSeries
 from regroup_dask.settings import Settings
+from regroup_dask.steps import particles
+from regroup_dask.steps.inputs import Inputs
+from regroup_dask.steps.run_context import RunContext
 
 GROUPED, TOO_SMALL, EXCLUDED = "grouped", "too_small", "excluded"
 
@@ -45,6 +49,28 @@ class Selection(NamedTuple):
     def reference(self) -> int:
         """Position, among the kept, of the largest class; the lowest id of equals."""
         return int(np.argmax(self.kept_sizes))
+
+
+def survey_and_select(inputs: Inputs, settings: Settings, run: RunContext) -> Selection:
+    """Count the particles of each class, and choose the classes that take part.
+
+    Raises
+    ------
+    InputError
+        As `select_classes`.
+    """
+    sizes = None
+    if inputs.source is not None:
+        counts, silent_rows = particles.survey(inputs.source, run)
+        if silent_rows:
+            warnings.warn(
+                f"Particles without a class (no posterior, NaN or all zero): {silent_rows}; they go to remaining.",
+                RegroupWarning,
+                stacklevel=2,
+            )
+        sizes = np.array([counts.get(reference.class_id, 0) for reference in inputs.series.references], np.int64)
+    without_map = () if inputs.source is None else inputs.source.class_ids
+    return select_classes(inputs.series, sizes, settings, without_map=without_map)
 
 
 def select_classes(

@@ -43,8 +43,8 @@ KNOWN = {
 }
 INSTALL = {
     "dask_jobqueue": "pip install 'regroup-dask[jobqueue]'",
-    "dask_kubernetes": "pip install dask-kubernetes",
-    "dask_gateway": "pip install dask-gateway",
+    "dask_kubernetes": "pip install 'regroup-dask[kubernetes]'",
+    "dask_gateway": "pip install 'regroup-dask[gateway]'",
 }
 KEYS = ("cluster", "options", "scale", "adapt", "configuration")
 
@@ -194,9 +194,14 @@ def cluster_options(description: ClusterDescription) -> dict[str, Any]:
 
 
 def _ask_for_workers(cluster: Any, description: ClusterDescription, n_workers: int | None) -> None:
+    keeping: dict[str, Any] = {}
+    if description.target in JOBQUEUE.values():
+        from regroup_dask.tasks.queue_jobs import KeptJobs
+
+        keeping = {"Adaptive": KeptJobs}
     try:
         if description.adapt is not None:
-            cluster.adapt(**description.adapt)
+            cluster.adapt(**description.adapt, **keeping)
         elif description.scale is not None:
             cluster.scale(**description.scale)
         elif n_workers is not None:
@@ -212,3 +217,6 @@ def _ask_for_workers(cluster: Any, description: ClusterDescription, n_workers: i
             f"In {description.source} scale or adapt is not understood by {description.name}: {error} (scale takes "
             f"{accepted})."
         ) from error
+    if keeping and description.adapt is None:
+        count = len(cluster.plan)
+        cluster.adapt(minimum=count, maximum=count, **keeping)

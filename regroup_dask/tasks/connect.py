@@ -9,9 +9,12 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import logging
+import signal
+import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 import dask
@@ -20,8 +23,12 @@ from distributed import Client, LocalCluster
 
 from regroup_dask.errors import ClusterError, InputError, RegroupWarning
 from regroup_dask.tasks import cluster_settings
-from regroup_dask.tasks.cluster_file import read_cluster_file, slurm_description, started
+from regroup_dask.tasks.cluster_file import ClusterDescription, read_cluster_file, slurm_description, started
+from regroup_dask.tasks.crew import workers_of
+from regroup_dask.tasks.queue_jobs import MOST_FAILURES, KeptJobs
 from regroup_dask.tasks.versions import check_versions
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -81,31 +88,56 @@ def connected(where: Where) -> Iterator[Client]:
         _wait_for_workers(client)
         _warn_of_open_scheduler(client)
         check_versions(client)
+        logger.info("scheduler %s, dashboard %s", _address(client), client.dashboard_link)
+        for worker in workers_of(client):
+            logger.debug("worker %s: %d threads, %d bytes of memory", *worker)
         yield client
 
 
 def _client(where: Where, stack: contextlib.ExitStack) -> Client:
     if where.scheduler or where.scheduler_file:
         return stack.enter_context(_existing(where))
-    configured = cluster_settings.setting("cluster")
-    if where.slurm:
-        description = slurm_description(where.workers)
-    elif where.cluster_file:
-        description = read_cluster_file(Path(where.cluster_file))
-    elif configured:
-        description = read_cluster_file(configured if isinstance(configured, dict) else Path(configured))
-    else:
-        cluster = stack.enter_context(
-            LocalCluster(
+    description = described_cluster(where)
+    if description is None:
+        with _interrupts_kept_from_workers():
+            cluster = LocalCluster(
                 n_workers=where.workers or dask.system.CPU_COUNT,
                 threads_per_worker=1,
                 processes=True,
                 dashboard_address="127.0.0.1:0",
                 silence_logs=logging.ERROR,
             )
-        )
+            stack.enter_context(cluster)
         return stack.enter_context(Client(cluster))
     return stack.enter_context(started(description, n_workers=where.workers))
+
+
+@contextlib.contextmanager
+def _interrupts_kept_from_workers() -> Iterator[None]:
+    """Have Ctrl-C, which a terminal sends to every process of a command, reach this one only: it ends the workers.
+
+    The threads that start here, and the processes that these will ever start, inherit that the signal is blocked;
+    for this thread it is unblocked again, and comes then if it was sent meanwhile.
+    """
+    # It unblocks the signal in the thread that starts it, so it is started before.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def described_cluster(where: Where) -> ClusterDescription | None:
+    """Return the cluster that is to be started, by its description; None for one on this machine."""
+    if where.slurm:
+        return slurm_description(where.workers)
+    if where.cluster_file:
+        return read_cluster_file(Path(where.cluster_file))
+    configured = cluster_settings.setting("cluster")
+    if configured:
+        return read_cluster_file(configured if isinstance(configured, dict) else Path(configured))
+    return None
 
 
 def _existing(where: Where) -> Client:
@@ -130,14 +162,31 @@ def _existing(where: Where) -> Client:
 
 def _wait_for_workers(client: Client) -> None:
     timeout = cluster_settings.seconds("workers-timeout")
-    try:
-        client.wait_for_workers(1, timeout=timeout)
-    except TimeoutError as error:
-        raise ClusterError(
-            f"The scheduler {_address(client)} has no workers after {timeout:.0f} s: start some, or look into "
-            "the queue and the logs of the jobs, then run again (regroup.workers-timeout in Dask's configuration is "
-            "how long is waited)."
-        ) from error
+    jobs = getattr(client.cluster, "_adaptive", None)
+    jobs = jobs if isinstance(jobs, KeptJobs) else None
+    deadline, told = time.monotonic() + timeout, False
+    while True:
+        try:
+            return client.wait_for_workers(1, timeout=min(1.0, timeout))
+        except TimeoutError as error:
+            if jobs is not None and jobs.failures >= MOST_FAILURES:
+                raise ClusterError(
+                    f"No worker comes, {jobs.failures} times in a row: {jobs.trouble}. Correct the cluster file, or look "
+                    "into the logs of the jobs (log_directory in its options), then run again."
+                ) from error
+            if jobs is not None and jobs.waiting:
+                # A full queue is no error, however long it takes.
+                deadline = time.monotonic() + timeout
+                if not told:
+                    warnings.warn(f"{jobs.waiting} job(s) wait in the queue; so does this run.", RegroupWarning, stacklevel=2)
+                    told = True
+            if time.monotonic() < deadline:
+                continue
+            raise ClusterError(
+                f"The scheduler {_address(client)} has no workers after {timeout:.0f} s: start some, or look into "
+                "the queue and the logs of the jobs, then run again (regroup.workers-timeout in Dask's configuration is "
+                "how long is waited)."
+            ) from error
 
 
 def _address(client: Client) -> str:

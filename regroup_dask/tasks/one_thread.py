@@ -6,13 +6,25 @@ import contextlib
 import sys
 import threading
 from collections.abc import Iterator
+from typing import Any
 
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 _lock = threading.Lock()
 _inside = 0
-_limits: threadpool_limits | None = None
+_limits: Any = None
 _arrow_threads = 0
+_controller: ThreadpoolController | None = None
+_modules_then = 0
+
+
+def _known_libraries() -> ThreadpoolController:
+    """Libraries with threads of their own; looking for them takes milliseconds, so only when modules were imported."""
+    global _controller, _modules_then
+    if _controller is None or len(sys.modules) != _modules_then:
+        _modules_then = len(sys.modules)
+        _controller = ThreadpoolController()
+    return _controller
 
 
 @contextlib.contextmanager
@@ -26,7 +38,7 @@ def one_thread() -> Iterator[None]:
     global _inside, _limits, _arrow_threads
     with _lock:
         if _inside == 0:
-            _limits = threadpool_limits(1)
+            _limits = _known_libraries().limit(limits=1)
             arrow = sys.modules.get("pyarrow")
             if arrow is not None:
                 _arrow_threads = arrow.cpu_count()

@@ -18,6 +18,9 @@ from regroup_dask.tasks.execute import Result
 LARGEST_TILE = 24
 TILES_PER_SIDE = 8
 PAIRS_PER_RUN = 256
+# The last eighth of the work is cut finer, and the last thirtieth finer still: else most workers wait, at the end, for
+# the few that have just begun a large tile. Small tiles read more maps for each pair, so not all are small.
+FINER_FROM = (7 / 8, 29 / 30)
 SLAB_BYTES = 96 * 2**20
 UNPACKED_BYTES = 512 * 2**20
 
@@ -66,7 +69,7 @@ def name_maps(pairs: tuple[tuple[int, int], ...], names: Sequence[str]) -> tuple
 
 
 def tile_pairs(n_maps: int) -> list[tuple[tuple[int, int], ...]]:
-    """Cut the upper triangle into square tiles; depends on the number of maps only."""
+    """Cut the upper triangle into square tiles, large ones first; depends on the number of maps only."""
     side = max(1, min(LARGEST_TILE, math.ceil(n_maps / TILES_PER_SIDE)))
     starts = range(0, n_maps, side)
     tiles = []
@@ -79,14 +82,40 @@ def tile_pairs(n_maps: int) -> list[tuple[tuple[int, int], ...]]:
             )
             if pairs:
                 tiles.append(pairs)
-    # Large ones first: the small ones fill the gaps at the end, when workers run out of work.
-    return sorted(tiles, key=len, reverse=True)
+    return _finer_at_the_end(sorted(tiles, key=len, reverse=True))
 
 
 def pair_runs(pairs: list[tuple[int, int]]) -> list[tuple[tuple[int, int], ...]]:
     """Cut a list of some pairs into tasks; pairs of nearby maps stay together, so that few maps are read for each."""
     ordered = sorted(pairs, key=lambda pair: (pair[0] // LARGEST_TILE, pair[1] // LARGEST_TILE, pair))
-    return [tuple(ordered[start : start + PAIRS_PER_RUN]) for start in range(0, len(ordered), PAIRS_PER_RUN)]
+    runs = [tuple(ordered[start : start + PAIRS_PER_RUN]) for start in range(0, len(ordered), PAIRS_PER_RUN)]
+    return _finer_at_the_end(runs)
+
+
+def _finer_at_the_end(tiles: list[tuple[tuple[int, int], ...]]) -> list[tuple[tuple[int, int], ...]]:
+    """Cut tiles near the end of a list by their maps, into pieces of half and of a quarter as many on each side."""
+    n_pairs = sum(map(len, tiles))
+    made: list[tuple[tuple[int, int], ...]] = []
+    before = 0
+    for tile in tiles:
+        pieces = 2 ** sum(before >= start * n_pairs for start in FINER_FROM)
+        made.extend(_pieces(tile, pieces))
+        before += len(tile)
+    return sorted(made, key=len, reverse=True)
+
+
+def _pieces(tile: tuple[tuple[int, int], ...], pieces: int) -> list[tuple[tuple[int, int], ...]]:
+    """Cut a tile into so many runs of its rows and as many of its columns, as far as they go."""
+    if pieces == 1:
+        return [tile]
+    places = []
+    for side in (0, 1):
+        maps = sorted({pair[side] for pair in tile})
+        places.append({index: pieces * position // len(maps) for position, index in enumerate(maps)})
+    cut: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    for i, j in tile:
+        cut.setdefault((places[0][i], places[1][j]), []).append((i, j))
+    return [tuple(pairs) for _, pairs in sorted(cut.items())]
 
 
 def compare_tile(unit: TileUnit) -> Result:

@@ -29,10 +29,10 @@ import pyarrow.parquet as pq
 
 from regroup_dask.errors import InputError
 from regroup_dask.formats import parquet_particles
-from regroup_dask.formats.cryodrgn import read_array, write_array
 from regroup_dask.formats.cryosparc.result_group import ResultSlot, write_result_group
 from regroup_dask.formats.model_star import read_model_classes, read_model_ssnr
 from regroup_dask.formats.particles import open_particles, output_functions
+from regroup_dask.formats.pickled_arrays import read_array, write_array
 from tests.formats.cryosparc.making import make_particles, save
 from tests.formats.relion.regrouping import assign, plan_for, random_pose, write_star
 

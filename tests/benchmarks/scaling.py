@@ -3,21 +3,27 @@
     python -m tests.benchmarks.scaling --workers 1 2 4 8 16 32 64 --maps 1000 --seconds-per-pair 0.004
 
 Sleeping kernels model more cores than this machine has: what is measured is submission, scheduling, results and
-checkpoints. `busy` is the time that kernels slept over the time that all workers had. Workers are threads of `--processes`
-processes; tiles in a run take 576 pairs, about 26 s at the 45 ms that a pair takes, so that the default of 2.3 s is
-eleven times harder than life.
+checkpoints. `busy` is the time that kernels slept over the time that all workers had. Each worker is a Dask worker of one
+thread with its own connections, as on a cluster; beyond `--processes` several of them share a process. Large tiles are
+576 pairs: about 12 s at the 20 ms that a pair takes, so that the default of 2.3 s is five times harder than life.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
+import contextlib
+import importlib
+import subprocess
+import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, Worker
 
 from regroup_dask.tasks.execute import run_units
 from regroup_dask.tasks.pairs import tile_pairs
@@ -51,27 +57,45 @@ class Measured(NamedTuple):
     busy: float
 
 
-def measure(n_workers: int, n_maps: int, seconds_per_pair: float, *, processes: int = 2) -> Measured:
+async def serve(scheduler: str, count: int) -> None:
+    """Be so many workers of one thread each, until the scheduler goes."""
+    workers = await asyncio.gather(
+        *(Worker(scheduler, nthreads=1, memory_limit=0, dashboard_address=None) for _ in range(count))
+    )
+    # modules are imported before the clock starts, as in any but the first seconds of a run
+    importlib.import_module("regroup_dask.tasks.pairs")
+    await asyncio.gather(*(worker.finished() for worker in workers))
+
+
+@contextlib.contextmanager
+def workers(n_workers: int, processes: int) -> Iterator[Client]:
+    """A scheduler in this process, workers in others."""
+    with (
+        LocalCluster(n_workers=0, processes=False, protocol="tcp", dashboard_address=None) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        counts = [len(part) for part in np.array_split(np.arange(n_workers), min(processes, n_workers))]
+        command = [sys.executable, "-m", "tests.benchmarks.scaling", "--serve", cluster.scheduler_address]
+        serving = [subprocess.Popen([*command, str(count)], stderr=subprocess.DEVNULL) for count in counts]
+        try:
+            client.wait_for_workers(n_workers, timeout=60)
+            client.run(lambda: __import__("tests.benchmarks.scaling"))
+            yield client
+        finally:
+            for process in serving:
+                process.kill()
+                process.wait()
+
+
+def measure(n_workers: int, n_maps: int, seconds_per_pair: float, *, processes: int = 8) -> Measured:
     """Run the tiles of so many maps on so many workers."""
     units = [
         SleepingTile(f"tile_{number:06d}", pairs, seconds_per_pair) for number, pairs in enumerate(tile_pairs(n_maps))
     ]
-    processes = min(processes, n_workers)
     with (
-        LocalCluster(
-            n_workers=processes,
-            threads_per_worker=n_workers // processes,
-            processes=True,
-            dashboard_address=None,
-            memory_limit=0,
-        ) as cluster,
-        Client(cluster, set_as_default=False) as client,
+        workers(n_workers, processes) as client,
         tempfile.TemporaryDirectory(prefix="regroup_scaling_") as folder,
     ):
-        client.wait_for_workers(processes)
-        # modules are imported before the clock starts, as in any but the first seconds of a run
-        client.run(lambda: __import__("regroup_dask.tasks.execute"))
-        client.run(lambda: __import__("tests.benchmarks.scaling"))
         began = time.perf_counter()
         run_units(sleep_tile, units, client=client, checkpoint=Path(folder) / "kept")
         seconds = time.perf_counter() - began
@@ -84,8 +108,12 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4, 8, 64])
     parser.add_argument("--maps", type=int, default=1000)
     parser.add_argument("--seconds-per-pair", type=float, default=0.004)
-    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--processes", type=int, default=8)
+    parser.add_argument("--serve", nargs=2, metavar=("SCHEDULER", "COUNT"), help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.serve:
+        asyncio.run(serve(given.serve[0], int(given.serve[1])))
+        return
     print("workers  tiles  seconds  busy")
     for n_workers in given.workers:
         # fewer maps for fewer workers, so that each line takes about as long

@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 
 from regroup_dask.errors import InputError
-from regroup_dask.formats.cryodrgn import read_array, read_labels, write_array
+from regroup_dask.formats.cryodrgn import read_labels
 from regroup_dask.formats.job_folder import recognise_job
 from regroup_dask.formats.particles import open_particles
+from regroup_dask.formats.pickled_arrays import read_array, write_array
 from tests.formats.mrc_files import density, write_with_mrcfile
 
 

@@ -39,6 +39,17 @@ def test_memory_grows_with_the_box_and_the_threads():
     assert large.worker_bytes(8) > large.worker_bytes(1) + 7 * 4 * 512**3
 
 
+def test_only_the_nearest_pairs_are_counted_where_only_they_are_compared():
+    every, nearest = (
+        plan_run(400, series(400, 128), None, Settings(n_superclasses=4, align=True, pairs=pairs))
+        for pairs in ("all", "nearest:20")
+    )
+    assert every.n_pairs == 79800
+    assert nearest.n_pairs == 8000
+    assert nearest.n_tiles < every.n_tiles
+    assert nearest.seconds < every.seconds / 2
+
+
 def test_what_cannot_fit_is_refused_with_a_remedy():
     plan = plan_run(50, series(50, 512), None, Settings(n_superclasses=4, align=True))
     with pytest.raises(InputError, match="averaging maps of box 512 needs up to") as raised:

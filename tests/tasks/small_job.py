@@ -55,9 +55,9 @@ def make_job(folder: Path, *, n_maps: int = 5, box: int = 24, n_particles: int =
 
 
 def content(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file of an output folder but those that tell of time and of the run itself."""
+    """SHA-256 of every file of an output folder but those that tell of time, of the run itself and of where it lies."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in ("run.json", "report.html")
+        if path.is_file() and path.name not in ("run.json", "report.html", "view.cxc")
     }

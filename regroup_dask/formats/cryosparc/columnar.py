@@ -26,6 +26,7 @@ import numpy as np
 import pyarrow as pa
 
 from regroup_dask.errors import InputError
+from regroup_dask.formats import storage
 from regroup_dask.formats.cryosparc.dataset_file import MAX_HEADER_BYTES, column_path
 
 COMPRESSIONS = {"lz4": "lz4_raw", "snap": "snappy"}
@@ -46,7 +47,7 @@ def unpack_columns(path: str, scratch: str) -> tuple[str, np.dtype, int]:
     """
     folder = tempfile.mkdtemp(prefix="columns-", dir=scratch)
     try:
-        with open(path, "rb") as stream:
+        with storage.open_reading(path) as stream:
             dtype, n_rows = _unpack(stream, folder)
     except _DamageError as error:
         shutil.rmtree(folder)
@@ -59,8 +60,9 @@ class _DamageError(Exception):
 
 
 def _unpack(stream: BinaryIO, folder: str) -> tuple[np.dtype, int]:
+    size = stream.seek(0, os.SEEK_END)
+    stream.seek(0)
     magic = stream.read(6)
-    size = os.fstat(stream.fileno()).st_size
     header_size = _read_length(stream)
     if header_size > min(MAX_HEADER_BYTES, size):
         raise _DamageError(f"its header of {header_size} bytes does not fit")

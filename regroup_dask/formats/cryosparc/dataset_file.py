@@ -13,7 +13,9 @@ from typing import Any, BinaryIO, cast
 
 import numpy as np
 
-from regroup_dask.errors import InputError
+from regroup_dask.errors import InputError, RegroupError
+from regroup_dask.formats import storage
+from regroup_dask.formats.remote_array import load_mapped, mapped
 
 NUMPY_MAGIC = b"\x93NUMPY"
 COLUMNAR_MAGICS = (b"\x95CSDAT", b"\x94CSDAT")
@@ -22,6 +24,8 @@ MAX_HEADER_BYTES = 2**24
 without executing anything, so only its size is bounded."""
 CHUNK_BYTES = 2**20
 """Records read at a time while columns are picked out of them: few enough to stay in the processor's cache."""
+FETCHED_BYTES = 8 * 2**20
+"""The same for a file in an object store, where each read is a request."""
 WINDOW_BYTES = 32 * 2**20
 """Largest part of a file mapped at a time when single rows are gathered."""
 
@@ -81,9 +85,9 @@ class DatasetFile:
             chosen = rows_sorted[position:end] - base
             stop = min(base + window, self.n_rows)
             if self.column_folder is None:
-                records = np.memmap(
-                    self.path, self.dtype, "r", self.data_offset + base * itemsize, shape=(stop - base,)
-                )
+                records = mapped(
+                    self.path, self.dtype, offset=self.data_offset + base * itemsize, shape=(stop - base,)
+                )[:]
                 for name in columns:
                     result[name][order[position:end]] = records[name][chosen]
                 del records
@@ -100,6 +104,13 @@ class DatasetFile:
             yield start, self.read(start, min(start + step, self.n_rows), columns)
 
     def _records(self, start: int, stop: int) -> Iterator[tuple[int, np.ndarray]]:
+        if storage.is_remote(self.path):
+            step = max(1, FETCHED_BYTES // self.dtype.itemsize)
+            for first in range(start, stop, step):
+                end = min(first + step, stop)
+                records = mapped(self.path, self.dtype, offset=self.data_offset, shape=(self.n_rows,))
+                yield first, records[first:end]
+            return
         step = max(1, CHUNK_BYTES // self.dtype.itemsize)
         with open(self.path, "rb") as stream:
             stream.seek(self.data_offset + start * self.dtype.itemsize)
@@ -113,7 +124,7 @@ class DatasetFile:
     def _column(self, name: str) -> np.ndarray:
         index = cast(tuple, self.dtype.names).index(name)
         path = column_path(cast(str, self.column_folder), index)
-        return cast(np.ndarray, np.load(path, mmap_mode="r", allow_pickle=False))
+        return load_mapped(path)
 
 
 def column_path(folder: str, index: int) -> str:
@@ -130,13 +141,13 @@ def open_dataset_file(path: str, *, scratch: str) -> DatasetFile:
         The file cannot be read, is truncated, has no ``uid``, or has columns of types no particle table has.
     """
     try:
-        with open(path, "rb") as stream:
+        with storage.open_reading(path, buffering=2**16) as stream:
             magic = stream.read(6)
             stream.seek(0)
             if magic == NUMPY_MAGIC:
                 dtype, n_rows = _read_numpy_header(stream, path)
                 offset = stream.tell()
-                size = os.fstat(stream.fileno()).st_size
+                size = storage.size_bytes(path)
                 if n_rows * dtype.itemsize > size - offset:
                     raise InputError(
                         f"{path} is truncated: its header says {n_rows} rows of {dtype.itemsize} bytes, but "
@@ -169,6 +180,8 @@ def _read_numpy_header(stream: BinaryIO, path: str) -> tuple[np.dtype, int]:
             shape, _, dtype = _read_array_header(stream, version, max_header_size=MAX_HEADER_BYTES)
         else:
             shape, _, dtype = readers[version](stream, max_header_size=MAX_HEADER_BYTES)
+    except RegroupError:
+        raise
     except Exception as error:
         # NumPy parses whatever text is there, and lets errors of the tokenizer and the compiler through.
         raise InputError(f"{path} has a damaged NumPy header: {error}") from None

@@ -161,6 +161,7 @@ def open_cryosparc_particles(
     return CryosparcParticles(
         kind="cryosparc",
         files=(*paths, *passthrough),
+        passthrough_files=tuple(passthrough),
         schema=schema,
         fragments=fragments,
         class_ids=slots.class_ids,

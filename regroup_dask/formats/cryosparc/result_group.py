@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from regroup_dask.errors import InputError
+from regroup_dask.formats import storage
 
 MAX_GROUP_BYTES = 2**20
 
@@ -47,10 +48,9 @@ def read_result_group(path: str) -> ResultGroup:
         The file is no result group, or names a file that is missing or outside its folder.
     """
     try:
-        if os.path.getsize(path) > MAX_GROUP_BYTES:
+        if storage.size_bytes(path) > MAX_GROUP_BYTES:
             raise InputError(f"{path} is larger than a CryoSPARC result group can be")
-        with open(path, encoding="utf-8") as stream:
-            content: Any = yaml.safe_load(stream)
+        content: Any = yaml.safe_load(storage.read_bytes(path).decode("utf-8"))
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError):
@@ -70,13 +70,25 @@ def read_result_group(path: str) -> ResultGroup:
 
 def _inside(group_path: str, name: str) -> str:
     """Resolve a file of a group, and refuse what leaves its folder, through links too."""
-    folder = os.path.realpath(os.path.dirname(os.path.abspath(group_path)))
     if "\0" in name:
         raise InputError(f"{group_path} names a file with a NUL byte")
+    if storage.is_remote(group_path):
+        return _inside_store(group_path, name)
+    folder = os.path.realpath(os.path.dirname(os.path.abspath(group_path)))
     path = os.path.realpath(os.path.join(folder, name))
     if os.path.isabs(name) or os.path.commonpath([folder, path]) != folder or path == folder:
         raise InputError(f"{group_path} names {name}, which is outside its own folder; only files below it are read")
     if not os.path.isfile(path):
+        raise InputError(f"{group_path} names {name}, which is not there")
+    return path
+
+
+def _inside_store(group_path: str, name: str) -> str:
+    """Resolve a file of a group in an object store, where there are no links and ``..`` is a name like any other."""
+    if name.startswith("/") or ".." in name.split("/") or not name.strip("/"):
+        raise InputError(f"{group_path} names {name}, which is outside its own folder; only files below it are read")
+    path = f"{os.path.dirname(group_path)}/{name}"
+    if not storage.is_file(path):
         raise InputError(f"{group_path} names {name}, which is not there")
     return path
 
@@ -97,5 +109,5 @@ def write_result_group(
         },
         "version": "v4.5.3",
     }
-    with open(path, "w", encoding="utf-8") as stream:
-        yaml.safe_dump(content, stream, sort_keys=True, default_flow_style=False)
+    text = yaml.safe_dump(content, sort_keys=True, default_flow_style=False)
+    storage.write_bytes(path, text.encode())

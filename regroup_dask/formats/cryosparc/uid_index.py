@@ -19,6 +19,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from regroup_dask.errors import InputError
+from regroup_dask.formats.remote_array import mapped
 
 MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 """2^64 divided by the golden ratio, odd (Knuth, The Art of Computer Programming, vol. 3, section 6.4)."""
@@ -67,7 +68,7 @@ class UidIndex(NamedTuple):
     def _window(self, name: str, kind: type, start: int, n_rows: int | None = None) -> np.ndarray:
         # A new mapping for each window: pages of a mapping count as memory of the process until it ends.
         n = min(n_rows or BUCKET_ROWS, self.n_rows - start)
-        return np.memmap(os.path.join(self.folder, name), kind, "r", start * 8, shape=(n,))
+        return mapped(os.path.join(self.folder, name), kind, offset=start * 8, shape=(n,))[:]
 
 
 def build_uid_index(chunks: Iterator[np.ndarray], *, scratch: str, n_rows: int) -> UidIndex:

@@ -1,113 +1,194 @@
-"""Particles of any origin as RELION 3.1 star files."""
+"""Particles of any origin as RELION 3.1 star files.
+
+A task writes the text of its fragment into one file of its own, sorted into the files it goes to; the driver then only
+joins bytes, as for the output of a run.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterable
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from regroup_dask.formats.particle_facts import ParticleFacts
+from regroup_dask.errors import InputError
+from regroup_dask.formats.export_plan import ExportPlan, FragmentPlace, image_boxes
+from regroup_dask.formats.particle_facts import CTF_LABELS, OPTICS, RELION_OPTICS, ParticleFacts
 from regroup_dask.formats.rotations import angles_of_matrices
 
-LABELS = (
-    *("rlnImageName", "rlnMicrographName", "rlnCoordinateX", "rlnCoordinateY", "rlnOpticsGroup"),
-    *("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle", "rlnPhaseShift", "rlnRandomSubset"),
-    *("rlnClassNumber", "rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi", "rlnOriginXAngst", "rlnOriginYAngst"),
-)
-OPTICS_LABELS = (
-    *("rlnOpticsGroup", "rlnOpticsGroupName", "rlnImagePixelSize", "rlnImageSize", "rlnImageDimensionality"),
-    *("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast"),
-)
+DECIMALS = 6
+COPY_BYTES = 8 * 2**20
+POSE = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi", "rlnOriginXAngst", "rlnOriginYAngst", "rlnOriginZAngst")
 
 
-def write_star_files(
-    folder: Path, parts: Iterable[tuple[ParticleFacts, np.ndarray]], n_superclasses: int, optics: np.ndarray
-) -> tuple[Path, ...]:
-    """Write regrouped_particles, particles_superclass_K and remaining_particles as star files.
+@dataclass(frozen=True)
+class StarExport:
+    """Star files to be written: regrouped, one for each superclass, remaining; picklable."""
 
-    Parameters
-    ----------
-    folder : path
-    parts : iterable of (ParticleFacts, i64[n])
-        Rows in input order and the superclass of each, -1 for remaining.
-    n_superclasses : int
-    optics : f64[m, 6]
-        The distinct rows of `ParticleFacts.optics`, sorted: the optics groups.
+    folder: str
+    n_superclasses: int
+    plan: ExportPlan
+    extent_angstrom: float | None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the files, in the order of the sections of a part file."""
+        own = (f"particles_superclass_{number}" for number in range(self.n_superclasses))
+        return ("regrouped_particles", *own, "remaining_particles")
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Columns of the particles."""
+        plan = self.plan
+        labels = ["rlnImageName"]
+        labels += ["rlnMicrographName"] if plan.micrograph_bytes else []
+        labels += ["rlnCoordinateX", "rlnCoordinateY"] if plan.has_coordinates else []
+        labels += CTF_LABELS[:3] if plan.has_ctf else []
+        labels += ["rlnPhaseShift"] if plan.has_phase_shift else []
+        labels += ["rlnCtfBfactor"] if plan.has_b_factor else []
+        labels += ["rlnCtfScalefactor"] if plan.has_scale else []
+        labels += ["rlnRandomSubset"] if plan.has_halves else []
+        return (*labels, "rlnOpticsGroup", "rlnClassNumber", *POSE[: 3 + plan.n_axes])
+
+    def create(self) -> None:
+        """Make the folder of the part files."""
+        os.makedirs(self._parts)
+
+    def write_fragment(self, facts: ParticleFacts, superclass: np.ndarray, place: FragmentPlace) -> None:
+        """Write the text of the rows of one fragment; may run again."""
+        lines = self._lines(facts, superclass)
+        sections = [superclass >= 0, *(superclass == number for number in range(self.n_superclasses)), superclass < 0]
+        path = self._part_path(place.fragment)
+        unfinished = path.with_name(f"{path.name}.{os.getpid()}")
+        lengths = []
+        with open(unfinished, "wb") as stream:
+            for inside in sections:
+                lengths.append(stream.write(_text(lines.filter(pa.array(inside)))))
+            stream.write(np.array(lengths, "<i8").tobytes())
+        os.replace(unfinished, path)
+
+    def finish(self, n_fragments: int) -> tuple[Path, ...]:
+        """Join the part files to star files."""
+        paths = [Path(self.folder) / f"{name}.star" for name in self.names]
+        header = self._header()
+        for section, path in enumerate(paths):
+            with open(path, "wb") as joined:
+                joined.write(header)
+                for index in range(n_fragments):
+                    self._copy_section(index, section, joined)
+        shutil.rmtree(self._parts)
+        return tuple(paths)
+
+    @property
+    def _parts(self) -> str:
+        return os.path.join(self.folder, ".parts")
+
+    def _part_path(self, index: int) -> Path:
+        return Path(self._parts) / f"{index:06d}.rows"
+
+    def _copy_section(self, index: int, section: int, joined: BinaryIO) -> None:
+        tail = 8 * len(self.names)
+        with open(self._part_path(index), "rb") as part:
+            part.seek(-tail, os.SEEK_END)
+            lengths = np.frombuffer(part.read(tail), "<i8")
+            part.seek(int(lengths[:section].sum()))
+            left = int(lengths[section])
+            while left:
+                text = part.read(min(left, COPY_BYTES))
+                if not text:
+                    raise OSError(f"{self._part_path(index)} is shorter than it says")
+                joined.write(text)
+                left -= len(text)
+
+    def _header(self) -> bytes:
+        plan = self.plan
+        known = [number for number, name in enumerate(OPTICS[1:], 1) if plan.knows(name) or name in ("pixel_angstrom", "box")]
+        values = plan.optics.copy()
+        values[:, OPTICS.index("box")] = image_boxes(plan.optics, self.extent_angstrom)
+        labels = ["rlnOpticsGroup", "rlnOpticsGroupName", "rlnImageDimensionality", *(RELION_OPTICS[n - 1] for n in known)]
+        neutral = [1.0 if name in ("magnification_00", "magnification_11") else 0.0 for name in OPTICS]
+        text = ["# version 30001", "", "data_optics", "", "loop_"]
+        text += [f"_{label} #{number}" for number, label in enumerate(labels, 1)]
+        for number, row in enumerate(values, 1):
+            facts = [neutral[n] if np.isnan(row[n]) else row[n] for n in known]
+            numbers = [f"{fact:.0f}" if OPTICS[n] == "box" else f"{fact:.8g}" for n, fact in zip(known, facts, strict=True)]
+            text.append(" ".join([str(number), f"opticsGroup{number}", str(plan.n_axes), *numbers]))
+        text += ["", "", "# version 30001", "", "data_particles", "", "loop_"]
+        text += [f"_{label} #{number}" for number, label in enumerate(self.labels, 1)]
+        return ("\n".join(text) + "\n").encode()
+
+    def _lines(self, facts: ParticleFacts, superclass: np.ndarray) -> pa.Array:
+        """Rows as text, each with its newline, a large_string array."""
+        plan = self.plan
+        index = pc.utf8_lpad(pa.array(facts.image_index + 1).cast(pa.string()), 6, "0")
+        values = {"rlnImageName": words(pc.binary_join_element_wise(index, facts.image_path, "@"))}
+        values["rlnMicrographName"] = words(pc.if_else(pc.equal(facts.micrograph, ""), "None", facts.micrograph))
+        values |= _fixed(("rlnCoordinateX", "rlnCoordinateY"), facts.coordinate_pixel)
+        values |= _fixed(CTF_LABELS, np.where(np.isnan(facts.ctf), [0, 0, 0, 0, 0, 1], facts.ctf))
+        values |= _fixed(POSE, np.column_stack([angles_of_matrices(facts.rotation), facts.shift_angstrom]))
+        whole = {
+            "rlnRandomSubset": facts.half + 1,
+            "rlnOpticsGroup": plan.group_of_rows(facts.optics) + 1,
+            "rlnClassNumber": superclass + 1,
+        }
+        values |= {label: pa.array(numbers).cast(pa.string()) for label, numbers in whole.items()}
+        columns = [values[label].cast(pa.large_string()) for label in self.labels]
+        rows = pc.binary_join_element_wise(*columns, pa.scalar(" ", pa.large_string()))
+        newline = pa.scalar("\n", pa.large_string())
+        return pc.binary_join_element_wise(rows, newline, pa.scalar("", pa.large_string()))
+
+
+def check_star_export(plan: ExportPlan, extent_angstrom: float | None) -> None:
+    """Refuse particles that RELION could not read.
+
+    Raises
+    ------
+    InputError
+        The box of the images is not known.
     """
-    names = ["regrouped_particles", *(f"particles_superclass_{k}" for k in range(n_superclasses)), "remaining_particles"]
-    paths = [folder / f"{name}.star" for name in names]
-    columns: tuple[str, ...] | None = None
-    split = False
-    with contextlib.ExitStack() as stack:
-        streams = [stack.enter_context(open(path, "w", encoding="utf-8", newline="\n")) for path in paths]
-        for facts, superclass in parts:
-            if columns is None:
-                n_axes = facts.shift_angstrom.shape[1]
-                columns = (*LABELS, "rlnOriginZAngst") if n_axes == 3 else LABELS
-                split = bool((facts.half >= 0).all())
-                columns = tuple(label for label in columns if split or label != "rlnRandomSubset")
-                for stream in streams:
-                    stream.write(_header(columns, optics))
-            lines = _lines(facts, superclass, optics, split=split)
-            for number, stream in enumerate(streams):
-                k = number - 1
-                inside = superclass >= 0 if number == 0 else superclass == (k if k < n_superclasses else -1)
-                stream.write("".join(lines[row] for row in np.flatnonzero(inside).tolist()))
-    return tuple(paths)
+    boxes = image_boxes(plan.optics, extent_angstrom)
+    if not (np.nan_to_num(boxes) > 0).all():
+        raise InputError(
+            "The particles do not say the box of their images (blob/shape, rlnImageSize) and the output folder has no maps "
+            "to tell it by: RELION's optics groups need it."
+        )
 
 
-def _header(columns: tuple[str, ...], optics: np.ndarray) -> str:
-    text = ["# version 30001", "", "data_optics", "", "loop_"]
-    text += [f"_{label} #{number}" for number, label in enumerate(OPTICS_LABELS, 1)]
-    for number, (pixel, box, voltage, cs, contrast, _) in enumerate(optics.tolist(), 1):
-        values = f"{pixel:.6f} {np.nan_to_num(box):.0f} 2 {voltage:.6f} {cs:.6f} {contrast:.6f}"
-        text.append(f"{number} opticsGroup{number} {values}")
-    text += ["", "", "# version 30001", "", "data_particles", "", "loop_"]
-    text += [f"_{label} #{number}" for number, label in enumerate(columns, 1)]
-    return "\n".join(text) + "\n"
-
-
-def _lines(facts: ParticleFacts, superclass: np.ndarray, optics: np.ndarray, *, split: bool) -> list[str]:
-    comparable = np.nan_to_num(optics, nan=-1)
-    _, group = np.unique(np.concatenate([comparable, np.nan_to_num(facts.optics, nan=-1)]), axis=0, return_inverse=True)
-    group = group[len(optics) :] + 1
-    angles = angles_of_matrices(facts.rotation)
-    numbers = np.column_stack([facts.defocus_angstrom, facts.defocus_angle_degrees, facts.phase_shift_degrees])
-    rows = zip(
-        facts.image_path.to_pylist(),
-        facts.image_index.tolist(),
-        facts.micrograph.to_pylist(),
-        np.nan_to_num(facts.coordinate_pixel).tolist(),
-        group.tolist(),
-        np.nan_to_num(numbers).tolist(),
-        (facts.half + 1).tolist(),
-        (superclass + 1).tolist(),
-        np.nan_to_num(np.column_stack([angles, facts.shift_angstrom])).tolist(),
-        strict=True,
-    )
-    lines = []
-    for path, index, micrograph, coordinate, optics_group, ctf, half, number, pose in rows:
-        name, movie = _word(f"{index + 1:06d}@{path}"), _word(micrograph or "None")
-        values = [name, movie, *_fixed(coordinate), str(optics_group), *_fixed(ctf)]
-        values += [str(half)] if split else []
-        lines.append(" ".join([*values, str(number), *_fixed(pose)]) + "\n")
-    return lines
-
-
-def _fixed(values: list[float]) -> list[str]:
-    return [f"{value:.6f}" for value in values]
+def words(texts: pa.Array) -> pa.Array:
+    """Write texts as single values: in quotes where they have white space; a line break cannot be kept."""
+    plain = pc.match_substring_regex(texts, r"""^[^"'#\s\x00-\x1f][^\s\x00-\x1f]*$""")
+    if pc.all(plain).as_py():
+        return texts
+    return pc.if_else(plain, texts, pa.array([_word(text) for text in texts.to_pylist()], pa.string()))
 
 
 def _word(text: str) -> str:
-    """Write a text as one value: in quotes when it has white space; a line break cannot be kept."""
-    clean = "".join(" " if ord(letter) < 32 else letter for letter in text)
-    if clean and not any(letter.isspace() for letter in clean) and clean[0] not in "\"'#":
-        return clean
+    clean = "".join(" " if ord(letter) < 32 or letter.isspace() else letter for letter in text)
     quote = "'" if '"' in clean else '"'
     return f"{quote}{clean.replace(quote, '_')}{quote}"
+
+
+def _fixed(labels: Sequence[str], values: np.ndarray) -> dict[str, pa.Array]:
+    """Columns of numbers as text of up to six decimals; 0 for what is not known."""
+    rounded = np.round(np.nan_to_num(values), DECIMALS) + 0.0
+    return {
+        label: pa.array(np.ascontiguousarray(column)).cast(pa.string())
+        for label, column in zip(labels, rounded.T, strict=False)
+    }
+
+
+def _text(lines: pa.Array) -> memoryview:
+    """The bytes of texts one after another."""
+    if not len(lines):
+        return memoryview(b"")
+    offsets = np.frombuffer(lines.buffers()[1], np.int64)[lines.offset : lines.offset + len(lines) + 1]
+    return memoryview(lines.buffers()[2])[int(offsets[0]) : int(offsets[-1])]
 
 
 def image_folder_note(folder: Path) -> str:

@@ -25,6 +25,7 @@ from typing import BinaryIO
 import numpy as np
 import pyarrow as pa
 
+from regroup_dask.formats import storage
 from regroup_dask.formats.regroup_plan import Assignment, RegroupPlan, SuperclassMaps, assigned_order
 from regroup_dask.formats.relion.model import write_model
 from regroup_dask.formats.relion.particles import RelionParticles, StarFragment
@@ -150,7 +151,7 @@ def _text_around_rows(
     A table without rows goes to the end of the file: other readers take a comment after it for its first row.
     """
     part = source.part
-    with open(part.path, "rb") as stream:
+    with storage.open_reading(part.path) as stream:
         before = stream.read(part.rows_start)
         stream.seek(part.rows_stop)
         after = stream.read()

@@ -8,13 +8,13 @@ a row is a line, a value with spaces stands in quotes, a line that begins with `
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from regroup_dask.errors import InputError
+from regroup_dask.formats import storage
 from regroup_dask.formats.relion.star_kernels import NEWLINE, find_values
 
 CHUNK_BYTES = 4 * 2**20
@@ -75,8 +75,8 @@ def locate_blocks(path: str) -> tuple[StarBlock, ...]:
         The file cannot be read, or has no data block.
     """
     try:
-        size = os.path.getsize(path)
-        with open(path, "rb") as stream:
+        size = storage.size_bytes(path)
+        with storage.open_reading(path) as stream:
             found = [
                 (chunk.start + position, name)
                 for chunk in read_lines(path, 0, size, count=False)
@@ -112,7 +112,7 @@ def read_lines(path: str, start: int, stop: int, *, first_line: int = 1, count: 
 
     The text of the last chunk gets a newline where the file has none at its end.
     """
-    with open(path, "rb", buffering=0) as stream:
+    with storage.open_reading(path, buffering=0) as stream:
         position, line = start, first_line
         wanted = CHUNK_BYTES
         while position < stop:
@@ -172,7 +172,7 @@ def read_small_block(path: str, block: StarBlock) -> list[dict[str, str]]:
 
     A block of label and value pairs gives one dictionary.
     """
-    with open(path, "rb") as stream:
+    with storage.open_reading(path) as stream:
         if block.kind == "pairs":
             stream.seek(block.start)
             lines = stream.read(block.stop - block.start).decode("utf-8", "replace").splitlines()[1:]

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from regroup_dask.errors import InputError
+from regroup_dask.formats import storage
 from regroup_dask.formats.particles import FRAGMENT_BYTES
 from regroup_dask.formats.relion.star_columns import FLOAT, INTEGER, rows_to_table, types_of_rows
 from regroup_dask.formats.relion.star_text import (
@@ -221,7 +222,7 @@ def _is_number(text: str | bytes) -> bool:
 def _cut_at_lines(path: str, start: int, stop: int) -> list[int]:
     """Cut a byte range at line ends into pieces of about `FRAGMENT_BYTES`."""
     edges = [start]
-    with open(path, "rb") as stream:
+    with storage.open_reading(path) as stream:
         while stop - edges[-1] > FRAGMENT_BYTES:
             stream.seek(edges[-1] + FRAGMENT_BYTES)
             stream.readline(LONGEST_LINE_BYTES)
@@ -261,7 +262,7 @@ def other_blocks(survey: StarSurvey) -> list[bytes]:
 def _text_of_block(path: str, block: StarBlock) -> bytes:
     if block.stop - block.start > FRAGMENT_BYTES:
         raise InputError(f"{path}: the block data_{block.name} is larger than 64 MB")
-    with open(path, "rb") as stream:
+    with storage.open_reading(path) as stream:
         stream.seek(block.start)
         lines = stream.read(block.stop - block.start).splitlines()
     words = (line.split() for line in lines if not line.lstrip().startswith(b"#"))

@@ -1,0 +1,87 @@
+"""The folder of an export: made beside its final name, and there only when it is complete."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from regroup_dask.errors import InputError
+
+MARK = ".export"
+REMOVAL_ATTEMPTS = 100
+
+
+@contextlib.contextmanager
+def export_folder(target: Path) -> Iterator[Path]:
+    """Yield ``TARGET.partial``, and give it its name when the block ends well; else nothing is left of it.
+
+    Raises
+    ------
+    InputError
+        The target exists, cannot be made or written, or another export is writing it now.
+    """
+    target = Path(os.path.abspath(target))
+    if not target.name:
+        raise InputError("The folder to make has no name of its own: give another with -o.")
+    if os.path.lexists(target):
+        raise InputError(f"The folder {target} exists: give another with -o.")
+    partial = target.with_name(target.name + ".partial")
+    mark = partial / MARK
+    if os.path.lexists(partial) and not mark.is_file():
+        raise InputError(f"{partial}, where the export would be written, was not made by an export: move it away.")
+    above = [folder for folder in partial.parents if not folder.exists()]
+    try:
+        partial.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(mark, os.O_CREAT | os.O_RDWR, 0o666)
+    except OSError as error:
+        _remove_empty([partial, *above])
+        raise InputError(f"The folder {target} cannot be made ({error.strerror}): choose a place that can be written.") from None
+    try:
+        _lock(descriptor, partial)
+        for path in partial.iterdir():  # what an export left that was killed
+            if path != mark:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        try:
+            yield partial
+            mark.unlink()
+            os.replace(partial, target)
+        except BaseException as error:
+            _remove_while_written(partial)
+            _remove_empty(above)
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise InputError(
+                    f"The disk of {target} is full and nothing was kept: make room, or give another place with -o."
+                ) from None
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, partial: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            raise InputError(f"Another export is writing to {partial}: wait for it, or give another name with -o.") from None
+        # File systems without locks have no such protection.
+
+
+def _remove_while_written(folder: Path) -> None:
+    """Remove a folder that tasks already under way on other processes may still write to."""
+    for _ in range(REMOVAL_ATTEMPTS):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(0.1)
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    for made in folders:
+        with contextlib.suppress(OSError):
+            made.rmdir()
