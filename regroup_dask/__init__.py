@@ -14,7 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from regroup_dask.api import align, compare, group, regroup
+    from regroup_dask.api import align, compare, group, open_job, regroup
     from regroup_dask.formats.particles import open_particles
     from regroup_dask.formats.volumes import open_volumes
 
@@ -24,12 +24,13 @@ _HOMES = {
     "align": "regroup_dask.api",
     "compare": "regroup_dask.api",
     "group": "regroup_dask.api",
+    "open_job": "regroup_dask.api",
     "regroup": "regroup_dask.api",
     "open_particles": "regroup_dask.formats.particles",
     "open_volumes": "regroup_dask.formats.volumes",
 }
 
-__all__ = ["__version__", "align", "compare", "group", "open_particles", "open_volumes", "regroup"]
+__all__ = ["__version__", "align", "compare", "group", "open_job", "open_particles", "open_volumes", "regroup"]
 
 
 def __getattr__(name: str) -> Any:

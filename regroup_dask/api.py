@@ -18,6 +18,8 @@ from distributed import Client
 
 from regroup_dask import grouping, pipeline
 from regroup_dask.errors import InputError
+from regroup_dask.formats.job import Job
+from regroup_dask.formats.job_folder import recognise_job
 from regroup_dask.formats.particles import ParticleSource
 from regroup_dask.formats.scratch_folder import scratch_folder
 from regroup_dask.formats.volumes import VolumeSeries, find_mask, find_volumes, open_volumes, series_of
@@ -26,12 +28,34 @@ from regroup_dask.progress import Listener, StageClock, silent
 from regroup_dask.settings import Settings
 from regroup_dask.single_pair import Alignment, align_two
 from regroup_dask.steps import comparing
-from regroup_dask.steps.inputs import inputs_of_files
+from regroup_dask.steps.inputs import inputs_of_files, inputs_of_job
 from regroup_dask.steps.run_context import RunContext
 from regroup_dask.steps.selection import select_classes
 from regroup_dask.tasks.connect import current_client
+from regroup_dask.tasks.particles import on_cluster
 
-__all__ = ["Alignment", "Regrouped", "align", "compare", "group", "regroup"]
+__all__ = ["Alignment", "Job", "Regrouped", "align", "compare", "group", "open_job", "regroup"]
+
+
+def open_job(folder: str | Path) -> Job:
+    """Find what a job folder holds: its newest iteration's particles and class maps.
+
+    Parameters
+    ----------
+    folder
+        A classification job of CryoSPARC or RELION, or an analysis of cryoDRGN.
+
+    Returns
+    -------
+    Job
+        To be looked at, or given to `regroup`.
+
+    Raises
+    ------
+    InputError
+        No such folder, or no such job in it.
+    """
+    return recognise_job(folder)
 
 
 def align(
@@ -232,7 +256,7 @@ def regroup(
     Parameters
     ----------
     volumes
-        From `open_volumes`, or anything that it takes.
+        From `open_volumes`, or anything that it takes; or a job from `open_job`, which brings its own particles.
     particles
         From `open_particles`, or anything that it takes; None groups the maps only.
     n_superclasses
@@ -272,19 +296,28 @@ def regroup(
         pairs=pairs,
         seed=seed,
     )
+    if isinstance(volumes, Job) and (particles is not None or passthrough):
+        raise InputError("A job brings its own particles: leave out particles and passthrough, or give volumes by name.")
     target = Path(output)
     client = current_client() if client is None else client
     with scratch_folder(target) as folder:
+        found: dict[str, Any] = {
+            "mask": mask,
+            "class_prefix": class_prefix,
+            "voxel_size_angstrom": voxel_size_angstrom,
+            "scratch": folder,
+            "run": on_cluster(lambda: client),
+        }
         with pipeline.heard_warnings(StageClock(listener)) as heard:
-            inputs = inputs_of_files(
-                volumes if _are_paths(volumes) else _series(volumes, voxel_size_angstrom, folder),
-                particles,
-                passthrough=passthrough,
-                mask=mask,
-                class_prefix=class_prefix,
-                voxel_size_angstrom=voxel_size_angstrom,
-                scratch=folder,
-            )
+            if isinstance(volumes, Job):
+                inputs = inputs_of_job(volumes.folder, **found)
+            else:
+                inputs = inputs_of_files(
+                    volumes if _are_paths(volumes) else _series(volumes, voxel_size_angstrom, folder),
+                    particles,
+                    passthrough=passthrough,
+                    **found,
+                )
         return pipeline.regroup_inputs(
             inputs,
             settings,

@@ -76,6 +76,12 @@ class Regrouped(NamedTuple):
     warnings: tuple[str, ...]
     seconds: dict[str, float]
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a row per superclass, with its picture."""
+        from regroup_dask.report.notebook import result_html
+
+        return result_html(self.output)
+
 
 def regroup_inputs(
     inputs: Inputs,
@@ -145,9 +151,9 @@ def regroup_inputs(
         if settings.align and inputs.mask is None:
             classes_store = folder / CLASSES
             groups = polishing.polish_poses(groups, read_classes(classes_store), classes_store, settings, run)
-        counts = None
-        if inputs.source is not None:
-            counts, groups = _count(inputs, groups, settings, run)
+        counts = rules_differ = None
+        if selection.class_counts is not None:
+            counts, groups = _count(inputs, selection.class_counts, groups, settings, run)
         paths = averaging.average_superclasses(groups, inputs.series, run)
         consolidate(folder / "volumes.zarr")
         volume_store.write_series_zip(folder / "series.zip", paths)
@@ -162,12 +168,12 @@ def regroup_inputs(
                 mask=mask,
                 ssnr=particles.superclass_ssnr(groups, inputs.ssnr),
             )
-            particles.write(inputs.source, groups, counts, settings, maps, run)
+            rules_differ = particles.write(inputs.source, groups, counts, settings, maps, run).rules_differ
         classes = tables.class_table(inputs, selection, groups)
         superclasses = tables.superclass_table(groups, None if counts is None else counts.per_superclass)
         result_tables.write_table(classes, folder, "classes")
         result_tables.write_table(superclasses, folder, "superclasses")
-        record = _record(inputs, settings, selection, groups, counts, clock, tuple(heard), identity, command)
+        record = _record(inputs, settings, selection, groups, counts, rules_differ, clock, tuple(heard), identity, command)
         if told is not None and earlier is not None:
             record["by_hand"] = regrouping.record_by_hand(earlier, told, groups)
         write_run(folder, record)
@@ -243,12 +249,12 @@ def _turned_superclasses(groups: xr.Dataset) -> str:
 
 
 def _count(
-    inputs: Inputs, groups: xr.Dataset, settings: Settings, run: RunContext
+    inputs: Inputs, class_counts: particles.ClassCounts, groups: xr.Dataset, settings: Settings, run: RunContext
 ) -> tuple[particles.ParticleCounts, xr.Dataset]:
     """Count where particles go; superclasses are renumbered if their rule of assignment changed the order."""
     assert inputs.source is not None
     labels = dict(zip(groups["class_id"].values.tolist(), groups["superclass"].values.tolist(), strict=True))
-    counts = particles.count(inputs.source, labels, groups.sizes["superclass_id"], settings, run)
+    counts = particles.count(inputs.source, class_counts, labels, groups.sizes["superclass_id"], settings, run)
     order = np.argsort(-counts.per_superclass, kind="stable")
     if not np.array_equal(order, np.arange(len(order))):
         groups = grouping.renumber(groups, order)
@@ -262,6 +268,7 @@ def _record(
     selection: Selection,
     groups: xr.Dataset,
     counts: particles.ParticleCounts | None,
+    rules_differ: int | None,
     clock: StageClock,
     heard: tuple[str, ...],
     identity: dict[str, Any],
@@ -281,7 +288,7 @@ def _record(
         "n_superclasses": int(groups.sizes["superclass_id"]),
         "n_particles": None if source is None else source.count_rows(),
         "n_particles_remaining": None if counts is None else counts.remaining,
-        "n_particles_rules_differ": None if counts is None else counts.rules_differ,
+        "n_particles_rules_differ": rules_differ,
         "grouping": {name: value for name, value in groups.attrs.items()},
         "warnings": list(heard),
         "seconds": clock.seconds,

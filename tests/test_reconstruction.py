@@ -6,6 +6,7 @@ run sees class maps and particle files only. What it writes is reconstructed by 
 against the truth; nothing of the package is used to simulate or to reconstruct.
 """
 
+import pickle
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ import starfile
 from scipy.spatial.transform import Rotation
 
 import regroup_dask as rd
+from regroup_dask.steps.exporting import export
 
 BOX, PIXEL, WIDTH = 32, 4.0, 5.0  # voxels, angstrom, angstrom
 SIZES = (500, 300, 240, 200, 160, 100)
@@ -109,12 +111,13 @@ def job():
 
 def write_cryosparc(path, particles, class_of):
     n, n_classes = len(class_of), len(SIZES)
-    fields = [("uid", "<u8")]
+    fields = [("uid", "<u8"), ("blob/path", "S10"), ("blob/idx", "<u4"), ("blob/shape", "<u4", (2,)), ("blob/psize_A", "<f4")]
     for slot, axis in (("alignments3D", ()), ("alignments3D_multi", (n_classes,))):
         fields += [(f"{slot}/pose", "<f4", (*axis, 3)), (f"{slot}/shift", "<f4", (*axis, 2)), (f"{slot}/psize_A", "<f4")]
         fields += [(f"{slot}/class", "<u4", axis), (f"{slot}/class_posterior", "<f4", axis)]
     records = np.zeros(n, np.dtype(fields))
-    records["uid"] = np.arange(n)
+    records["uid"] = records["blob/idx"] = np.arange(n)
+    records["blob/path"], records["blob/shape"], records["blob/psize_A"] = b"images.mrc", BOX, PIXEL
     records["alignments3D/psize_A"] = records["alignments3D_multi/psize_A"] = PIXEL
     records["alignments3D_multi/class"] = np.arange(n_classes)
     records["alignments3D_multi/class_posterior"] = class_of[:, None] == np.arange(n_classes)
@@ -127,7 +130,7 @@ def write_cryosparc(path, particles, class_of):
 def read_cryosparc(path):
     records = np.load(path)
     rotation = Rotation.from_rotvec(records["alignments3D/pose"].astype(float)).as_matrix()
-    return records["uid"].astype(int), rotation, records["alignments3D/shift"] * records["alignments3D/psize_A"][:, None]
+    return records["blob/idx"].astype(int), rotation, records["alignments3D/shift"] * records["alignments3D/psize_A"][:, None]
 
 
 def write_relion(path, particles, class_of):
@@ -156,8 +159,18 @@ def members(class_of, superclass):
     return np.flatnonzero(np.isin(class_of, np.flatnonzero(np.equal(STRUCTURE, superclass))))
 
 
-def correlations(job, tmp_path, side, *, update_poses):
-    """Run; correlation of the reconstruction of each superclass with its structure, [2, shells]."""
+def read_cryodrgn(folder, superclass):
+    """Rows of a superclass, and their poses from a pickle of all: rotations volume to image, fractions of the box."""
+    rows = pickle.loads((folder / f"ind_superclass_{superclass}.pkl").read_bytes())
+    view, translation = pickle.loads((folder / "poses.pkl").read_bytes())
+    return rows, view[rows].astype(float).transpose(0, 2, 1), translation[rows] * BOX * PIXEL
+
+
+def correlations(job, tmp_path, side, *, update_poses, converted=False):
+    """Run; correlation of the reconstruction of each superclass with its structure, [2, shells].
+
+    With ``converted`` also from what exports to the other programs say, [3, 2, shells].
+    """
     structures, maps, particles, class_of = job
     suffix, write, read = SIDES[side]
     write(tmp_path / f"particles.{suffix}", particles, class_of)
@@ -172,12 +185,20 @@ def correlations(job, tmp_path, side, *, update_poses):
     classes = result.classes.to_pandas()
     assert classes["superclass"].to_list() == list(STRUCTURE)
     assert classes["mirrored"].to_list() == [k == MIRRORED for k in range(len(SIZES))]
+    readings = [[read(tmp_path / "OUT" / side / f"particles_superclass_{k}.{suffix}") for k in range(2)]]
+    if converted:
+        other = "relion" if side == "cryosparc" else "cryosparc"
+        suffix, _, read = SIDES[other]
+        folders = [export(tmp_path / "OUT", target, tmp_path / target).folder for target in (other, "cryodrgn")]
+        readings.append([read(folders[0] / f"particles_superclass_{k}.{suffix}") for k in range(2)])
+        readings.append([read_cryodrgn(folders[1], k) for k in range(2)])
     found = []
-    for k, structure in enumerate(structures):
-        rows, rotation, shift = read(tmp_path / "OUT" / side / f"particles_superclass_{k}.{suffix}")
-        assert rows.tolist() == members(class_of, k).tolist()
-        found.append(shell_correlation(reconstruct(Particles(particles.images[rows], rotation, shift)), structure))
-    return np.array(found)
+    for reading in readings:
+        for k, (rows, rotation, shift) in enumerate(reading):
+            assert rows.tolist() == members(class_of, k).tolist()
+            volume = reconstruct(Particles(particles.images[rows], rotation, shift))
+            found.append(shell_correlation(volume, structures[k]))
+    return np.array(found).reshape(len(readings), 2, -1) if converted else np.array(found)
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +213,11 @@ def unturned(job):
 @pytest.mark.parametrize("side", SIDES)
 def test_regrouped_particles_reconstruct_as_those_that_never_were_turned(job, unturned, tmp_path, side):
     assert unturned.mean() > 0.9
-    np.testing.assert_allclose(correlations(job, tmp_path, side, update_poses=True), unturned, atol=AGREEMENT)
+    own, *others = correlations(job, tmp_path, side, update_poses=True, converted=True)
+    np.testing.assert_allclose(own, unturned, atol=AGREEMENT)
+    # The same poses in another program's words, with its digits: the same map.
+    for other in others:
+        np.testing.assert_allclose(other, own, atol=1e-4)
 
 
 def test_with_kept_poses_the_map_is_visibly_worse(job, unturned, tmp_path):

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from regroup_dask.cli.teaching import TeachingCommand
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -15,15 +17,16 @@ if TYPE_CHECKING:
 
 MOST_LISTED = 20
 
-EXAMPLES = """
-\b
-Examples:
-  regroup-dask compare J42_regrouped J42_regrouped_6
-  regroup-dask compare J42_regrouped J57_regrouped --json
-"""
 
-
-@click.command("compare", epilog=EXAMPLES, short_help="What changed between two runs.")
+@click.command(
+    "compare",
+    cls=TeachingCommand,
+    examples=(
+        ("regroup-dask compare J42_regrouped J42_regrouped_6", "what another number of superclasses changed"),
+        ("regroup-dask compare J42_regrouped J57_regrouped --json", "two jobs, for programs"),
+    ),
+    short_help="What changed between two runs.",
+)
 @click.argument("first", metavar="OUT1", type=click.Path())
 @click.argument("second", metavar="OUT2", type=click.Path())
 @click.option("--maps/--no-maps", default=True, show_default=True, help="Compare the superclass maps too.")

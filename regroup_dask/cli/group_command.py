@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,12 +52,13 @@ class Wanted(NamedTuple):
 @titled(OUTPUT, "-o", "--output", type=click.Path(), metavar="OUT2",
               help="Write a complete output folder (with several K: OUT2/k2, OUT2/k3, ...); without it the groups are only "
               "shown.")
-@titled(SUPERCLASSES, "-k", "--superclasses", "counts", type=SuperclassCounts(),
+@titled(SUPERCLASSES, "-k", "--superclasses", "counts", type=SuperclassCounts(), metavar="K|K-K|auto",
               help="Number of super classes: 1 to (classes kept - 1), several (2-8, or 3,5), or auto.")
-@titled(SUPERCLASSES, "--merge", "merges", type=MergeValue(), multiple=True, help="Make one superclass of these.")
-@titled(SUPERCLASSES, "--split", "splits", type=SplitValue(), multiple=True,
+@titled(SUPERCLASSES, "--merge", "merges", type=MergeValue(), multiple=True, metavar="S,S",
+        help="Make one superclass of these.")
+@titled(SUPERCLASSES, "--split", "splits", type=SplitValue(), multiple=True, metavar="S[=PARTS]",
               help="Split a superclass into 2, or into PARTS.")
-@titled(SUPERCLASSES, "--move", "moves", type=MoveValue(), multiple=True,
+@titled(SUPERCLASSES, "--move", "moves", type=MoveValue(), multiple=True, metavar="class=C:superclass=S",
               help="Put a class into another superclass, into a `new` one, or into none (`remaining`).")
 @grouping_options
 @moved_input_options
@@ -203,6 +206,7 @@ def _write(folder: Path, wanted: list[Wanted], options: dict[str, Any], watching
     from regroup_dask.steps.inputs import inputs_of_record
     from regroup_dask.steps.moved_inputs import moved_record, moves_of_inputs
     from regroup_dask.tasks.connect import Where, connected
+    from regroup_dask.tasks.particles import on_cluster
 
     record = read_run(folder)
     moves = moves_of_inputs(record, options["moved_job"], options["moved_inputs"])
@@ -219,25 +223,26 @@ def _write(folder: Path, wanted: list[Wanted], options: dict[str, Any], watching
         options["slurm"],
     )
     results = []
-    with scratch_folder(targets[0]) as scratch:
-        inputs = inputs_of_record(record, wanted[0].settings.class_prefix, scratch)
-        with connected(where) as client:
-            for one, target in zip(wanted, targets, strict=True):
-                with says_how_to_resume(target), watching.listener(Console(stderr=True)) as listener:
-                    profiler = watching.profiler(client, listener)
-                    result = pipeline.regroup_inputs(
-                        inputs,
-                        one.settings,
-                        target,
-                        client=client,
-                        listener=profiler or listener,
-                        resume=options["resume"],
-                        overwrite=options["overwrite"],
-                        command=pipeline.command_line(),
-                        earlier=folder,
-                        told=one.told,
-                    )
-                    if profiler is not None:
-                        keep_profile(result.output, profiler.finish())
-                results.append(result)
+    with scratch_folder(targets[0]) as scratch, contextlib.ExitStack() as stack:
+        connect = functools.cache(lambda: stack.enter_context(connected(where)))
+        inputs = inputs_of_record(record, wanted[0].settings.class_prefix, scratch, on_cluster(connect))
+        client = connect()
+        for one, target in zip(wanted, targets, strict=True):
+            with says_how_to_resume(target), watching.listener(Console(stderr=True)) as listener:
+                profiler = watching.profiler(client, listener)
+                result = pipeline.regroup_inputs(
+                    inputs,
+                    one.settings,
+                    target,
+                    client=client,
+                    listener=profiler or listener,
+                    resume=options["resume"],
+                    overwrite=options["overwrite"],
+                    command=pipeline.command_line(),
+                    earlier=folder,
+                    told=one.told,
+                )
+                if profiler is not None:
+                    keep_profile(result.output, profiler.finish())
+            results.append(result)
     return results

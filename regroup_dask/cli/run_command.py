@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ from regroup_dask.errors import InputError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from regroup_dask.formats.pieces import RunPieces
     from regroup_dask.pipeline import Regrouped
     from regroup_dask.settings import Settings
     from regroup_dask.steps.inputs import Inputs
@@ -136,33 +138,35 @@ def run_job(
     from regroup_dask.progress import StageClock
     from regroup_dask.settings import Settings
     from regroup_dask.tasks.connect import Where, connected
+    from regroup_dask.tasks.particles import on_cluster
 
     settings = Settings(**settings_values)
     where = Where(scheduler, scheduler_file, cluster_file, workers, slurm)
     target = Path(output)
     check_output(target, resume=resume, overwrite=overwrite)
     console = Console(stderr=True)
-    with scratch_folder(target) as scratch:
+    with scratch_folder(target) as scratch, contextlib.ExitStack() as cluster:
+        # Connected when a large file is opened, or else afterwards: a wrong input is refused before a cluster starts.
+        connect = functools.cache(lambda: cluster.enter_context(connected(where)))
         given = (job_folder, particles, volumes, passthrough)
-        inputs, heard = find_inputs(given, settings, voxel_size_angstrom, scratch, watching, console)
-        with contextlib.ExitStack() as cluster:
-            with watching.listener(console) as listener, pipeline.heard_warnings(StageClock(listener)) as of_cluster:
-                client = cluster.enter_context(connected(where))
-            with watching.listener(console) as listener:
-                profiler = watching.profiler(client, listener)
-                result = pipeline.regroup_inputs(
-                    inputs,
-                    settings,
-                    target,
-                    client=client,
-                    listener=profiler or listener,
-                    resume=resume,
-                    overwrite=overwrite,
-                    command=pipeline.command_line(),
-                    heard_before=[*heard, *of_cluster],
-                )
-                if profiler is not None:
-                    keep_profile(result.output, profiler.finish())
+        inputs, heard = find_inputs(given, settings, voxel_size_angstrom, scratch, watching, console, on_cluster(connect))
+        with watching.listener(console) as listener, pipeline.heard_warnings(StageClock(listener)) as of_cluster:
+            client = connect()
+        with watching.listener(console) as listener:
+            profiler = watching.profiler(client, listener)
+            result = pipeline.regroup_inputs(
+                inputs,
+                settings,
+                target,
+                client=client,
+                listener=profiler or listener,
+                resume=resume,
+                overwrite=overwrite,
+                command=pipeline.command_line(),
+                heard_before=[*heard, *of_cluster],
+            )
+            if profiler is not None:
+                keep_profile(result.output, profiler.finish())
     watching.show(result, profiler)
     return result
 
@@ -218,10 +222,12 @@ def find_inputs(
     scratch: Path,
     watching: Watching,
     console: Console,
+    run: RunPieces | None = None,
 ) -> tuple[Inputs, list[str]]:
     """Find the maps and particles, say what was found, and return the warnings that came with it."""
     from regroup_dask import pipeline
     from regroup_dask.cli.summary import show_found
+    from regroup_dask.formats.pieces import in_this_process
     from regroup_dask.progress import StageClock
     from regroup_dask.steps.inputs import inputs_of_files, inputs_of_job
 
@@ -233,10 +239,15 @@ def find_inputs(
     }
     with watching.listener(console) as listener, pipeline.heard_warnings(StageClock(listener)) as heard:
         if job_folder is not None:
-            inputs = inputs_of_job(job_folder, scratch=scratch, **found)
+            inputs = inputs_of_job(job_folder, scratch=scratch, run=run or in_this_process, **found)
         else:
             inputs = inputs_of_files(
-                list(volumes), list(particles) or None, passthrough=passthrough, scratch=scratch, **found
+                list(volumes),
+                list(particles) or None,
+                passthrough=passthrough,
+                scratch=scratch,
+                run=run or in_this_process,
+                **found,
             )
     if watching.as_json:
         from regroup_dask.cli.json_events import emit

@@ -171,4 +171,5 @@ def show_log() -> None:
     context = click.get_current_context(silent=True)
     if context is not None:
         # A process that calls several commands, as tests do, does not go on logging after this one.
-        context.find_root().call_on_close(lambda: (root.removeHandler(handler), ours.setLevel(before)))
+        context.find_root().call_on_close(lambda: root.removeHandler(handler))
+        context.find_root().call_on_close(lambda: ours.setLevel(before))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -49,3 +50,27 @@ class Job:
     voxel_size_angstrom: float | None = None
     job_type: str | None = None
     lines: tuple[str, ...] = ()
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from regroup_dask.formats.notebook_html import html_box, html_fold, html_list, html_rows, shortened
+
+        rows: list[tuple[str, object]] = [
+            ("folder", self.folder),
+            ("iteration", "final" if self.iteration is None else self.iteration),
+            ("classes", f"{len(self.volume_files)}: {shortened(sorted(self.volume_files))}"),
+            ("particles", shortened([os.path.basename(path) for path in self.particle_files], 6)),
+        ]
+        if self.job_type:
+            rows.append(("type", self.job_type))
+        if self.half_map_files:
+            rows.append(("half maps", f"of {len(self.half_map_files)} classes"))
+        if self.voxel_size_angstrom:
+            rows.append(("voxel size", f"{self.voxel_size_angstrom:.4g} Å"))
+        name = {"cryosparc": "CryoSPARC", "relion": "RELION", "cryodrgn": "cryoDRGN"}[self.kind]
+        maps = html_rows((f"class {number}", path) for number, path in sorted(self.volume_files.items()))
+        return html_box(
+            f"{name} job",
+            os.path.basename(os.path.normpath(self.folder)),
+            [html_rows(rows), html_fold("what was found", html_list(self.lines)), html_fold("class maps", maps)],
+        )

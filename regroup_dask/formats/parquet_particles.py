@@ -36,7 +36,9 @@ import pyarrow.parquet as pq
 from regroup_dask.errors import InputError
 from regroup_dask.formats import storage
 from regroup_dask.formats.parquet_outputs import create_outputs, finish_outputs, write_fragment
+from regroup_dask.formats.parquet_uids import refuse_repeated_uids
 from regroup_dask.formats.particles import FRAGMENT_BYTES, ParticleSource
+from regroup_dask.formats.pieces import RunPieces, in_this_process
 from regroup_dask.formats.rotations import matrices_of_quaternions
 
 __all__ = [
@@ -47,6 +49,12 @@ __all__ = [
     "open_parquet_particles",
     "write_fragment",
 ]
+
+
+LARGE_ROW_GROUP_BYTES = 3 * FRAGMENT_BYTES
+"""A row group above this is read in parts, each of which has to pass over the rows before it."""
+STREAMED_ROWS = 2**16
+STREAM_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -61,6 +69,8 @@ class ParquetFragment:
     skip_rows: int
     partition: tuple[tuple[str, int | str], ...] = ()
     schema: pa.Schema = field(default=None, repr=False)
+    streamed: bool = False
+    """a part of a row group too large to be read whole: a few rows at a time, up to the last needed"""
 
     def read(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Read the rows, in file order; ``columns=None`` means all."""
@@ -73,11 +83,10 @@ class ParquetFragment:
         constants = dict(self.partition)
         stored = [name for name in names if name not in constants]
         try:
-            with opened_parquet(self.path) as file:
-                table = file.read_row_groups(list(self.row_groups), columns=stored, use_threads=False)
+            with opened_parquet(self.path, streamed=self.streamed) as file:
+                table = self._read_stored(file, stored)
         except (pa.ArrowException, OSError, ValueError) as error:
             raise InputError(f"cannot read the parquet file {self.path}: {error}") from None
-        table = table.slice(self.skip_rows, self.n_rows) if stored else table
         fields = [self.schema.field(name) for name in names]
         arrays = [
             pa.chunked_array([pa.repeat(pa.scalar(constants[item.name], item.type), self.n_rows)])
@@ -86,6 +95,22 @@ class ParquetFragment:
             for item in fields
         ]
         return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
+
+    def _read_stored(self, file: pq.ParquetFile, columns: list[str]) -> pa.Table:
+        groups = list(self.row_groups)
+        if not columns or not self.streamed:
+            table = file.read_row_groups(groups, columns=columns, use_threads=False)
+            return table.slice(self.skip_rows, self.n_rows) if columns else table
+        batches, position = [], 0
+        for batch in file.iter_batches(STREAMED_ROWS, row_groups=groups, columns=columns, use_threads=False):
+            begin = max(self.skip_rows - position, 0)
+            end = min(self.skip_rows + self.n_rows - position, len(batch))
+            if begin < end:
+                batches.append(batch.slice(begin, end - begin))
+            position += len(batch)
+            if position >= self.skip_rows + self.n_rows:
+                break
+        return pa.Table.from_batches(batches)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +152,13 @@ class ParquetParticles(ParticleSource):
         return matrices_of_quaternions(quaternion), shift
 
 
-def open_parquet_particles(paths: Sequence[str], *, fragment_rows: int | None = None) -> ParquetParticles:
+def open_parquet_particles(
+    paths: Sequence[str],
+    *,
+    fragment_rows: int | None = None,
+    scratch: str | None = None,
+    run: RunPieces = in_this_process,
+) -> ParquetParticles:
     """Open parquet files, or folders of them, as particles.
 
     Parameters
@@ -135,12 +166,14 @@ def open_parquet_particles(paths: Sequence[str], *, fragment_rows: int | None = 
     paths : sequence of str
         Files with the same columns; folders are searched for ``*.parquet`` in sorted order.
     fragment_rows : int, optional
-        Rows of a fragment; by default whole row groups of together about 64 MB.
+        Rows of a fragment; by default whole row groups of together about 64 MB, or parts of very large ones.
+    scratch, run
+        See `formats.particles.open_particles`.
 
     Raises
     ------
     InputError
-        A file cannot be read, files differ in their columns, or a required column is missing.
+        A file cannot be read, files differ in their columns, a required column is missing, or a uid is null or repeated.
     """
     files = [item for path in paths for item in _parquet_files(path)]
     schema: pa.Schema | None = None
@@ -154,14 +187,17 @@ def open_parquet_particles(paths: Sequence[str], *, fragment_rows: int | None = 
         elif {item.name: item.type for item in found} != {item.name: item.type for item in schema}:
             raise InputError(f"{files[0][0]} and {path} have different columns: they cannot be read together")
         for row_groups, skip, n_rows in _cut(metadata, fragment_rows):
+            size = sum(metadata.row_group(group).total_byte_size for group in row_groups)
+            streamed = size > LARGE_ROW_GROUP_BYTES
             fragments.append(
-                ParquetFragment(len(fragments), row, n_rows, path, row_groups, skip, partition, schema)
+                ParquetFragment(len(fragments), row, n_rows, path, row_groups, skip, partition, schema, streamed)
             )
             row += n_rows
     if schema is None or not fragments:
         raise InputError(f"{', '.join(paths)}: there are no particles in it")
+    refuse_repeated_uids(fragments, scratch=scratch, run=run)
     hard = "class_posterior" not in schema.names
-    class_ids = _class_ids(fragments) if hard else tuple(range(_posterior_classes(fragments[0])))
+    class_ids = _class_ids(fragments, run) if hard else tuple(range(_posterior_classes(fragments[0])))
     if not class_ids:
         raise InputError(f"{files[0][0]}: no particle has a class_id of 0 or more")
     return ParquetParticles(
@@ -182,13 +218,17 @@ def open_parquet_particles(paths: Sequence[str], *, fragment_rows: int | None = 
 
 
 @contextlib.contextmanager
-def opened_parquet(path: str | os.PathLike[str]) -> Iterator[pq.ParquetFile]:
-    """Open a parquet file; of one in an object store, its footer and the column chunks asked for are fetched."""
+def opened_parquet(path: str | os.PathLike[str], *, streamed: bool = False) -> Iterator[pq.ParquetFile]:
+    """Open a parquet file; of one in an object store, its footer and the column chunks asked for are fetched.
+
+    With ``streamed`` column chunks are not read whole before they are decoded.
+    """
     with contextlib.ExitStack() as stack:
         where: Any = path
         if storage.is_remote(path):
             where = stack.enter_context(storage.open_reading(path, buffering=0))
-        yield stack.enter_context(pq.ParquetFile(where, pre_buffer=storage.is_remote(path)))
+        ahead = storage.is_remote(path) and not streamed
+        yield stack.enter_context(pq.ParquetFile(where, pre_buffer=ahead, buffer_size=STREAM_BYTES if streamed else 0))
 
 
 def _parquet_files(path: str) -> list[tuple[str, tuple[tuple[str, int | str], ...]]]:
@@ -270,8 +310,13 @@ def _cut(metadata: pq.FileMetaData, fragment_rows: int | None) -> list[tuple[tup
     else:
         cuts, size = [0], 0
         for group in range(len(rows)):
-            size += metadata.row_group(group).total_byte_size
-            if size >= FRAGMENT_BYTES or group == len(rows) - 1:
+            group_bytes = metadata.row_group(group).total_byte_size
+            size += group_bytes
+            if group_bytes > LARGE_ROW_GROUP_BYTES:
+                begin, step = int(begins[group]), max(1, int(rows[group] * FRAGMENT_BYTES / group_bytes))
+                cuts += [begin, *range(begin + step, int(begins[group + 1]), step), int(begins[group + 1])]
+                size = 0
+            elif size >= FRAGMENT_BYTES or group == len(rows) - 1:
                 cuts.append(int(begins[group + 1]))
                 size = 0
     ranges = []
@@ -283,12 +328,14 @@ def _cut(metadata: pq.FileMetaData, fragment_rows: int | None) -> list[tuple[tup
     return ranges
 
 
-def _class_ids(fragments: Sequence[ParquetFragment]) -> tuple[int, ...]:
-    found: set[int] = set()
-    for fragment in fragments:
-        values = pc.unique(fragment.read(["class_id"]).column("class_id"))
-        found.update(int(value) for value in values.to_pylist() if value is not None and value >= 0)
-    return tuple(sorted(found))
+def _class_ids(fragments: Sequence[ParquetFragment], run: RunPieces) -> tuple[int, ...]:
+    return tuple(sorted({class_id for found in run(classes_of_fragment, fragments) for class_id in found}))
+
+
+def classes_of_fragment(fragment: ParquetFragment) -> list[int]:
+    """Distinct classes of the rows of a fragment."""
+    values = pc.unique(fragment.read(["class_id"]).column("class_id")).to_pylist()
+    return [int(value) for value in values if value is not None and value >= 0]
 
 
 def _posterior_classes(fragment: ParquetFragment) -> int:

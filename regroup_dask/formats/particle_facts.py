@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from regroup_dask.errors import InputError
 from regroup_dask.formats.aberrations import LEFT_OUT, magnification_of_anisomag, tilt_mrad_of_angstrom, zernike_is_zero
+from regroup_dask.formats.own_poses import columns_of_own_poses, own_poses
 from regroup_dask.formats.rotations import matrices_of_quaternions
 
 QUATERNION, SHIFT, ROW = "superclass_rotation_quaternion", "superclass_shift_angstrom", "input_row"
@@ -73,9 +74,13 @@ class ParticleFacts(NamedTuple):
     """columns with values that are not converted"""
 
 
-def columns_of_facts(names: Sequence[str]) -> list[str]:
-    """Name those of the columns of a table that `particle_facts` reads."""
+def columns_of_facts(names: Sequence[str], *, with_own_poses: bool) -> list[str]:
+    """Name those of the columns of a table that `particle_facts` reads.
+
+    ``with_own_poses`` adds those of the poses that remaining particles keep.
+    """
     wanted = {*CRYOSPARC_COLUMNS, *RELION_COLUMNS, QUATERNION, SHIFT, ROW}
+    wanted.update(columns_of_own_poses(names) if with_own_poses else ())
     return [name for name in names if name in wanted]
 
 
@@ -102,13 +107,21 @@ def particle_facts(table: pa.Table, optics_groups: Mapping[int, Mapping[str, str
     )
 
 
-def poses_of_table(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
-    """Rotation f64[n, 3, 3] and shift f64[n, 2 or 3] in the superclass frame; NaN where there is no pose."""
+def poses_of_table(table: pa.Table, pixel_angstrom: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Rotation f64[n, 3, 3] and shift f64[n, 2 or 3] in the superclass frame; NaN where there is no pose.
+
+    With the pixel size of the images, particles of no superclass have the pose they came with.
+    """
     n = table.num_rows
     if QUATERNION not in table.column_names:
         return np.full((n, 3, 3), np.nan), np.full((n, 2), np.nan)
     shift = _vectors(table, SHIFT, table.schema.field(SHIFT).type.list_size)
-    return matrices_of_quaternions(_vectors(table, QUATERNION, 4)), shift
+    rotation = matrices_of_quaternions(_vectors(table, QUATERNION, 4))
+    missing = ~np.isfinite(rotation).all(axis=(1, 2))
+    own = own_poses(table, pixel_angstrom, shift.shape[1]) if missing.any() and pixel_angstrom is not None else None
+    if own is not None:
+        rotation[missing], shift[missing] = own[0][missing], own[1][missing]
+    return rotation, shift
 
 
 def _from_cryosparc(table: pa.Table) -> ParticleFacts:
@@ -118,10 +131,11 @@ def _from_cryosparc(table: pa.Table) -> ParticleFacts:
     shape = _vectors(table, "location/micrograph_shape", 2)
     x, y = (_numbers(table, f"location/center_{axis}_frac") for axis in "xy")
     angles = [np.degrees(_numbers(table, name)) for name in ("ctf/df_angle_rad", "ctf/phase_shift_rad")]
-    rotation, shift = poses_of_table(table)
+    pixel = _numbers(table, "blob/psize_A")
+    rotation, shift = poses_of_table(table, pixel)
     tilt = tilt_mrad_of_angstrom(_vectors(table, "ctf/tilt_A", 2), cs)
     magnification = magnification_of_anisomag(_vectors(table, "ctf/anisomag", 4))
-    optics = [group, _numbers(table, "blob/psize_A"), box, _numbers(table, "ctf/accel_kv"), cs]
+    optics = [group, pixel, box, _numbers(table, "ctf/accel_kv"), cs]
     return ParticleFacts(
         uid=table.column("uid").to_numpy().astype(np.uint64),
         image_path=_without_marks(table.column("blob/path")),
@@ -157,7 +171,7 @@ def _from_relion(table: pa.Table, optics_groups: Mapping[int, Mapping[str, str]]
         # Before 3.1: the pixel of the detector in micrometre, and the magnification.
         optics[:, 1] = _numbers(table, "rlnDetectorPixelSize") * 1e4 / _numbers(table, "rlnMagnification")
     ctf = [_numbers(table, label) for label in CTF_LABELS]
-    rotation, shift = poses_of_table(table)
+    rotation, shift = poses_of_table(table, optics[:, 1])
     here = [facts for group, facts in optics_groups.items() if (numbers == group).any()]
     return ParticleFacts(
         uid=_mixed(table.column(ROW).to_numpy()),

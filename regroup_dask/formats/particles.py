@@ -28,13 +28,14 @@ import importlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
 
 from regroup_dask.errors import InputError
 from regroup_dask.formats import storage
+from regroup_dask.formats.pieces import RunPieces, in_this_process
 from regroup_dask.formats.regroup_plan import (
     Assignment,
     ClassPose,
@@ -84,6 +85,14 @@ class ParticleFragment(Protocol):
     def read(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Read the rows, in file order; ``columns=None`` means all, in the order of the schema."""
         ...
+
+
+class FragmentRows(NamedTuple):
+    """The rows of a fragment, read once for everything that is made of them."""
+
+    table: pa.Table
+    own: Any = None
+    """for `write_fragment` of the format's own side: what it would read again"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,6 +182,10 @@ class ParticleSource:
         """
         raise NotImplementedError
 
+    def read_for_writing(self, fragment: Any) -> FragmentRows:
+        """Read a fragment with all columns, and what else the format's own side needs to write its rows."""
+        return FragmentRows(fragment.read())
+
     def class_counts(self, fragment: Any) -> np.ndarray | None:
         """Rows of a fragment per class, where opening the files has told them already.
 
@@ -203,6 +216,27 @@ class ParticleSource:
         """
         return None
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows; nothing is read for it."""
+        from regroup_dask.formats.notebook_html import html_box, html_fold, html_list, html_rows, shortened
+
+        names = {"cryosparc": "CryoSPARC", "relion": "RELION", "parquet": "parquet"}
+        how = "one class per particle" if self.hard else "posteriors over classes"
+        rows: list[tuple[str, object]] = [
+            ("files", shortened([os.path.basename(path.rstrip("/")) for path in self.files], 6)),
+            ("classes", f"{len(self.class_ids)}: {shortened(self.class_ids)} ({how})"),
+            ("told apart by", shortened(self.particle_columns) or "their row"),
+            ("parts", f"{len(self.fragments)}, each read by itself"),
+        ]
+        if self.voxel_size_angstrom:
+            rows.append(("pixel of the shifts", f"{self.voxel_size_angstrom:.4g} Å"))
+        columns = html_rows((field.name, field.type) for field in self.schema)
+        return html_box(
+            f"{self.n_rows:,} particles",
+            names[self.kind],
+            [html_rows(rows), html_list(self.lines), html_fold(f"{len(self.schema)} columns", columns)],
+        )
+
     def _columns_of_schema(self, columns: Sequence[str] | None) -> pa.Schema:
         return self.schema if columns is None else pa.schema([self.schema.field(name) for name in columns])
 
@@ -219,6 +253,7 @@ def open_particles(
     class_prefix: str = "auto",
     fragment_rows: int | None = None,
     scratch: str | os.PathLike[str] | None = None,
+    run: RunPieces = in_this_process,
 ) -> ParticleSource:
     """Open particle files of any of the known formats, told apart by what is in them.
 
@@ -236,6 +271,9 @@ def open_particles(
         Rows of a fragment; by default as many as take about 64 MB in the file.
     scratch : path, optional
         Folder for indices and converted copies, seen by all workers; by default a temporary one.
+    run : RunPieces
+        Runs the work of opening, piece by piece: by default in this process; `tasks.particles.on_cluster` has it done
+        by workers.
 
     Raises
     ------
@@ -268,18 +306,19 @@ def open_particles(
             class_prefix=class_prefix,
             fragment_rows=fragment_rows,
             scratch=scratch_folder,
+            run=run,
         )
     if kind == "relion":
         from regroup_dask.formats.relion.particles import open_relion_particles
 
-        return open_relion_particles(paths, fragment_rows=fragment_rows, scratch=scratch_folder)
+        return open_relion_particles(paths, fragment_rows=fragment_rows, scratch=scratch_folder, run=run)
     from regroup_dask.formats.parquet_particles import open_parquet_particles
 
     if any(path.endswith(".pkl") for path in paths):
         from regroup_dask.formats.cryodrgn import open_labels
 
         return open_labels(paths, fragment_rows=fragment_rows, scratch=scratch_folder)
-    return open_parquet_particles(paths, fragment_rows=fragment_rows)
+    return open_parquet_particles(paths, fragment_rows=fragment_rows, scratch=scratch_folder, run=run)
 
 
 def output_functions(

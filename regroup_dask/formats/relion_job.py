@@ -138,10 +138,20 @@ def _maps_by_name(iteration: _Iteration, file_names: Sequence[str]) -> dict[int,
 
 
 def _locate(folder: str, image: str, class_id: int, model_star: str) -> str:
-    """Path of a class map, which model.star names relative to the project's folder, wherever the job lies."""
-    beside = os.path.join(folder, os.path.basename(image))
-    if storage.is_file(beside):
+    """Path of a class map, which model.star names relative to the project's folder, wherever the job lies.
+
+    A name that leads out of the project (absolute, or with ``..``) is not followed: only its last part is looked for.
+    """
+    name = os.path.basename(image)
+    strange = "\0" in image or name in ("", ".", "..")
+    beside = os.path.join(folder, name)
+    if not strange and storage.is_file(beside):
         return beside
+    if strange or os.path.isabs(image) or "://" in image or ".." in image.split("/"):
+        raise InputError(
+            f"class {class_id + 1} (class id {class_id}) of {os.path.join(folder, model_star)} has the map {image!r}, which "
+            "is not in its folder and leads out of the project; copy the class maps beside the model.star."
+        )
     for project in storage.folders_above(folder):
         if storage.is_file(os.path.join(project, image)):
             return os.path.join(project, image)

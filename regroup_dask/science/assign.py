@@ -25,6 +25,8 @@ class Assignment(NamedTuple):
         classes.
     n_without_posterior : int
         Rows without any usable posterior.
+    n_rules_differ : int
+        Rows that the other rule would send elsewhere.
     """
 
     class_index: NDArray[np.int64]
@@ -32,6 +34,7 @@ class Assignment(NamedTuple):
     superclass_posterior: NDArray[np.float32]
     best_class_in_superclass: NDArray[np.int32]
     n_without_posterior: int
+    n_rules_differ: int
 
 
 def hard_classes(posteriors: NDArray[np.float32]) -> NDArray[np.int64]:
@@ -48,12 +51,19 @@ def hard_classes(posteriors: NDArray[np.float32]) -> NDArray[np.int64]:
         Column of the largest posterior; the lowest column of a tie; -1 for a row that is all NaN or has
         nothing above zero (count these with ``(result < 0).sum()``).
     """
-    usable = _usable(posteriors)
-    if usable.shape[1] == 0:
-        return np.full(len(usable), REMAINING, np.int64)
-    best = usable.argmax(axis=1).astype(np.int64)
-    best[usable.max(axis=1) <= 0] = REMAINING
+    best = np.empty(len(posteriors), np.int64)
+    _best(np.ascontiguousarray(posteriors, np.float32), best)
     return best
+
+
+@njit(cache=True, nogil=True)
+def _best(posteriors, best):  # type: ignore[no-untyped-def]
+    for row in range(len(posteriors)):
+        highest, best[row] = np.float32(0), REMAINING
+        for column in range(posteriors.shape[1]):
+            value = posteriors[row, column]
+            if np.isfinite(value) and value > highest:
+                highest, best[row] = value, column
 
 
 def superclass_posteriors(
@@ -121,14 +131,14 @@ def assign_superclasses(
     soft, best = np.empty((n, n_superclasses), np.float32), np.empty((n, n_superclasses), np.int32)
     lowest = np.float32(minimum_posterior or 0)
     values = np.ascontiguousarray(posteriors, np.float32)
-    _assign(values, superclass_of_class, rule == "sum", lowest, class_index, superclass, soft, best)
-    return Assignment(class_index, superclass, soft, best, int((class_index < 0).sum()))
+    differ = _assign(values, superclass_of_class, rule == "sum", lowest, class_index, superclass, soft, best)
+    return Assignment(class_index, superclass, soft, best, int((class_index < 0).sum()), int(differ))
 
 
 @njit(cache=True, nogil=True)
 def _assign(posteriors, superclass_of_class, by_sum, lowest, class_index, superclass, soft, best):  # type: ignore[no-untyped-def]
-    """Fill the arrays of an `Assignment`, row by row."""
-    n_superclasses = soft.shape[1]
+    """Fill the arrays of an `Assignment`, row by row; returns how many rows the two rules treat differently."""
+    n_superclasses, n_differ = soft.shape[1], 0
     summed, largest = np.empty(n_superclasses), np.empty(n_superclasses)
     for row in range(len(posteriors)):
         summed[:], largest[:], best[row] = 0, -1, -1
@@ -147,15 +157,19 @@ def _assign(posteriors, superclass_of_class, by_sum, lowest, class_index, superc
                     largest[label], best[row, label] = value, column
         class_index[row] = found
         label = superclass_of_class[found] if found >= 0 else -1
-        top = -1.0
+        label_of_sum, top = label, np.float32(-1)
         for k in range(n_superclasses):
             soft[row, k] = summed[k] / total if total > 0 else 0
-            if by_sum and label >= 0 and soft[row, k] > top:
+            if label >= 0 and soft[row, k] > top:
                 top = soft[row, k]
-                label = k
+                label_of_sum = k
         if label >= 0 and soft[row, label] < lowest:
             label = -1
-        superclass[row] = label
+        if label_of_sum >= 0 and soft[row, label_of_sum] < lowest:
+            label_of_sum = -1
+        n_differ += label != label_of_sum
+        superclass[row] = label_of_sum if by_sum else label
+    return n_differ
 
 
 def _usable(posteriors: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -21,7 +21,7 @@ from regroup_dask.formats.particle_facts import QUATERNION, SHIFT
 from regroup_dask.formats.regroup_plan import SuperclassMaps
 from regroup_dask.formats.regrouped_folder import RegroupedFolder, open_regrouped
 from regroup_dask.formats.relion.export import StarExport, check_star_export, image_folder_note
-from regroup_dask.formats.relion.model import write_model
+from regroup_dask.formats.relion.model import folder_for_relion, write_model
 from regroup_dask.formats.relion.star_text import locate_blocks, read_small_block
 from regroup_dask.formats.volumes import find_volumes
 from regroup_dask.progress import StageClock
@@ -119,7 +119,7 @@ def _relion(work: _Work) -> tuple[list[Path], list[str]]:
     _write(work, writer)
     files = list(writer.finish(len(work.particles.fragments)))
     if work.maps is not None:
-        maps = work.maps._replace(folder_for_relion=str(work.target))
+        maps = work.maps._replace(folder_for_relion=folder_for_relion(work.target))
         files += write_model(work.folder, maps, work.totals[:-1], n_dimensions=plan.n_axes)
     return files, [*_pose_notes(plan, work), *_aberration_notes(plan), image_folder_note(work.target)]
 
@@ -159,7 +159,7 @@ def _cryodrgn(work: _Work) -> tuple[list[Path], list[str]]:
     if has_poses:
         notes.append(
             "poses.pkl has the pose of each particle in the frame of its superclass: train on one superclass at a time, with "
-            "--ind ind_superclass_K.pkl; particles of no superclass have no pose there."
+            "--ind ind_superclass_K.pkl; particles of no superclass have the pose they came with, if any."
         )
     return list(writer.finish()), notes
 
@@ -190,15 +190,20 @@ def _write(work: _Work, writer: StarExport | RecordExport | ArrayExport) -> None
 def _copied(work: _Work, name: str) -> tuple[list[Path], list[str]]:
     """Copy the side that the particles came from, with RELION's paths of the maps changed to the copy."""
     source = work.output / name
-    shutil.copytree(source, work.folder, dirs_exist_ok=True)
+    shutil.copytree(source, work.folder, dirs_exist_ok=True, ignore=_links)
     model = work.folder / "model.star"
     if model.is_file():
         text = model.read_bytes()
-        model.unlink()
-        model.write_bytes(text.replace(os.fsencode(source) + b"/", os.fsencode(work.target) + b"/"))
+        here, there = (os.fsencode(folder_for_relion(path)) + b"/" for path in (source, work.target))
+        model.write_bytes(text.replace(here, there))
     note = f"The particles came from there: {source} is copied, with every column as it was."
     files = sorted(path for path in work.folder.rglob("*") if path.is_file() and not path.name.startswith("."))
     return files, [note]
+
+
+def _links(folder: str, names: list[str]) -> list[str]:
+    """Links lead out of the folder; no run makes any."""
+    return [name for name in names if os.path.islink(os.path.join(folder, name))]
 
 
 def _optics_groups(output: Path) -> dict[int, dict[str, str]]:
@@ -213,7 +218,7 @@ def _optics_groups(output: Path) -> dict[int, dict[str, str]]:
 def _pose_notes(plan: ExportPlan, work: _Work) -> list[str]:
     if not plan.has_poses:
         return ["The particles have no poses: all angles and shifts are 0."]
-    return ["Remaining particles have no pose against any superclass: their angles and shifts are 0."] * bool(work.totals[-1])
+    return ["Remaining particles have the pose they came with, against their own class."] * bool(work.totals[-1])
 
 
 def _aberration_notes(plan: ExportPlan) -> list[str]:

@@ -15,6 +15,7 @@ from regroup_dask.formats.cryodrgn import LabelParticles
 from regroup_dask.formats.job_folder import Job, recognise_job
 from regroup_dask.formats.model_star import read_model_ssnr
 from regroup_dask.formats.particles import ParticleSource, open_particles
+from regroup_dask.formats.pieces import RunPieces, in_this_process
 from regroup_dask.formats.run_folder import fingerprint
 from regroup_dask.formats.volumes import VolumeReference, VolumeSeries, find_mask, find_volumes
 
@@ -53,11 +54,12 @@ def inputs_of_job(
     class_prefix: str = "auto",
     voxel_size_angstrom: float | None = None,
     scratch: Path | None = None,
+    run: RunPieces = in_this_process,
 ) -> Inputs:
     """Find the newest iteration's particles and class maps in a job folder."""
     job = recognise_job(folder)
     source = open_particles(
-        job.particle_files, passthrough=job.passthrough_files, class_prefix=class_prefix, scratch=scratch
+        job.particle_files, passthrough=job.passthrough_files, class_prefix=class_prefix, scratch=scratch, run=run
     )
     ids = sorted(job.volume_files)
     series = find_volumes(
@@ -102,12 +104,13 @@ def inputs_of_files(
     names: Sequence[str] | None = None,
     model: str | None = None,
     scratch: Path | None = None,
+    run: RunPieces = in_this_process,
 ) -> Inputs:
     """Take maps and particles as they were named."""
     passthrough = (passthrough,) if isinstance(passthrough, str | Path) else tuple(passthrough)
     source = particles
     if source is not None and not isinstance(source, ParticleSource):
-        source = open_particles(source, passthrough=passthrough, class_prefix=class_prefix, scratch=scratch)
+        source = open_particles(source, passthrough=passthrough, class_prefix=class_prefix, scratch=scratch, run=run)
     if isinstance(volumes, VolumeSeries):
         series = volumes
     else:
@@ -139,7 +142,9 @@ def inputs_of_files(
     return Inputs(series, source, None if mask is None else find_mask(mask, series=series), ssnr, tuple(lines), given)
 
 
-def inputs_of_record(record: dict[str, Any], class_prefix: str, scratch: Path | None = None) -> Inputs:
+def inputs_of_record(
+    record: dict[str, Any], class_prefix: str, scratch: Path | None = None, run: RunPieces = in_this_process
+) -> Inputs:
     """Find the inputs of an earlier run again.
 
     Raises
@@ -167,6 +172,7 @@ def inputs_of_record(record: dict[str, Any], class_prefix: str, scratch: Path | 
         names=given["names"],
         model=given["model"],
         scratch=scratch,
+        run=run,
     )
 
 

@@ -17,6 +17,9 @@ from regroup_dask.formats.particles import (
     SuperclassMaps,
     output_functions,
 )
+from regroup_dask.formats.relion import outputs as relion_outputs
+from regroup_dask.formats.relion.model import folder_for_relion
+from regroup_dask.formats.relion.particles import RelionParticles
 from regroup_dask.science.particle_poses import move_poses
 from regroup_dask.settings import Settings
 from regroup_dask.steps.averaging import class_pose
@@ -24,11 +27,27 @@ from regroup_dask.steps.run_context import RunContext
 from regroup_dask.tasks import particles
 
 
-class ParticleCounts(NamedTuple):
-    """Rows per fragment and superclass, the last column remaining; and rows the two rules treat differently."""
+class ClassCounts(NamedTuple):
+    """Rows per fragment and class by their best posterior, the last column those whose posteriors say nothing."""
 
     per_fragment: np.ndarray
-    rules_differ: int
+    class_ids: tuple[int, ...]
+
+    @property
+    def per_class(self) -> dict[int, int]:
+        """Rows of each class."""
+        return dict(zip(self.class_ids, self.per_fragment.sum(axis=0)[:-1].tolist(), strict=True))
+
+    @property
+    def without_class(self) -> int:
+        """Rows whose posteriors say nothing."""
+        return int(self.per_fragment[:, -1].sum())
+
+
+class ParticleCounts(NamedTuple):
+    """Rows per fragment and superclass, the last column remaining."""
+
+    per_fragment: np.ndarray
 
     @property
     def per_superclass(self) -> np.ndarray:
@@ -41,31 +60,42 @@ class ParticleCounts(NamedTuple):
         return int(self.per_fragment[:, -1].sum())
 
 
-def survey(source: ParticleSource, run: RunContext) -> tuple[dict[int, int], int]:
-    """Count particles per class by their best posterior.
+class WrittenParticles(NamedTuple):
+    """What writing the particles gave."""
 
-    Returns
-    -------
-    dict, int
-        Particles of each class id; particles whose posteriors say nothing.
-    """
+    paths: tuple[str, ...]
+    """the sides' own files and folders"""
+    rules_differ: int
+    """particles that argmax and sum would treat differently"""
+
+
+def survey(source: ParticleSource, run: RunContext) -> ClassCounts:
+    """Count the particles of each fragment per class, by their best posterior."""
     slim = _without_fragments(source)
     units = [particles.SurveyUnit(f"fragment_{fragment.index:06d}", slim, fragment) for fragment in source.fragments]
     results = run.run("survey", "Counting particles", particles.survey_fragment, units)
-    counts = sum((result["counts"] for result in results), np.zeros(len(source.class_ids) + 1, np.int64))
-    return dict(zip(source.class_ids, counts[:-1].tolist(), strict=True)), int(counts[-1])
+    counts = np.array([result["counts"] for result in results], np.int64)
+    return ClassCounts(counts.reshape(-1, len(source.class_ids) + 1), source.class_ids)
 
 
 def count(
     source: ParticleSource,
+    class_counts: ClassCounts,
     superclass_of_class: dict[int, int],
     n_superclasses: int,
     settings: Settings,
     run: RunContext,
 ) -> ParticleCounts:
-    """Count where the particles of each fragment will go."""
+    """Count where the particles of each fragment will go.
+
+    By the rule argmax all of a class go where the class goes, so that its count says it; only sums of posteriors, and
+    a limit on them, need another look at every particle.
+    """
     slim = _without_fragments(source)
     labels = tuple(superclass_of_class.get(class_id, -1) for class_id in source.class_ids)
+    if source.hard or (settings.posteriors == "argmax" and not settings.minimum_posterior):
+        goes_to = np.array([*labels, -1])[:, None] == np.array([*range(n_superclasses), -1])
+        return ParticleCounts(class_counts.per_fragment @ goes_to.astype(np.int64))
     units = [
         particles.CountUnit(
             f"fragment_{fragment.index:06d}",
@@ -79,8 +109,7 @@ def count(
         for fragment in source.fragments
     ]
     results = run.run("count", "Assigning particles", particles.count_fragment, units)
-    per_fragment = np.array([result["counts"] for result in results], np.int64).reshape(-1, n_superclasses + 1)
-    return ParticleCounts(per_fragment, sum(int(result["rules_differ"]) for result in results))
+    return ParticleCounts(np.array([result["counts"] for result in results], np.int64).reshape(-1, n_superclasses + 1))
 
 
 def write(
@@ -90,15 +119,15 @@ def write(
     settings: Settings,
     maps: SuperclassMaps,
     run: RunContext,
-) -> tuple[str, ...]:
-    """Write every particle to every side of the output; returns the paths of the sides' own files."""
+) -> WrittenParticles:
+    """Write every particle to every side of the output."""
     plan = regroup_plan(source, groups, settings)
     sides: list[Any] = [
         (parquet_particles.create_outputs, parquet_particles.write_fragment, parquet_particles.finish_outputs)
     ]
     if source.kind != "parquet":
         sides.append(output_functions(source.kind))
-    outputs = tuple(create(source, plan, counts.per_fragment, str(run.folder)) for create, _, _ in sides)
+    outputs: tuple[Any, ...] = tuple(create(source, plan, counts.per_fragment, str(run.folder)) for create, _, _ in sides)
     slim = _without_fragments(source)
     before = np.zeros_like(counts.per_fragment)
     before[1:] = np.cumsum(counts.per_fragment, axis=0)[:-1]
@@ -110,17 +139,25 @@ def write(
             plan,
             settings.posteriors,
             settings.minimum_posterior,
-            outputs,
+            tuple(side.of_fragment(fragment.index) if hasattr(side, "of_fragment") else side for side in outputs),
             before[position],
             run.folder,
         )
         for position, fragment in enumerate(source.fragments)
     ]
-    run.run("particles", "Writing particles", particles.write_fragment, units)
+    results = run.run("particles", "Writing particles", particles.write_fragment, units)
+    if isinstance(source, RelionParticles):
+        starts = relion_outputs.lay_out_again(source, plan, outputs[-1], results)
+        place_units = [
+            particles.PlaceUnit(unit.name, unit.fragment, plan, outputs[-1].of_fragment(unit.fragment.index), places)
+            for unit, places in zip(units, starts, strict=False)
+        ]
+        if place_units:
+            run.run("placing", "Joining particles", particles.place_fragment, place_units)
     written: list[str] = []
     for (_, _, finish), side in zip(sides, outputs, strict=True):
         written.extend(finish(source, plan, side, counts.per_fragment, maps))
-    return tuple(written)
+    return WrittenParticles(tuple(written), sum(int(result["rules_differ"]) for result in results))
 
 
 def _without_fragments(source: ParticleSource) -> ParticleSource:
@@ -160,8 +197,8 @@ def superclass_maps(
 ) -> SuperclassMaps:
     """Name the superclass maps for the sides that refer to them.
 
-    RELION looks for maps from its project folder, which it runs in, so its model gets paths that do not depend on
-    where it is read: those that the maps will have when `output` is complete.
+    RELION looks for maps from its project folder, which it runs in, so its model gets the paths that they will have from
+    there when `output` is complete, and absolute ones where no project is above it.
     """
     return SuperclassMaps(
         paths=tuple(str(path) for path in paths),
@@ -169,7 +206,7 @@ def superclass_maps(
         voxel_size_angstrom=voxel_size_angstrom,
         series_zip=str(series_zip),
         mask=None if mask is None else str(mask),
-        folder_for_relion=str(output.absolute() / "relion"),
+        folder_for_relion=folder_for_relion(output / "relion"),
         ssnr=ssnr,
     )
 

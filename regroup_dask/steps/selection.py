@@ -31,12 +31,15 @@ class Selection(NamedTuple):
         ``grouped``, ``too_small`` or ``excluded`` for each class.
     kept
         Positions of the classes that take part.
+    class_counts
+        Particles of each fragment per class, where they were counted.
     """
 
     class_ids: np.ndarray
     n_particles: np.ndarray | None
     status: tuple[str, ...]
     kept: np.ndarray
+    class_counts: particles.ClassCounts | None = None
 
     @property
     def kept_sizes(self) -> np.ndarray:
@@ -59,18 +62,21 @@ def survey_and_select(inputs: Inputs, settings: Settings, run: RunContext) -> Se
     InputError
         As `select_classes`.
     """
-    sizes = None
+    sizes = class_counts = None
     if inputs.source is not None:
-        counts, silent_rows = particles.survey(inputs.source, run)
-        if silent_rows:
+        class_counts = particles.survey(inputs.source, run)
+        if class_counts.without_class:
             warnings.warn(
-                f"Particles without a class (no posterior, NaN or all zero): {silent_rows}; they go to remaining.",
+                f"Particles without a class (no posterior, NaN or all zero): {class_counts.without_class}; they go to "
+                "remaining.",
                 RegroupWarning,
                 stacklevel=2,
             )
+        counts = class_counts.per_class
         sizes = np.array([counts.get(reference.class_id, 0) for reference in inputs.series.references], np.int64)
     without_map = () if inputs.source is None else inputs.source.class_ids
-    return select_classes(inputs.series, sizes, settings, without_map=without_map)
+    selection = select_classes(inputs.series, sizes, settings, without_map=without_map)
+    return selection._replace(class_counts=class_counts)
 
 
 def select_classes(

@@ -105,7 +105,8 @@ def _client(where: Where, stack: contextlib.ExitStack) -> Client:
                 threads_per_worker=1,
                 processes=True,
                 dashboard_address="127.0.0.1:0",
-                silence_logs=logging.ERROR,
+                # What a task fails with is said by this process, in a sentence.
+                silence_logs=logging.CRITICAL,
             )
             stack.enter_context(cluster)
         return stack.enter_context(Client(cluster))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
 from regroup_dask.formats.cryodrgn_export import ArrayExport
 from regroup_dask.formats.cryosparc.export import RecordExport
@@ -40,17 +41,23 @@ class ExportUnit(NamedTuple):
 
 def look_at_fragment(unit: LookUnit) -> Result:
     """Survey of one fragment."""
-    table, _ = unit.fragment.read(columns_of_facts(unit.columns))
+    table, _ = _read(unit.fragment, unit.columns)
     return survey_facts(particle_facts(table, unit.optics_groups))
 
 
 def write_fragment(unit: ExportUnit) -> Result:
     """Write the rows of one fragment to all files."""
-    table, superclass = unit.fragment.read(columns_of_facts(unit.columns))
+    table, superclass = _read(unit.fragment, unit.columns)
     place = FragmentPlace(unit.fragment.index, unit.fragment.first_row, unit.counts_before)
     if isinstance(unit.export, ArrayExport):
         facts = None if unit.export.plan is None else particle_facts(table, unit.optics_groups)
-        unit.export.write_fragment(facts, superclass, place, poses=poses_of_table(table))
+        poses = poses_of_table(table) if facts is None else (facts.rotation, facts.shift_angstrom)
+        unit.export.write_fragment(facts, superclass, place, poses=poses)
     else:
         unit.export.write_fragment(particle_facts(table, unit.optics_groups), superclass, place)
     return {"rows": np.asarray(table.num_rows)}
+
+
+def _read(fragment: RegroupedFragment, columns: tuple[str, ...]) -> tuple[pa.Table, np.ndarray]:
+    remaining = any(superclass < 0 for superclass, _, _ in fragment.parts)
+    return fragment.read(columns_of_facts(columns, with_own_poses=remaining))

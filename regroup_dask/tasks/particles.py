@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from distributed import Client
 
 from regroup_dask.formats import parquet_particles
 from regroup_dask.formats.particles import (
@@ -15,11 +17,12 @@ from regroup_dask.formats.particles import (
     RegroupPlan,
     output_functions,
 )
+from regroup_dask.formats.pieces import RunPieces, in_this_process
+from regroup_dask.formats.relion import outputs as relion_outputs
 from regroup_dask.science import assign
-from regroup_dask.tasks.execute import Result
+from regroup_dask.tasks.execute import Result, run_units
 
 Rule = Literal["argmax", "sum"]
-RULES: tuple[Rule, Rule] = ("argmax", "sum")
 
 
 class SurveyUnit(NamedTuple):
@@ -31,7 +34,7 @@ class SurveyUnit(NamedTuple):
 
 
 class CountUnit(NamedTuple):
-    """Count where the particles of one fragment will go, by the rule asked for and by the other."""
+    """Count where the particles of one fragment will go."""
 
     name: str
     source: ParticleSource
@@ -56,6 +59,24 @@ class WriteUnit(NamedTuple):
     folder: Path
 
 
+class PlaceUnit(NamedTuple):
+    """Put the written rows of one fragment into the files of the output."""
+
+    name: str
+    fragment: Any
+    plan: RegroupPlan
+    outputs: relion_outputs.RelionOutputs
+    starts: np.ndarray
+
+
+class PieceUnit(NamedTuple):
+    """One piece of the work of opening a file."""
+
+    name: str
+    function: Callable[[Any], Any]
+    piece: Any
+
+
 def survey_fragment(unit: SurveyUnit) -> Result:
     """Rows per class (by best posterior); the last count is of rows whose posteriors say nothing."""
     known = unit.source.class_counts(unit.fragment)
@@ -69,35 +90,21 @@ def survey_fragment(unit: SurveyUnit) -> Result:
 
 
 def count_fragment(unit: CountUnit) -> Result:
-    """Rows per superclass and remaining, and how many rows the two rules would treat differently."""
-    known = unit.source.class_counts(unit.fragment)
-    if known is not None:
-        # One class per particle with a posterior of 1: the rules agree, and no limit is above it.
-        labels = np.append(np.asarray(unit.superclass_of_class, np.int64), -1)
-        by_label = np.bincount(labels + 1, weights=known, minlength=unit.n_superclasses + 1).astype(np.int64)
-        return {"counts": np.append(by_label[1:], by_label[0]), "rules_differ": np.asarray(0)}
-    posteriors = _posteriors(unit.source, unit.fragment)
-    by_rule = {
-        rule: assign.assign_superclasses(
-            posteriors,
-            np.asarray(unit.superclass_of_class),
-            unit.n_superclasses,
-            rule=rule,
-            minimum_posterior=unit.minimum_posterior,
-        ).superclass
-        for rule in RULES
-    }
-    chosen = by_rule[unit.rule]
-    counts = np.bincount(np.where(chosen < 0, unit.n_superclasses, chosen), minlength=unit.n_superclasses + 1)
-    return {
-        "counts": counts.astype(np.int64),
-        "rules_differ": np.asarray(int((by_rule["argmax"] != by_rule["sum"]).sum())),
-    }
+    """Rows per superclass, and remaining."""
+    found = assign.assign_superclasses(
+        _posteriors(unit.source, unit.fragment),
+        np.asarray(unit.superclass_of_class),
+        unit.n_superclasses,
+        rule=unit.rule,
+        minimum_posterior=unit.minimum_posterior,
+    )
+    groups = np.where(found.superclass < 0, unit.n_superclasses, found.superclass)
+    return {"counts": np.bincount(groups, minlength=unit.n_superclasses + 1).astype(np.int64)}
 
 
 def write_fragment(unit: WriteUnit) -> Result:
     """Assign the rows of one fragment and write them to every side of the output."""
-    table = unit.fragment.read()
+    table, own = unit.source.read_for_writing(unit.fragment)
     posteriors = unit.source.class_posteriors(table)
     plan = unit.plan
     found = assign.assign_superclasses(
@@ -117,9 +124,41 @@ def write_fragment(unit: WriteUnit) -> Result:
     writers: list[Any] = [parquet_particles.write_fragment]
     if unit.source.kind != "parquet":
         writers.append(output_functions(unit.source.kind)[1])
+    result = {"rows": np.asarray(table.num_rows), "rules_differ": np.asarray(found.n_rules_differ)}
     for write, outputs in zip(writers, unit.outputs, strict=True):
-        write(unit.source, unit.fragment, table, assignment, plan, outputs, unit.counts_before)
-    return {"rows": np.asarray(table.num_rows)}
+        told = write(unit.source, unit.fragment, table, assignment, plan, outputs, unit.counts_before, own)
+        result.update(told or {})
+    return result
+
+
+def place_fragment(unit: PlaceUnit) -> Result:
+    """Copy what a task has written of one fragment to its place in the RELION files."""
+    relion_outputs.place_fragment(unit.fragment, unit.plan, unit.outputs, unit.starts)
+    return {}
+
+
+def on_cluster(connect: Callable[[], Client | None]) -> RunPieces:
+    """Return a way to run the pieces of opening a file on the workers of a client.
+
+    Parameters
+    ----------
+    connect
+        Returns the client, None for this process; asked only when there is more than one piece, so that a small file
+        waits for no cluster.
+    """
+
+    def run(function: Callable[[Any], Any], pieces: Sequence[Any]) -> list[Any]:
+        client = connect() if len(pieces) > 1 else None
+        if client is None:
+            return in_this_process(function, pieces)
+        units = [PieceUnit(f"piece_{number:06d}", function, piece) for number, piece in enumerate(pieces)]
+        return [result["of_piece"] for result in run_units(_run_piece, units, client=client)]
+
+    return run
+
+
+def _run_piece(unit: PieceUnit) -> Result:
+    return {"of_piece": unit.function(unit.piece)}
 
 
 def _posteriors(source: ParticleSource, fragment: Any) -> np.ndarray:

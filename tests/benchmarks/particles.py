@@ -6,9 +6,10 @@ Writes particles of twelve classes, opens, counts, assigns and writes them as a 
 classes into four superclasses and one class left out, so that every path is taken. What is printed for each file:
 
 * the largest resident memory any worker ever had, and the driver's;
-* throughput, in bytes read once and written, against `cp` of as many bytes: of the files that the stage wrote, to a
-  folder beside them, just after. Both times end when the bytes are on disk (fsync);
-* megabytes of input per second of processor time, over both workers and all stages: what one core does;
+* throughput against `cp` of as many bytes: of the files that the stage wrote, to a folder beside them, just after; and
+  of the input as well. All times end when the bytes are on disk (fsync);
+* megabytes per second of processor time, over workers and driver and all stages: what one core does. The kernel's part
+  is mostly for pages of memory, of which files are made too; `cp` has it as well;
 * the whole file loaded in one process by the package people use for it (cryosparc-tools, starfile, pandas).
 """
 
@@ -37,6 +38,7 @@ from regroup_dask.progress import StageClock
 from regroup_dask.settings import Settings
 from regroup_dask.steps import particles
 from regroup_dask.steps.run_context import RunContext
+from regroup_dask.tasks.particles import on_cluster
 from tests.benchmarks.particle_files import N_CLASSES, write_particles
 
 LABELS = np.array([0, 1, 0, 2, 3, 1, 0, 2, 3, 0, 1, -1])
@@ -77,11 +79,12 @@ def small_maps(folder: Path) -> SuperclassMaps:
     return SuperclassMaps(paths, 4, 1.25)
 
 
-def memory_and_time() -> tuple[int, float]:
-    """Largest resident memory of this process so far, and the processor time it has used."""
+def memory_and_time() -> tuple[int, float, float]:
+    """Largest resident memory of this process so far, and the time it has used, its own and the kernel's for it."""
     with open("/proc/self/status") as stream:
         peak = next(int(line.split()[1]) * 1024 for line in stream if line.startswith("VmHWM"))
-    return peak, time.process_time()
+    times = os.times()
+    return peak, times.user, times.system
 
 
 def files_below(folder: Path) -> list[Path]:
@@ -103,25 +106,23 @@ def run_stage(path: Path, folder: Path, n_workers: int) -> dict[str, Any]:
     ):
         client.wait_for_workers(n_workers)
         client.run(_import)
-        cpu_before = sum(seconds for _, seconds in client.run(memory_and_time).values())
+        before = [*client.run(memory_and_time).values(), memory_and_time()]
         run = RunContext(folder, client, StageClock())
         began = time.perf_counter()
-        own_before = time.process_time()
-        source = open_particles([str(path)], scratch=folder / "scratch")
+        source = open_particles([str(path)], scratch=folder / "scratch", run=on_cluster(lambda: client))
         opened = time.perf_counter() - began
-        particles.survey(source, run)
+        class_counts = particles.survey(source, run)
         groups = grouping()
         labels = dict(enumerate(LABELS.tolist()))
-        counts = particles.count(source, labels, 4, settings, run)
+        counts = particles.count(source, class_counts, labels, 4, settings, run)
         particles.write(source, groups, counts, settings, small_maps(folder / "volumes"), run)
         computed = time.perf_counter() - began
-        own = time.process_time() - own_before
         shutil.rmtree(run.work, ignore_errors=True)
         shutil.rmtree(folder / "scratch", ignore_errors=True)
         written = files_below(folder)
         flush(written)
         seconds = time.perf_counter() - began
-        after = list(client.run(memory_and_time).values())
+        after = [*client.run(memory_and_time).values(), memory_and_time()]
     return {
         "rows": source.n_rows,
         "input_bytes": path.stat().st_size,
@@ -130,10 +131,10 @@ def run_stage(path: Path, folder: Path, n_workers: int) -> dict[str, Any]:
         "seconds": seconds,
         "seconds_unflushed": computed,
         "stages": {"open": round(opened, 2), **run.clock.seconds},
-        "worker_peak_bytes": max(peak for peak, _ in after),
-        "driver_peak_bytes": memory_and_time()[0],
-        "worker_cpu_seconds": sum(seconds for _, seconds in after) - cpu_before,
-        "driver_cpu_seconds": own,
+        "worker_peak_bytes": max(peak for peak, _, _ in after[:-1]),
+        "driver_peak_bytes": after[-1][0],
+        "user_seconds": sum(user for _, user, _ in after) - sum(user for _, user, _ in before),
+        "system_seconds": sum(system for _, _, system in after) - sum(system for _, _, system in before),
     }
 
 
@@ -181,6 +182,7 @@ def measure(kind: str, n_rows: int, scratch: Path, *, n_workers: int, load_rows:
     result["copy_output_unflushed"], result["copy_output_seconds"] = copy_seconds(tops, scratch / "copy")
     result["copy_input_unflushed"], result["copy_input_seconds"] = copy_seconds([path], scratch / "copy")
     shutil.rmtree(folder)
+    flush([path])
     if n_rows <= load_rows:
         result["whole"] = load_whole(kind, path)
     path.unlink()
@@ -189,25 +191,24 @@ def measure(kind: str, n_rows: int, scratch: Path, *, n_workers: int, load_rows:
 
 def show(result: dict[str, Any]) -> None:
     mb, gib = 1e6, 2**30
-    cpu = result["worker_cpu_seconds"] + result["driver_cpu_seconds"]
-    speed = result["output_bytes"] / result["seconds"] / mb
-    copying = result["output_bytes"] / result["copy_output_seconds"] / mb
+    cpu = result["user_seconds"] + result["system_seconds"]
+    seconds, copying = result["seconds"], result["copy_output_seconds"]
     print(f"\n{result['format']}, {result['rows']:.0e} rows, {result['input_bytes'] / mb:.0f} MB in, ", end="")
     print(f"{result['output_bytes'] / mb:.0f} MB out, {result['fragments']} fragments")
     print(f"  peak memory of a worker  {result['worker_peak_bytes'] / gib:.2f} GiB", end="")
     print(f"   of the driver {result['driver_peak_bytes'] / gib:.2f} GiB")
-    print(f"  time                     {result['seconds']:.1f} s ({result['seconds_unflushed']:.1f} before fsync)  ", end="")
-    print("  ".join(f"{name} {seconds:.1f}" for name, seconds in result["stages"].items()))
-    print(f"  processor time           {result['worker_cpu_seconds']:.1f} s workers, ", end="")
-    print(f"{result['driver_cpu_seconds']:.1f} s driver; {result['input_bytes'] / cpu / mb:.0f} MB of input ", end="")
-    print(f"and {result['output_bytes'] / cpu / mb:.0f} MB of output per core and second")
-    print(f"  written                  {speed:.0f} MB/s; cp of the same files {copying:.0f} MB/s: ", end="")
-    unflushed = result["copy_output_unflushed"] / result["seconds_unflushed"]
-    print(f"{speed / copying:.2f} of cp ({unflushed:.2f} before fsync)")
-    of_input = result["input_bytes"] / result["seconds"] / mb
-    print(f"  input                    {of_input:.0f} MB/s; cp of the input ", end="")
-    print(f"{result['input_bytes'] / result['copy_input_seconds'] / mb:.0f} MB/s: ", end="")
-    print(f"{result['copy_input_seconds'] / result['seconds']:.2f} of cp")
+    print(f"  time                     {seconds:.1f} s ({result['seconds_unflushed']:.1f} before fsync)  ", end="")
+    print("  ".join(f"{name} {length:.1f}" for name, length in result["stages"].items()))
+    print(f"  processor time           {result['user_seconds']:.1f} s own, {result['system_seconds']:.1f} s of the kernel")
+    for what in ("input", "output"):
+        n_bytes = result[f"{what}_bytes"] / mb
+        print(f"  {what:6} per core          {n_bytes / cpu:.0f} MB/s; {n_bytes / result['user_seconds']:.0f} of own time")
+    print(f"  written                  {result['output_bytes'] / seconds / mb:.0f} MB/s; cp of the same files ", end="")
+    print(f"{result['output_bytes'] / copying / mb:.0f} MB/s: {copying / seconds:.2f} of cp ", end="")
+    print(f"({result['copy_output_unflushed'] / result['seconds_unflushed']:.2f} before fsync)")
+    moved = result["copy_input_seconds"] + copying
+    print(f"  read and written         cp of the input and of the output takes {moved:.1f} s: ", end="")
+    print(f"{moved / seconds:.2f} of cp; of the input alone {result['copy_input_seconds'] / seconds:.2f}")
     whole = result.get("whole")
     if whole and whole["seconds"] is None:
         print(f"  {whole['loader']:24} cannot load it in {LOAD_BYTES / gib:.0f} GiB")

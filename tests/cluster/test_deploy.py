@@ -33,6 +33,8 @@ def job_script(name: str, **changes) -> str:
         ("slurm.yaml", ["#SBATCH -p normal", "#SBATCH --cpus-per-task=8", "#SBATCH --mem=32G", "#SBATCH -t 04:00:00"]),
         ("pbs.yaml", ["#PBS -q workq", "#PBS -l select=1:ncpus=8:mem=32GB", "#PBS -l walltime=04:00:00"]),
         ("lsf.yaml", ["#BSUB -q normal", "#BSUB -n 8", "#BSUB -M 34360", "#BSUB -W 04:00"]),
+        ("sge.yaml", ["#$ -q all.q", "#$ -pe smp 8", "#$ -l h_vmem=4G", "#$ -l h_rt=04:00:00"]),
+        ("htcondor.yaml", ["MY.DaskWorkerCores = 8", "MY.DaskWorkerMemory = 34359738368", "getenv = true"]),
     ],
 )
 def test_what_a_queueing_system_gets(name, lines, tmp_path):
@@ -46,7 +48,7 @@ def test_what_a_queueing_system_gets(name, lines, tmp_path):
 
 
 def test_workers_end_before_their_job_does():
-    for name in ("slurm.yaml", "pbs.yaml", "lsf.yaml"):
+    for name in ("slurm.yaml", "pbs.yaml", "lsf.yaml", "sge.yaml"):
         options = read_cluster_file(HPC / name).options
         hours, minutes = str(options["walltime"]).split(":")[:2]
         arguments = options["worker_extra_args"]
@@ -147,6 +149,29 @@ def test_helm_values_mount_the_data_and_use_one_thread(name):
         assert values["worker"]["threads_per_worker"] == 1
     else:
         assert values["dask-gateway"]["gateway"]["backend"]["worker"]["threads"] == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "started"),
+    [
+        (["dask-scheduler", "--port", "8786"], "dask scheduler --port 8786"),
+        (["dask worker", "tcp://s:8786"], "dask worker tcp://s:8786"),
+        (["dask", "worker", "--name", "a b"], "dask worker --name a b"),
+        (["run", "J42", "-k", "4"], "regroup-dask run J42 -k 4"),
+        ([], "regroup-dask"),
+    ],
+)
+def test_the_image_starts_what_charts_and_people_ask_for(arguments, started, tmp_path):
+    for name in ("dask", "regroup-dask"):
+        (tmp_path / name).write_text('#!/bin/sh\necho "$(basename "$0")" "$@"\n')
+        (tmp_path / name).chmod(0o755)
+    said = subprocess.run(
+        ["sh", str(DEPLOY / "entrypoint.sh"), *arguments],
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+    ).stdout
+    assert said.strip() == started
 
 
 def test_the_dockerfile_passes_its_linter():

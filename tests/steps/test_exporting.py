@@ -90,8 +90,14 @@ def test_cryosparc_to_relion(tmp_path, cryosparc_output):
         columns = [f"rlnMagMat{row}{column}" for row in (0, 1) for column in (0, 1)]
         np.testing.assert_allclose(own_optics[columns], magnification, atol=1e-6)
     assert len(optics) == 3
+    # Remaining particles keep the pose against their own class.
     remaining = read(tmp_path / "relion" / "remaining_particles.star")["particles"]
-    assert len(remaining) == (records["alignments3D_multi/class_posterior"].argmax(axis=1) == 3).sum()
+    before = records[records["alignments3D_multi/class_posterior"].argmax(axis=1) == 3]
+    assert len(remaining) == len(before) > 20
+    a = Rotation.from_euler("ZYZ", remaining[ANGLES].to_numpy(), degrees=True)
+    p = Rotation.from_rotvec(before["alignments3D_multi/pose"][:, 3].astype(float))
+    assert (a.inv() * p).magnitude().max() < 1e-5
+    np.testing.assert_allclose(remaining[ORIGINS], before["alignments3D_multi/shift"][:, 3] * 1.5, atol=1e-4)
     assert not any("trefoil" in note for note in done.notes)
     assert not (tmp_path / "relion" / ".parts").exists()
     # What is written is read again.
@@ -184,6 +190,24 @@ def test_there_and_back(tmp_path, cryosparc_output):
     assert (back["ctf/exp_group_id"] == kept["ctf/exp_group_id"] - 4).all()
 
 
+@pytest.mark.parametrize("generation", ["class", "class3D", "hard"])
+def test_remaining_particles_keep_their_pose_in_every_generation(tmp_path, generation):
+    records = cryosparc_records(generation=generation)
+    _, output = from_cryosparc(tmp_path / "cs", records)
+    export(output, "relion", tmp_path / "relion")
+    remaining = read(tmp_path / "relion" / "remaining_particles.star")["particles"]
+    if generation == "hard":
+        best = records["alignments3D/class"]
+    else:
+        prefix = "alignments_class3D_" if generation == "class3D" else "alignments_class_"
+        best = np.argmax([records[f"{prefix}{k}/class_posterior"] for k in range(4)], axis=0)
+    slot = "alignments_class_3" if generation == "class" else "alignments3D"
+    before = records[best == 3]
+    a = Rotation.from_euler("ZYZ", remaining[ANGLES].to_numpy(), degrees=True)
+    assert (a.inv() * Rotation.from_rotvec(before[f"{slot}/pose"].astype(float))).magnitude().max() < 1e-5
+    np.testing.assert_allclose(remaining[ORIGINS], before[f"{slot}/shift"] * 1.5, atol=1e-4)
+
+
 @pytest.mark.parametrize("side", ["relion", "cryosparc", "cryodrgn"])
 def test_the_same_bytes_however_many_workers(tmp_path, cryosparc_output, relion_output, side):
     output = relion_output[1] if side == "cryosparc" else cryosparc_output[2]
@@ -238,7 +262,16 @@ def test_to_cryodrgn(tmp_path, cryosparc_output, relion_output, origin):
     if beside is not None:
         np.testing.assert_allclose(loaded["ctf"][:, :2], np.tile(beside[0], (len(labels), 1)), rtol=1e-6)
         np.testing.assert_allclose(loaded["ctf"][:, 5:8], np.tile(beside[1], (len(labels), 1)), rtol=1e-6)
-    assert (rotation[~inside] == np.eye(3)).all()
+    if other == "relion":
+        table = read(tmp_path / "other" / "remaining_particles.star")["particles"]
+        expected = Rotation.from_euler("ZYZ", table[ANGLES].to_numpy(), degrees=True).inv().as_matrix()
+    else:
+        table = read(output / "relion" / "regrouped_particles.star")["particles"]
+        table = table[table["rlnClassNumber"] == 4]
+        expected = Rotation.from_euler("ZYZ", table[ANGLES].to_numpy(), degrees=True).inv().as_matrix()
+        np.testing.assert_allclose(translation[~inside] * 96 * np.where(table["rlnOpticsGroup"] == 2, 1.4, 1.25)[:, None],
+                                   table[ORIGINS], atol=1e-4)  # fmt: skip
+    np.testing.assert_allclose(rotation[~inside], expected, atol=1e-5)
 
 
 def test_aberrations_without_a_published_conversion_are_told(tmp_path):

@@ -13,6 +13,8 @@ from collections.abc import Collection, Mapping
 import numpy as np
 import pyarrow as pa
 
+from regroup_dask.formats.cryosparc.record_kernels import bytes_of_records, pack_text, spread_text, text_offsets
+
 METADATA_KEY = b"cryosparc_numpy_descr"
 
 
@@ -61,13 +63,12 @@ def _arrow_type(dtype: np.dtype, binary: bool) -> pa.DataType:
 
 def _to_array(values: np.ndarray, kind: pa.DataType) -> pa.Array:
     if pa.types.is_string(kind) or pa.types.is_binary(kind):
-        width = values.dtype.itemsize
-        bytes_ = np.ascontiguousarray(values).view(np.uint8).reshape(len(values), width)
         # NumPy pads with NUL and takes trailing ones away again, so the text ends with its last other byte.
-        lengths = np.where((bytes_ != 0).any(axis=1), width - np.argmax(bytes_[:, ::-1] != 0, axis=1), 0)
-        offsets = np.zeros(len(values) + 1, dtype=np.int32)
-        np.cumsum(lengths, out=offsets[1:])
-        text = bytes_[np.arange(width) < lengths[:, None]]
+        fixed = bytes_of_records(values)
+        offsets = np.empty(len(values) + 1, dtype=np.int32)
+        text_offsets(fixed, offsets)
+        text = np.empty(offsets[-1], np.uint8)
+        pack_text(fixed, offsets, text)
         return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(offsets), pa.py_buffer(text)])
     native = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("="))
     array = pa.array(native.reshape(-1))
@@ -99,11 +100,9 @@ def _fixed_strings(column: pa.ChunkedArray, dtype: np.dtype) -> np.ndarray:
     lengths = np.diff(offsets)
     if lengths.max() > dtype.itemsize:
         raise ValueError(f"a text of {lengths.max()} bytes does not fit into {dtype.itemsize}")
-    bytes_ = np.zeros((n, dtype.itemsize), np.uint8)
-    if text_buffer is not None:
-        text = np.frombuffer(text_buffer, np.uint8)[offsets[0] : offsets[-1]]
-        bytes_[np.arange(dtype.itemsize) < lengths[:, None]] = text
-    return bytes_.reshape(-1).view(dtype)
+    result = np.empty((n, dtype.itemsize), np.uint8)
+    spread_text(np.frombuffer(text_buffer or b"", np.uint8), offsets, result)
+    return result.reshape(-1).view(dtype)
 
 
 def _one_array(column: pa.ChunkedArray) -> pa.Array:

@@ -66,6 +66,21 @@ class DatasetFile:
                 result[name][first - start : first - start + len(records)] = records[name]
         return result
 
+    def read_records(self, start: int, records: np.ndarray) -> None:
+        """Fill records with the rows from ``start`` on, for a NumPy file."""
+        if storage.is_remote(self.path):
+            for first, part in self._records(start, start + len(records)):
+                records[first - start : first - start + len(part)] = part
+            return
+        data = memoryview(records.view(np.uint8).data)
+        with open(self.path, "rb", buffering=0) as stream:
+            stream.seek(self.data_offset + start * self.dtype.itemsize)
+            while data:
+                n_bytes = stream.readinto(data)
+                if not n_bytes:
+                    raise InputError(f"{self.path} became shorter while it was read: row {start + len(records)}")
+                data = data[n_bytes:]
+
     def take(self, rows: np.ndarray, columns: Sequence[str]) -> dict[str, np.ndarray]:
         """Read single rows, in any order and with repeats.
 
@@ -112,19 +127,27 @@ class DatasetFile:
                 yield first, records[first:end]
             return
         step = max(1, CHUNK_BYTES // self.dtype.itemsize)
-        with open(self.path, "rb") as stream:
-            stream.seek(self.data_offset + start * self.dtype.itemsize)
-            for first in range(start, stop, step):
-                count = min(step, stop - first)
-                records = np.fromfile(stream, self.dtype, count)
-                if len(records) != count:
-                    raise InputError(f"{self.path} became shorter while it was read: row {first + len(records)}")
-                yield first, records
+        records = np.empty(min(step, stop - start), self.dtype)
+        for first in range(start, stop, step):
+            part = records[: stop - first]
+            self.read_records(first, part)
+            yield first, part
 
     def _column(self, name: str) -> np.ndarray:
         index = cast(tuple, self.dtype.names).index(name)
         path = column_path(cast(str, self.column_folder), index)
         return load_mapped(path)
+
+
+def columns_of_records(records: np.ndarray, columns: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    """Copy fields of records into an array each; few records at a time, so that each is in the cache for all fields."""
+    names = records.dtype.names if columns is None else columns
+    result = {name: np.empty(len(records), records.dtype[name]) for name in names or ()}
+    step = max(1, CHUNK_BYTES // records.dtype.itemsize)
+    for start in range(0, len(records), step):
+        for name, values in result.items():
+            values[start : start + step] = records[name][start : start + step]
+    return result
 
 
 def column_path(folder: str, index: int) -> str:

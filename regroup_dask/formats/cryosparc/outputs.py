@@ -8,6 +8,7 @@ the others.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import pyarrow as pa
 from regroup_dask.formats.cryosparc.arrow_columns import fill_records
 from regroup_dask.formats.cryosparc.particles import CryosparcFragment, CryosparcParticles
 from regroup_dask.formats.cryosparc.record_file import RecordFile, create_record_file
+from regroup_dask.formats.cryosparc.record_kernels import take_records
 from regroup_dask.formats.cryosparc.regrouped_slots import RegroupedSlots, plan_slots
 from regroup_dask.formats.cryosparc.result_group import ResultSlot, write_result_group
 from regroup_dask.formats.cryosparc.volume_groups import write_volume_groups
@@ -73,6 +75,7 @@ def write_fragment(
     plan: RegroupPlan,
     outputs: CryosparcOutputs,
     counts_before: np.ndarray,
+    own: np.ndarray | None = None,
 ) -> None:
     """Write the rows of one fragment to their places in all files, in input order; may run again.
 
@@ -84,6 +87,8 @@ def write_fragment(
         For the rows of the table.
     counts_before : i64[K + 1]
         Rows of earlier fragments per superclass, remaining ones last.
+    own : records, optional
+        The rows as `CryosparcParticles.read_for_writing` read them.
     """
     if len(assignment.superclass) != table.num_rows:
         raise ValueError(f"{len(assignment.superclass)} assignments for {table.num_rows} particles")
@@ -92,19 +97,26 @@ def write_fragment(
     place = {name: int(count) for name, count in zip([*names, REMAINING], before, strict=True)}
     place[REGROUPED] = int(before[:-1].sum())
     block = max(1, BLOCK_BYTES // source.dtype.itemsize)
-    for start in range(0, table.num_rows, block):
-        part = table.slice(start, block)
-        records = np.empty(part.num_rows, source.dtype)
-        fill_records(records, part)
-        chosen = Assignment(*(values[start : start + block] for values in assignment))
-        regrouped = outputs.slots.records(records, chosen, plan)
-        inside = chosen.superclass[chosen.superclass >= 0]
-        rows = assigned_order(inside, plan.n_superclasses)
-        pieces = {REGROUPED: regrouped, REMAINING: records[chosen.superclass < 0]}
-        pieces |= {name: regrouped[rows[k]] for k, name in enumerate(names)}
-        for name, piece in pieces.items():
-            outputs.files[name].write(place[name], piece)
-            place[name] += len(piece)
+    with contextlib.ExitStack() as stack:
+        write = {name: stack.enter_context(file.opened()) for name, file in outputs.files.items()}
+        for start in range(0, table.num_rows, block):
+            stop = min(start + block, table.num_rows)
+            records = _records(source, table, start, stop) if own is None else own[start:stop]
+            chosen = Assignment(*(values[start : start + block] for values in assignment))
+            regrouped = outputs.slots.records(records, chosen, plan)
+            rows = assigned_order(chosen.superclass[chosen.superclass >= 0], plan.n_superclasses)
+            pieces = {REGROUPED: regrouped, REMAINING: take_records(records, np.flatnonzero(chosen.superclass < 0))}
+            pieces |= {name: take_records(regrouped, rows[k]) for k, name in enumerate(names)}
+            for name, piece in pieces.items():
+                write[name](place[name], piece)
+                place[name] += len(piece)
+
+
+def _records(source: CryosparcParticles, table: pa.Table, start: int, stop: int) -> np.ndarray:
+    """Some rows of a table as records."""
+    records = np.empty(stop - start, source.dtype)
+    fill_records(records, table.slice(start, stop - start))
+    return records
 
 
 def finish_outputs(

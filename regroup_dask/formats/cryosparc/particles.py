@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from regroup_dask.errors import InputError
 from regroup_dask.formats.cryosparc.arrow_columns import arrow_schema, to_arrow
-from regroup_dask.formats.cryosparc.dataset_file import open_dataset_file
+from regroup_dask.formats.cryosparc.dataset_file import columns_of_records, open_dataset_file
 from regroup_dask.formats.cryosparc.passthrough import Passthrough, join_passthrough
 from regroup_dask.formats.cryosparc.posteriors import (
     COMMON,
@@ -31,9 +31,10 @@ from regroup_dask.formats.cryosparc.posteriors import (
 )
 from regroup_dask.formats.cryosparc.result_group import read_result_group
 from regroup_dask.formats.cryosparc.slot_poses import slot_poses
-from regroup_dask.formats.cryosparc.stacked_files import StackedFiles, stack_files
-from regroup_dask.formats.cryosparc.uid_index import build_uid_index, refuse_duplicates
-from regroup_dask.formats.particles import FRAGMENT_BYTES, ParticleSource
+from regroup_dask.formats.cryosparc.stacked_files import StackedFiles, StackRows, stack_files
+from regroup_dask.formats.particles import FRAGMENT_BYTES, FragmentRows, ParticleSource
+from regroup_dask.formats.pieces import RunPieces, in_this_process
+from regroup_dask.formats.uid_index import build_uid_index, refuse_duplicates
 
 CLASS_IN_NAME = re.compile(r"(?:^|_)class_(\d+)[_.]")
 
@@ -49,6 +50,10 @@ class JoinedTable:
     def read(self, start: int, stop: int, columns: Sequence[str] | None = None) -> pa.Table:
         """Read a range of rows; the columns come in the order asked for."""
         names = self.schema.names if columns is None else list(columns)
+        return to_arrow(self.read_values(start, stop, names), self.schema)
+
+    def read_values(self, start: int, stop: int, names: Sequence[str]) -> dict[str, np.ndarray]:
+        """Read a range of rows as one array per column."""
         unknown = [name for name in names if name not in self.schema.names]
         if unknown:
             raise InputError(f"{self.primary.files[0].path} has no column {', '.join(unknown)}")
@@ -61,7 +66,7 @@ class JoinedTable:
         for part, chosen in beside:
             if chosen:
                 values.update(part.read(start, uids, chosen))
-        return to_arrow({name: values[name] for name in names}, self.schema)
+        return {name: values[name] for name in names}
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,14 @@ class CryosparcParticles(ParticleSource):
         """Return f32[n, n_classes] in the order of `class_ids`."""
         return self.posterior_slots.posteriors(table)
 
+    def read_for_writing(self, fragment: CryosparcFragment) -> FragmentRows:
+        """Read a fragment as a table, and as records where the files have them as they are written."""
+        joined = fragment.table
+        if joined.passthrough or not joined.primary.plain_records or joined.primary.dtype != self.dtype:
+            return FragmentRows(fragment.read())
+        records = joined.primary.records(fragment.first_row, fragment.first_row + fragment.n_rows)
+        return FragmentRows(to_arrow(columns_of_records(records), joined.schema), records)
+
     def particle_poses(self, table: pa.Table, class_index: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
         """Return the pose of each row against a class; see `ParticleSource.particle_poses`."""
         return slot_poses(table, self.posterior_slots, class_index)
@@ -108,6 +121,7 @@ def open_cryosparc_particles(
     class_prefix: str = "auto",
     fragment_rows: int | None = None,
     scratch: str | None = None,
+    run: RunPieces = in_this_process,
 ) -> CryosparcParticles:
     """Open ``.cs`` files or ``.csg`` groups of particles.
 
@@ -117,7 +131,7 @@ def open_cryosparc_particles(
         Several files are read one below the other, and need the same columns.
     passthrough : sequence of str
         Files with further columns of the same particles, in any row order.
-    class_prefix, fragment_rows, scratch
+    class_prefix, fragment_rows, scratch, run
         See `formats.particles.open_particles`.
 
     Raises
@@ -129,17 +143,17 @@ def open_cryosparc_particles(
     folder = _scratch_folder(scratch)
     primary = stack_files([open_dataset_file(path, scratch=folder) for path in paths])
     beside_files = [open_dataset_file(path, scratch=folder) for path in passthrough]
-    binary: set[str] = set()
-    uid_index = build_uid_index(_scan(primary, binary), n_rows=primary.n_rows, scratch=folder)
+    uid_index = build_uid_index(primary.parts(), scratch=folder, run=run)
     refuse_duplicates(uid_index, primary.sizes)
-    beside = join_passthrough(beside_files, primary, uid_index, scratch=folder)
+    beside = join_passthrough(beside_files, primary, uid_index, scratch=folder, run=run)
     shutil.rmtree(uid_index.folder)
+    binary = set(uid_index.notes)
     for part in beside:
-        for _ in _scan(part.stack, binary):
-            pass
+        found = part.uid_index.notes if part.uid_index else sum(run(binary_columns, part.stack.parts()), ())
+        binary.update(found)
 
     dtype = _joined_dtype(primary, beside)
-    hard = () if present_prefixes(dtype.names or ()) else _hard_classes(primary, beside)
+    hard = () if present_prefixes(dtype.names or ()) else _hard_classes(primary, beside, run)
     binary.intersection_update(dtype.names or ())
     schema = arrow_schema(dtype, binary=binary)
     table = JoinedTable(primary, beside, schema)
@@ -217,23 +231,20 @@ def _joined_dtype(primary: StackedFiles, beside: Sequence[Passthrough]) -> np.dt
     return np.dtype([(name, dtype[name]) for dtype, names in dtypes for name in names])
 
 
-def _scan(stack: StackedFiles, binary: set[str]) -> Iterator[np.ndarray]:
-    """Read every row once, piece by piece: yield the uids, and note which columns hold text that is not UTF-8."""
-    names = [name for name in stack.dtype.names or () if stack.dtype[name].kind == "S"]
-    for _, values in stack.chunks(["uid", *names]):
-        for name in set(names) - binary:
-            text = np.ascontiguousarray(values[name])
-            if (text.view(np.uint8) < 128).all():
-                continue
-            try:
-                for item in np.unique(text).tolist():
-                    item.decode("utf-8")
-            except UnicodeDecodeError:
-                binary.add(name)
-        yield values["uid"]
+def binary_columns(rows: StackRows) -> tuple[str, ...]:
+    """Names of columns with text that is not UTF-8."""
+    return rows.read_hashes()[1]
 
 
-def _hard_classes(primary: StackedFiles, beside: Sequence[Passthrough]) -> tuple[int, ...]:
+def common_classes(rows: StackRows) -> list[int]:
+    """Distinct values of ``alignments3D/class``."""
+    found: set[int] = set()
+    for values in rows.chunks([f"{COMMON}/class"]):
+        found.update(np.unique(values[f"{COMMON}/class"]).tolist())
+    return sorted(found)
+
+
+def _hard_classes(primary: StackedFiles, beside: Sequence[Passthrough], run: RunPieces) -> tuple[int, ...]:
     """Distinct classes of particles with one class each, and those that file names speak of."""
     name = f"{COMMON}/class"
     stack = next(
@@ -243,8 +254,8 @@ def _hard_classes(primary: StackedFiles, beside: Sequence[Passthrough]) -> tuple
     if stack is None or stack.dtype[name].subdtype is not None:
         return ()
     found: set[int] = set()
-    for _, values in stack.chunks([name]):
-        found.update(np.unique(values[name]).tolist())
+    for classes in run(common_classes, stack.parts()):
+        found.update(classes)
     if len(primary.files) > 1:
         matches = [CLASS_IN_NAME.search(os.path.basename(file.path)) for file in primary.files]
         found.update(int(match[1]) for match in matches if match)

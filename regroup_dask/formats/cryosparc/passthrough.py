@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from regroup_dask.errors import InputError
 from regroup_dask.formats.cryosparc.dataset_file import DatasetFile
-from regroup_dask.formats.cryosparc.stacked_files import StackedFiles, stack_files
-from regroup_dask.formats.cryosparc.uid_index import (
+from regroup_dask.formats.cryosparc.stacked_files import StackedFiles, StackRows, stack_files
+from regroup_dask.formats.pieces import RunPieces, in_this_process
+from regroup_dask.formats.uid_index import (
     BUCKET_ROWS,
     UidIndex,
     build_uid_index,
@@ -37,7 +39,12 @@ class Passthrough:
 
 
 def join_passthrough(
-    files: Sequence[DatasetFile], primary: StackedFiles, primary_index: UidIndex, *, scratch: str
+    files: Sequence[DatasetFile],
+    primary: StackedFiles,
+    primary_index: UidIndex,
+    *,
+    scratch: str,
+    run: RunPieces = in_this_process,
 ) -> tuple[Passthrough, ...]:
     """Prepare the join of passthrough files with the primary ones.
 
@@ -61,37 +68,61 @@ def join_passthrough(
         if not columns:
             continue
         index = None
-        if not _same_rows(stack, primary):
-            uids = (values["uid"] for _, values in stack.chunks(["uid"]))
-            index = build_uid_index(uids, n_rows=stack.n_rows, scratch=scratch)
+        if not _same_rows(stack, primary, run):
+            index = build_uid_index(stack.parts(), scratch=scratch, run=run)
             refuse_duplicates(index, stack.sizes)
-            _refuse_missing(primary_index, index, stack)
+            _refuse_missing(primary_index, index, stack, run)
         joined.append(Passthrough(stack, columns, index))
     return tuple(joined)
 
 
-def _same_rows(stack: StackedFiles, primary: StackedFiles) -> bool:
+class _SamePiece(NamedTuple):
+    rows: StackRows
+    primary: StackedFiles
+
+
+class _MissingPiece(NamedTuple):
+    start: int
+    primary: UidIndex
+    passthrough: UidIndex
+
+
+def _same_rows(stack: StackedFiles, primary: StackedFiles, run: RunPieces) -> bool:
     """Tell whether the rows are the same particles in the same order."""
     if stack.n_rows != primary.n_rows:
         return False
-    for first, values in stack.chunks(["uid"]):
+    first = StackRows(stack, 0, min(stack.n_rows, 1000))
+    return same_uids(_SamePiece(first, primary)) and all(
+        run(same_uids, [_SamePiece(part, primary) for part in stack.parts()])
+    )
+
+
+def same_uids(piece: _SamePiece) -> bool:
+    """Tell whether some rows are the same particles as those of the primary files."""
+    first = piece.rows.first_row
+    for values in piece.rows.chunks(["uid"]):
         uids = values["uid"]
-        if (primary.read(first, first + len(uids), ["uid"])["uid"] != uids).any():
+        if (piece.primary.read(first, first + len(uids), ["uid"])["uid"] != uids).any():
             return False
+        first += len(uids)
     return True
 
 
-def _refuse_missing(primary_index: UidIndex, index: UidIndex, stack: StackedFiles) -> None:
-    n_missing, first = 0, None
-    for start in range(0, primary_index.n_rows, BUCKET_ROWS):
-        part = primary_index.hashes(start)
-        absent = np.flatnonzero(index.find_sorted(part) < 0)
-        if len(absent) and first is None:
-            first = uid_of_hash(part[absent[0]])
-        n_missing += len(absent)
+def _refuse_missing(primary_index: UidIndex, index: UidIndex, stack: StackedFiles, run: RunPieces) -> None:
+    pieces = [_MissingPiece(start, primary_index, index) for start in range(0, primary_index.n_rows, BUCKET_ROWS)]
+    found = run(missing_uids, pieces)
+    n_missing = sum(n for n, _ in found)
     if n_missing:
         paths = ", ".join(path for path, _ in stack.sizes)
+        first = next(uid for n, uid in found if n)
         raise InputError(
             f"{n_missing} of {primary_index.n_rows} particles are not in the passthrough {paths} (the first "
             f"has uid {first}): give the passthrough file of the same job, for all its classes, or none"
         )
+
+
+def missing_uids(piece: _MissingPiece) -> tuple[int, int]:
+    """How many of a window of uids are not in the other index, and the first of them."""
+    part = piece.primary.hashes(piece.start)
+    absent = np.flatnonzero(piece.passthrough.find_sorted(part) < 0)
+    return len(absent), uid_of_hash(part[absent[0]]) if len(absent) else 0

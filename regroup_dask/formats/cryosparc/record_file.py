@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,21 +26,34 @@ class RecordFile:
         Only these bytes are touched, with positioned writes and no mapping, so that neighbours written
         elsewhere at the same time are safe on network file systems too.
         """
+        with self.opened() as write:
+            write(first_row, records)
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[Callable[[int, np.ndarray], None]]:
+        """Open the file once for many writes: yields the function that does what `write` does."""
+        descriptor = os.open(self.path, os.O_WRONLY)
+
+        def write(first_row: int, records: np.ndarray) -> None:
+            self._check(first_row, records)
+            if not len(records):
+                return
+            data = memoryview(np.ascontiguousarray(records).view(np.uint8).data)
+            position = self.data_offset + first_row * self.dtype.itemsize
+            while data:
+                written = os.pwrite(descriptor, data, position)
+                data, position = data[written:], position + written
+
+        try:
+            yield write
+        finally:
+            os.close(descriptor)
+
+    def _check(self, first_row: int, records: np.ndarray) -> None:
         if records.dtype != self.dtype:
             raise ValueError(f"{self.path} takes records of {self.dtype}, not {records.dtype}")
         if not 0 <= first_row <= self.n_rows - len(records):
             raise ValueError(f"{self.path} has {self.n_rows} rows: no place for {len(records)} from row {first_row}")
-        if not len(records):
-            return
-        data = memoryview(np.ascontiguousarray(records).view(np.uint8).data)
-        position = self.data_offset + first_row * self.dtype.itemsize
-        descriptor = os.open(self.path, os.O_WRONLY)
-        try:
-            while data:
-                written = os.pwrite(descriptor, data, position)
-                data, position = data[written:], position + written
-        finally:
-            os.close(descriptor)
 
 
 def create_record_file(path: str, dtype: np.dtype, n_rows: int) -> RecordFile:

@@ -22,6 +22,7 @@ import numpy as np
 
 from regroup_dask.errors import InputError
 from regroup_dask.formats.cryosparc.posteriors import COMMON, MULTI, PosteriorSlots
+from regroup_dask.formats.cryosparc.record_kernels import bytes_of_records, copy_pieces
 from regroup_dask.formats.cryosparc.slot_poses import pose_is_common
 from regroup_dask.formats.regroup_plan import Assignment, RegroupPlan
 from regroup_dask.formats.rotations import matrices_of_vectors, vectors_of_matrices
@@ -60,79 +61,139 @@ class RegroupedSlots(NamedTuple):
             A shift that has to be moved has no pixel size.
         """
         rows = np.flatnonzero(assignment.superclass >= 0)
-        inside = particles[rows]
         superclass = assignment.superclass[rows]
         chosen = assignment.class_index(plan)[rows]
         within = assignment.best_class_in_superclass[rows]
         within = np.where(within < 0, chosen[:, None], within)
         result = np.zeros(len(rows), self.dtype)
-        replaced = self._replaced_fields()
-        kept = [name for name in self.dtype.names or () if name in (particles.dtype.names or ()) and name not in replaced]
-        _copy_fields(inside, result, kept)
-        entries: dict[str, np.ndarray] = {}
-        if not self.slots.hard:
-            fields = _fields_of(particles.dtype.names or (), self.slots.slots[0])
-            taken = [field for field in fields if field not in ONE_HOT]
-            entries = {field: _class_values(inside, self.slots, field, within) for field in taken}
-            _move(entries, within, plan)
-            self._fill_superclasses(result, fields, entries, superclass)
-        self._fill_common(result, inside, entries, superclass, chosen, plan)
+        if not len(rows):
+            return result
+        pieces = self._pieces(particles.dtype)
+        copy_pieces(
+            bytes_of_records(particles),
+            rows,
+            np.column_stack([within, chosen]).astype(np.int32),
+            *pieces,
+            result.view(np.uint8).reshape(len(result), self.dtype.itemsize),
+        )
+        self._move(result, within, chosen, superclass, plan)
+        self._fill_one_hot(result, superclass)
         return result
-
-    def _replaced_fields(self) -> set[str]:
-        slots = {COMMON, *self.slots.slots} | {self._slot_of(k) for k in range(self.n_superclasses)}
-        return {name for name in self.dtype.names or () if name.split("/")[0] in slots}
 
     def _slot_of(self, superclass: int) -> str:
         if self.slots.hard or self.slots.multi:
             return self.slots.prefix
         return f"{self.slots.prefix}{superclass}"
 
-    def _fill_common(
-        self,
-        result: np.ndarray,
-        inside: np.ndarray,
-        entries: dict[str, np.ndarray],
-        superclass: np.ndarray,
-        chosen: np.ndarray,
-        plan: RegroupPlan,
-    ) -> None:
-        """Fill alignments3D: from the entry of the particle's superclass, or from what it was."""
-        row = np.arange(len(inside))
-        values: dict[str, Any] = {}
-        if self.common_pose:
-            present = [field for field in self.common_fields if f"{COMMON}/{field}" in (inside.dtype.names or ())]
-            moving = {field: inside[f"{COMMON}/{field}"][:, None] for field in present}
-            _move(moving, chosen[:, None], plan)
-            values = {field: moved[:, 0] for field, moved in moving.items()}
-        else:
-            for field in self.common_fields:
-                if field in entries:
-                    values[field] = entries[field][row, superclass]
-                elif f"{COMMON}/{field}" in (inside.dtype.names or ()):
-                    values[field] = inside[f"{COMMON}/{field}"]
-        values |= {"class": superclass, "class_posterior": np.float32(1), "class_ess": np.float32(1)}
-        for field in self.common_fields:
-            if field in values:
-                result[f"{COMMON}/{field}"] = values[field]
+    def _pieces(self, source: np.dtype) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Where every byte of the output comes from, for `copy_pieces`.
 
-    def _fill_superclasses(
-        self, result: np.ndarray, fields: list[str], entries: dict[str, np.ndarray], superclass: np.ndarray
+        Selector k is the best class within superclass k, selector K the class whose pose the particle keeps.
+        """
+        n_places = max(1, len(self.slots.class_ids))
+        found: list[tuple[int, int, int, tuple[int, ...]]] = []  # target start, size, selector, source starts
+        made = {f"{slot}/{field}" for slot in self._made_slots() for field in ONE_HOT}
+        entries = {} if self.slots.hard else self._entry_fields(source)
+        for name in self.dtype.names or ():
+            kind, start = self.dtype.fields[name][:2]  # type: ignore[index]
+            if name in made:
+                continue
+            if name in entries:
+                field, superclasses = entries[name]
+                size = kind.itemsize // len(superclasses)
+                for place, k in enumerate(superclasses):
+                    found.append((start + place * size, size, k, self._class_starts(source, field)))
+                continue
+            slot, _, field = name.partition("/")
+            own = not self.common_pose and slot == COMMON and f"{self.slots.slots[0]}/{field}" in (source.names or ())
+            if own:
+                found.append((start, kind.itemsize, self.n_superclasses, self._class_starts(source, field)))
+            elif name in (source.names or ()):
+                found.append((start, kind.itemsize, -1, (_start_of(source, name),) * n_places))
+        merged: list[tuple[int, int, int, tuple[int, ...]]] = []
+        for piece in sorted(found):
+            if merged:
+                start, size, selector, starts = merged[-1]
+                follows = tuple(place + size for place in starts) == piece[3]
+                if follows and piece[0] == start + size and piece[2] == selector:
+                    merged[-1] = (start, size + piece[1], selector, starts)
+                    continue
+            merged.append(piece)
+        return (
+            np.array([piece[2] for piece in merged], np.int64),
+            np.array([piece[3] for piece in merged], np.int64).reshape(len(merged), n_places),
+            np.array([piece[0] for piece in merged], np.int64),
+            np.array([piece[1] for piece in merged], np.int64),
+        )
+
+    def _made_slots(self) -> list[str]:
+        return [COMMON, *([] if self.slots.hard else [self._slot_of(k) for k in range(self.n_superclasses)])]
+
+    def _entry_fields(self, source: np.dtype) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """Fields of the superclasses' slots: the field of a class they come from, and which superclasses they hold."""
+        everyone = tuple(range(self.n_superclasses))
+        of_slot = {self._slot_of(k): (k,) for k in everyone}
+        result: dict[str, tuple[str, tuple[int, ...]]] = {}
+        for name in self.dtype.names or ():
+            slot, _, field = name.partition("/")
+            if slot in of_slot and f"{self.slots.slots[0]}/{field}" in (source.names or ()):
+                per_class = self.slots.multi and _has_class_axis(self.dtype, field)
+                result[name] = (field, everyone if per_class else of_slot[slot])
+        return result
+
+    def _class_starts(self, source: np.dtype, field: str) -> tuple[int, ...]:
+        """Where a field of each class begins in a record of the input."""
+        if not self.slots.multi:
+            return tuple(_start_of(source, f"{slot}/{field}") for slot in self.slots.slots)
+        name = f"{MULTI}/{field}"
+        start, n_classes = _start_of(source, name), len(self.slots.class_ids)
+        step = source[name].itemsize // n_classes if _has_class_axis(source, field) else 0
+        return tuple(start + step * index for index in range(n_classes))
+
+    def _move(
+        self, result: np.ndarray, within: np.ndarray, chosen: np.ndarray, superclass: np.ndarray, plan: RegroupPlan
     ) -> None:
-        """Fill the entry of every superclass, [n, K, ...] each."""
-        number = np.arange(self.n_superclasses)
-        one_hot = {
-            "class": np.broadcast_to(number, (len(result), self.n_superclasses)),
-            "class_posterior": superclass[:, None] == number,
-            "class_ess": np.ones((len(result), self.n_superclasses), np.float32),
-        }
-        for field in fields:
-            values = one_hot[field] if field in one_hot else entries[field]
+        """Move the poses of records along with the class that each comes from."""
+        names = self.dtype.names or ()
+        if self.common_pose:
+            _move_slot(result, COMMON, chosen, plan)
+        if self.slots.hard:
+            return
+        if self.slots.multi:
+            _move_slot(result, MULTI, within, plan)
+        else:
+            for k in range(self.n_superclasses):
+                _move_slot(result, self._slot_of(k), within[:, k], plan)
+        if self.common_pose:
+            return
+        for field in ("pose", "shift"):
+            if f"{COMMON}/{field}" not in names or f"{self._slot_of(0)}/{field}" not in names:
+                continue
             if self.slots.multi:
-                result[f"{MULTI}/{field}"] = values if _has_class_axis(self.dtype, field) else values[:, 0]
-            else:
-                for k in range(self.n_superclasses):
-                    result[f"{self._slot_of(k)}/{field}"] = values[:, k]
+                result[f"{COMMON}/{field}"] = result[f"{MULTI}/{field}"][np.arange(len(result)), superclass]
+                continue
+            for k in range(self.n_superclasses):
+                rows = np.flatnonzero(superclass == k)
+                result[f"{COMMON}/{field}"][rows] = result[f"{self._slot_of(k)}/{field}"][rows]
+
+    def _fill_one_hot(self, result: np.ndarray, superclass: np.ndarray) -> None:
+        """Say in which superclass the particles are."""
+        names = self.dtype.names or ()
+        values: dict[str, Any] = {f"{COMMON}/class": superclass}
+        values |= {f"{COMMON}/{field}": 1 for field in ("class_posterior", "class_ess")}
+        number = np.arange(self.n_superclasses)
+        if self.slots.multi:
+            values[f"{MULTI}/class"] = number
+            values[f"{MULTI}/class_posterior"] = superclass[:, None] == number
+            values[f"{MULTI}/class_ess"] = 1
+        elif not self.slots.hard:
+            for k in number.tolist():
+                values[f"{self._slot_of(k)}/class"] = k
+                values[f"{self._slot_of(k)}/class_posterior"] = superclass == k
+                values[f"{self._slot_of(k)}/class_ess"] = 1
+        for name, value in values.items():
+            if name in names:
+                result[name] = value
 
 
 def plan_slots(dtype: np.dtype, slots: PosteriorSlots, plan: RegroupPlan, *, path: str) -> RegroupedSlots:
@@ -223,55 +284,26 @@ def _has_class_axis(dtype: np.dtype, field: str) -> bool:
     return len(dtype[f"{MULTI}/{field}"].shape) == 1 + VECTOR_FIELDS.get(field, 0)
 
 
-def _copy_fields(source: np.ndarray, target: np.ndarray, names: list[str]) -> None:
-    """Copy fields from records to records; those side by side in both go in one piece."""
-    runs: list[tuple[int, int, int]] = []
-    for name in names:
-        kind, start = source.dtype.fields[name][:2]  # type: ignore[index]
-        target_kind, target_start = target.dtype.fields[name][:2]  # type: ignore[index]
-        if kind != target_kind:
-            target[name] = source[name]
-            continue
-        if runs:
-            first, target_first, size = runs[-1]
-            if (start, target_start) == (first + size, target_first + size):
-                runs[-1] = (first, target_first, size + kind.itemsize)
-                continue
-        runs.append((start, target_start, kind.itemsize))
-    for start, target_start, size in runs:
-        _bytes_of(target, target_start, size)[...] = _bytes_of(source, start, size)
+def _start_of(dtype: np.dtype, name: str) -> int:
+    return int(dtype.fields[name][1])  # type: ignore[index]
 
 
-def _bytes_of(records: np.ndarray, start: int, size: int) -> np.ndarray:
-    """View some consecutive bytes of every record as one field."""
-    field = np.dtype({"names": ["bytes"], "formats": [f"V{size}"], "offsets": [start], "itemsize": records.itemsize})
-    return records.view(field)["bytes"]
-
-
-def _class_values(records: np.ndarray, slots: PosteriorSlots, field: str, class_index: np.ndarray) -> np.ndarray:
-    """Pick a field from the slots of classes ``class_index`` int[n, m] of each row: an array [n, m, ...]."""
-    if slots.multi:
-        values = records[f"{MULTI}/{field}"]
-        if _has_class_axis(records.dtype, field):
-            return values[np.arange(len(records))[:, None], class_index]
-        return np.broadcast_to(values[:, None], (*class_index.shape, *values.shape[1:]))
-    kind = records.dtype[f"{slots.slots[0]}/{field}"]
-    result = np.empty((*class_index.shape, *kind.shape), kind.base)
-    for index in np.unique(class_index):
-        row, column = np.nonzero(class_index == index)
-        result[row, column] = records[f"{slots.slots[index]}/{field}"][row]
-    return result
-
-
-def _move(values: dict[str, np.ndarray], class_index: np.ndarray, plan: RegroupPlan) -> None:
-    """Move poses [n, m, 3] and their shifts along with their class; others keep their bits."""
-    if "pose" not in values or plan.move_poses is None:
+def _move_slot(records: np.ndarray, slot: str, class_index: np.ndarray, plan: RegroupPlan) -> None:
+    """Move the poses of a slot along with class ``class_index`` int[n] or int[n, m]; others keep their bits."""
+    names = records.dtype.names or ()
+    if f"{slot}/pose" not in names or plan.move_poses is None:
         return
-    pose, shift = values["pose"], values["shift"]
-    place = np.nonzero(plan.moves(class_index) & np.isfinite(pose).all(axis=-1) & np.isfinite(shift).all(axis=-1))
-    if not len(place[0]):
+    moves = plan.moves(class_index)
+    if not moves.any():
         return
-    pixel = values["psize_A"][place].astype(np.float64)
+    place = np.nonzero(moves)
+    pose, shift = records[f"{slot}/pose"][place], records[f"{slot}/shift"][place]
+    known = np.isfinite(pose).all(axis=-1) & np.isfinite(shift).all(axis=-1)
+    if not known.all():
+        place = tuple(axis[known] for axis in place)
+        pose, shift = pose[known], shift[known]
+    pixel = records[f"{slot}/psize_A"]
+    pixel = pixel[place[: pixel.ndim]].astype(np.float64)
     wrong = ~(np.isfinite(pixel) & (pixel > 0))
     if wrong.any():
         raise InputError(
@@ -279,10 +311,9 @@ def _move(values: dict[str, np.ndarray], class_index: np.ndarray, plan: RegroupP
             f"{pixel[wrong][0]}, so that their shift cannot be moved; run with --keep-poses"
         )
     rotation, moved_shift = plan.move_poses(
-        matrices_of_vectors(pose[place]),
-        shift[place].astype(np.float64) * pixel[:, None],
+        matrices_of_vectors(pose),
+        shift.astype(np.float64) * pixel[:, None],
         *plan.class_pose_arrays(class_index[place]),
     )
-    values["pose"], values["shift"] = pose.copy(), shift.copy()
-    values["pose"][place] = vectors_of_matrices(rotation)
-    values["shift"][place] = moved_shift / pixel[:, None]
+    records[f"{slot}/pose"][place] = vectors_of_matrices(rotation)
+    records[f"{slot}/shift"][place] = moved_shift / pixel[:, None]

@@ -8,7 +8,9 @@ from typing import NamedTuple
 import numpy as np
 
 from regroup_dask.errors import InputError
-from regroup_dask.formats.cryosparc.dataset_file import DatasetFile
+from regroup_dask.formats.cryosparc.dataset_file import CHUNK_BYTES, DatasetFile
+from regroup_dask.formats.particles import FRAGMENT_BYTES
+from regroup_dask.formats.uid_index import hashes_of_integers
 
 
 class StackedFiles(NamedTuple):
@@ -42,6 +44,22 @@ class StackedFiles(NamedTuple):
             first += file.n_rows
         return result
 
+    @property
+    def plain_records(self) -> bool:
+        """All files are records of the very type of the table, so that `records` can read them as they are."""
+        return all(file.column_folder is None and file.dtype == self.dtype for file in self.files)
+
+    def records(self, start: int, stop: int) -> np.ndarray:
+        """Read a range of rows as records, where there are `plain_records`."""
+        result = np.empty(stop - start, self.dtype)
+        first = 0
+        for file in self.files:
+            low, high = max(start, first), min(stop, first + file.n_rows)
+            if low < high:
+                file.read_records(low - first, result[low - start : high - start])
+            first += file.n_rows
+        return result
+
     def take(self, rows: np.ndarray, columns: Sequence[str]) -> dict[str, np.ndarray]:
         """Read single rows in any order."""
         result = {name: np.empty(len(rows), self.dtype[name]) for name in columns}
@@ -54,6 +72,11 @@ class StackedFiles(NamedTuple):
             first += file.n_rows
         return result
 
+    def parts(self) -> list[StackRows]:
+        """Ranges of rows of about `FRAGMENT_BYTES`, to be looked at one by one."""
+        step = max(1, FRAGMENT_BYTES // self.dtype.itemsize)
+        return [StackRows(self, start, min(step, self.n_rows - start)) for start in range(0, self.n_rows, step)]
+
     def chunks(self, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
         """Iterate over all rows in small pieces: first row and columns."""
         first = 0
@@ -61,6 +84,42 @@ class StackedFiles(NamedTuple):
             for start, values in file.chunks(columns):
                 yield first + start, values
             first += file.n_rows
+
+
+class StackRows(NamedTuple):
+    """A range of rows of stacked files; small and picklable."""
+
+    stack: StackedFiles
+    first_row: int
+    n_rows: int
+
+    def chunks(self, columns: Sequence[str]) -> Iterator[dict[str, np.ndarray]]:
+        """Iterate over the rows in small pieces."""
+        step = max(1, CHUNK_BYTES // self.stack.dtype.itemsize)
+        for start in range(self.first_row, self.first_row + self.n_rows, step):
+            yield self.stack.read(start, min(start + step, self.first_row + self.n_rows), columns)
+
+    def read_hashes(self) -> tuple[np.ndarray, tuple[str, ...]]:
+        """Hashes of the uids, u64[n_rows], and the names of columns with text that is not UTF-8."""
+        hashes = [np.empty(0, np.uint64)]
+        names = [name for name in self.stack.dtype.names or () if self.stack.dtype[name].kind == "S"]
+        binary: set[str] = set()
+        for values in self.chunks(["uid", *names]):
+            hashes.append(hashes_of_integers(values["uid"]))
+            binary.update(name for name in set(names) - binary if not _is_utf8(values[name]))
+        return np.concatenate(hashes), tuple(sorted(binary))
+
+
+def _is_utf8(texts: np.ndarray) -> bool:
+    text = np.ascontiguousarray(texts)
+    if not len(text) or int(text.view(np.uint8).max()) < 128:
+        return True
+    try:
+        for item in np.unique(text).tolist():
+            item.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def stack_files(files: Sequence[DatasetFile]) -> StackedFiles:

@@ -16,6 +16,21 @@ COMMENT = """\
 """
 
 
+PROJECT_FILES = (".gui_projectdir", "default_pipeline.star")
+
+
+def folder_for_relion(folder: str | os.PathLike[str]) -> str:
+    """Name a folder as RELION finds it: relative to the project it lies in, else absolute.
+
+    RELION runs in its project's folder, and names files from there; a file of its own marks that folder.
+    """
+    path = Path(os.path.abspath(folder))
+    for project in path.parents:
+        if any((project / name).exists() for name in PROJECT_FILES):
+            return str(path.relative_to(project))
+    return str(path)
+
+
 def class_map_name(superclass: int) -> str:
     """Name of the map of a superclass as RELION would have written it."""
     return f"run_it000_class{superclass + 1:03d}.mrc"

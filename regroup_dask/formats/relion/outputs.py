@@ -9,18 +9,24 @@
 Each star file has the header, optics groups and other blocks of the input as they are. Rows differ from the
 input's in the class number and, where a class moved, in the pose; all other bytes are the input's.
 
-A task writes the rows of its fragment into one file of its own, sorted into the files they go to; the driver
-then only joins bytes. Sections of a part file: regrouped, superclass 0 .. K - 1, remaining; their lengths, as
-little-endian i64, end the file.
+How many bytes the rows of each class take is known from opening the file, and a new value is as wide as the field it
+stands in: so the star files are laid out whole, and each task writes the rows of its fragment to their places. Where
+values do not fit, a task writes a *part file* instead, and says how many bytes go to each star file; when all tasks are
+done, files of the right size are laid out and everything is copied to its place, by tasks again (`place_fragment`).
+A part file is pieces of a few megabytes, each sorted into sections: regrouped, superclass 0 .. K - 1, remaining; and at
+its end the lengths of the sections of every piece and the number of pieces, as little-endian i64.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import shutil
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -30,8 +36,8 @@ from regroup_dask.formats.regroup_plan import Assignment, RegroupPlan, Superclas
 from regroup_dask.formats.relion.model import write_model
 from regroup_dask.formats.relion.particles import RelionParticles, StarFragment
 from regroup_dask.formats.relion.pose_update import check_poses_can_follow, new_columns, new_values
-from regroup_dask.formats.relion.star_rewrite import rewrite_rows
-from regroup_dask.formats.relion.star_text import read_lines, split_rows
+from regroup_dask.formats.relion.star_rewrite import RewrittenRows, rewrite_rows
+from regroup_dask.formats.relion.star_text import RowTokens
 
 COPY_BYTES = 8 * 2**20
 
@@ -42,13 +48,21 @@ class RelionOutputs:
 
     folder: str
     parts: str
-    """folder of the tasks' part files; gone when the output is finished"""
+    """folder of part files and of files laid out too small; gone when the output is finished"""
+    starts: Mapping[int, np.ndarray]
+    """i64[K + 2] for each fragment: where its rows begin in each star file"""
+    section_bytes: Mapping[int, np.ndarray]
+    """i64[K + 2] for each fragment: the bytes they take there when no row changes its length"""
+
+    def of_fragment(self, index: int) -> RelionOutputs:
+        """What the task of one fragment needs to know."""
+        return replace(self, starts={index: self.starts[index]}, section_bytes={index: self.section_bytes[index]})
 
 
 def create_outputs(
     source: RelionParticles, plan: RegroupPlan, counts: np.ndarray, folder: str | os.PathLike[str]
 ) -> RelionOutputs:
-    """Make the folders, after a check that the poses of this file can follow their classes.
+    """Lay out the star files, after a check that the poses of this file can follow their classes.
 
     Parameters
     ----------
@@ -64,9 +78,12 @@ def create_outputs(
         Poses shall follow, and the file does not say the pixel size its origins are given in.
     """
     check_poses_can_follow(source, plan)
-    outputs = RelionOutputs(os.path.join(folder, "relion"), os.path.join(folder, "relion", ".parts"))
+    own = os.path.join(folder, "relion")
+    section_bytes = np.array([_expected_bytes(fragment, plan) for fragment in source.fragments], np.int64)
+    section_bytes = section_bytes.reshape(-1, plan.n_superclasses + 2)
+    outputs = RelionOutputs(own, os.path.join(own, ".parts"), {}, dict(enumerate(section_bytes)))
     os.makedirs(outputs.parts, exist_ok=True)
-    return outputs
+    return replace(outputs, starts=dict(enumerate(_lay_out(source, plan, outputs, section_bytes, again=False))))
 
 
 def write_fragment(
@@ -77,37 +94,87 @@ def write_fragment(
     plan: RegroupPlan,
     outputs: RelionOutputs,
     counts_before: np.ndarray,
-) -> None:
-    """Write the part file of one fragment; may run twice."""
-    groups = assigned_order(assignment.superclass, plan.n_superclasses)
-    sections = [np.flatnonzero(assignment.superclass >= 0), *groups]
+    own: tuple[RowTokens, ...] | None = None,
+) -> dict[str, np.ndarray]:
+    """Write the rows of one fragment to their places, or to a part file if they do not fit; may run twice.
+
+    Parameters
+    ----------
+    own : tuple of RowTokens, optional
+        The text, as `RelionParticles.read_for_writing` read it.
+
+    Returns
+    -------
+    dict
+        ``section_bytes`` i64[K + 2]: bytes of the fragment in each star file; ``fits``: they are in place.
+    """
+    placed = source.placed_columns
+    if own is None:
+        own = fragment.read_rows((), placed).chunks
     changes = new_values(source, table, assignment, plan)
-    texts: list[list[np.ndarray]] = [[] for _ in sections]
-    first_row = 0
-    leftover = b""  # comment lines between the last row of a chunk and the first of the next
-    for chunk in read_lines(
-        fragment.path, fragment.start, fragment.stop, first_line=fragment.first_line, count=False
-    ):
-        text = leftover + chunk.text
-        tokens = split_rows(text, len(fragment.columns), path=fragment.path, first_line=chunk.first_line)
-        n_rows = len(tokens.starts)
-        leftover = text[int(tokens.line_stops[-1]) if n_rows else 0 :]
-        if n_rows == 0:
-            continue
-        rewritten = rewrite_rows(tokens, [change.rows(first_row, first_row + n_rows) for change in changes])
-        for rows, section in zip(sections, texts, strict=True):
-            begin, end = np.searchsorted(rows, [first_row, first_row + n_rows])
-            section.append(rewritten.text(rows[begin:end] - first_row))
-        first_row += n_rows
-    path = _part_path(outputs, fragment.index)
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}")
-    lengths = [sum(len(text) for text in section) for section in texts]
-    with open(unfinished, "wb") as stream:
-        for section in texts:
-            for piece in section:
-                stream.write(piece.data)
-        stream.write(np.array(lengths, dtype="<i8").tobytes())
-    os.replace(unfinished, path)
+    first_rows = np.cumsum([0, *(len(tokens.starts) for tokens in own)]).tolist()
+    rewritten = [
+        rewrite_rows(tokens, [change.rows(*rows) for change in changes], placed)
+        for tokens, rows in zip(own, pairwise(first_rows), strict=True)
+    ]
+    sections = [np.flatnonzero(assignment.superclass >= 0), *assigned_order(assignment.superclass, plan.n_superclasses)]
+    row_bytes = np.concatenate([np.diff(rows.offsets) for rows in rewritten])
+    section_bytes = np.array([row_bytes[rows].sum() for rows in sections], np.int64)
+    pieces = _sorted_pieces(rewritten, first_rows, sections)
+    fits = np.array_equal(section_bytes, outputs.section_bytes[fragment.index])
+    if fits:
+        _write_in_place(pieces, _star_paths(outputs, plan), outputs.starts[fragment.index])
+    else:
+        _write_part(pieces, _part_path(outputs, fragment.index), len(sections))
+    return {"section_bytes": section_bytes, "fits": np.asarray(fits)}
+
+
+def lay_out_again(
+    source: RelionParticles, plan: RegroupPlan, outputs: RelionOutputs, results: Sequence[Mapping[str, np.ndarray]]
+) -> list[np.ndarray]:
+    """Lay the star files out anew where rows did not fit into those that `create_outputs` made.
+
+    Parameters
+    ----------
+    results : sequence
+        What `write_fragment` returned for each fragment.
+
+    Returns
+    -------
+    list of i64[K + 2]
+        Where the rows of each fragment begin in each file, for `place_fragment`; empty when all is in place.
+    """
+    misfits = [index for index, result in enumerate(results) if not result["fits"]]
+    if not any(_part_path(outputs, index).exists() for index in misfits):
+        return []
+    for path in _star_paths(outputs, plan):
+        if not _first_layout(outputs, path).exists():
+            os.replace(path, _first_layout(outputs, path))
+    section_bytes = np.array([result["section_bytes"] for result in results], np.int64)
+    return list(_lay_out(source, plan, outputs, section_bytes, again=True))
+
+
+def place_fragment(
+    fragment: StarFragment, plan: RegroupPlan, outputs: RelionOutputs, starts: np.ndarray
+) -> None:
+    """Copy the rows of a fragment to where `lay_out_again` wants them; may run twice."""
+    paths = _star_paths(outputs, plan)
+    part_path = _part_path(outputs, fragment.index)
+    with contextlib.ExitStack() as stack:
+        files = [stack.enter_context(open(path, "r+b", buffering=0)).fileno() for path in paths]
+        if not part_path.exists():
+            for section, path in enumerate(paths):
+                first = stack.enter_context(open(_first_layout(outputs, path), "rb", buffering=0)).fileno()
+                size, begin = (int(of[fragment.index][section]) for of in (outputs.section_bytes, outputs.starts))
+                _copy(first, files[section], size, begin, int(starts[section]))
+            return
+        part = stack.enter_context(open(part_path, "rb", buffering=0)).fileno()
+        position, target = 0, [int(start) for start in starts]
+        for lengths in _lengths(part_path, len(paths)).tolist():
+            for section, length in enumerate(lengths):
+                _copy(part, files[section], length, position, target[section])
+                position += length
+                target[section] += length
 
 
 def finish_outputs(
@@ -117,26 +184,97 @@ def finish_outputs(
     counts: np.ndarray,
     maps: SuperclassMaps | None,
 ) -> tuple[str, ...]:
-    """Join the part files to star files, write model.star, and return the paths of all.
-
-    A second call finds the part files gone and leaves the star files as they are.
-    """
-    k = plan.n_superclasses
-    names = [
-        "regrouped_particles",
-        *(f"particles_superclass_{index}" for index in range(k)),
-        "remaining_particles",
-    ]
-    paths = [Path(outputs.folder) / f"{name}.star" for name in names]
-    if os.path.isdir(outputs.parts):
-        for section, path in enumerate(paths):
-            labels = () if section == len(paths) - 1 else new_columns(source, plan)
-            _join(source, outputs, section, len(paths), labels, path)
+    """Place the rows that did not fit and that no task has placed, write model.star, and return the paths of all files."""
+    paths = _star_paths(outputs, plan)
+    parts = [_part_path(outputs, fragment.index) for fragment in source.fragments]
+    if any(part.exists() for part in parts) and not _first_layout(outputs, paths[0]).exists():
+        results = [
+            {"section_bytes": _lengths(part, len(paths)).sum(axis=0), "fits": np.asarray(False)}
+            if part.exists()
+            else {"section_bytes": outputs.section_bytes[index], "fits": np.asarray(True)}
+            for index, part in enumerate(parts)
+        ]
+        for fragment, starts in zip(source.fragments, lay_out_again(source, plan, outputs, results), strict=True):
+            place_fragment(fragment, plan, outputs, starts)
     if maps is not None:
-        totals = np.asarray(counts).sum(axis=0)[:k]
+        totals = np.asarray(counts).sum(axis=0)[: plan.n_superclasses]
         paths.extend(write_model(Path(outputs.folder), maps, totals, n_dimensions=_image_dimensions(source)))
     shutil.rmtree(outputs.parts, ignore_errors=True)
     return tuple(str(path) for path in paths)
+
+
+def _star_paths(outputs: RelionOutputs, plan: RegroupPlan) -> list[Path]:
+    superclasses = [f"particles_superclass_{index}" for index in range(plan.n_superclasses)]
+    names = ["regrouped_particles", *superclasses, "remaining_particles"]
+    return [Path(outputs.folder) / f"{name}.star" for name in names]
+
+
+def _expected_bytes(fragment: StarFragment, plan: RegroupPlan) -> list[int]:
+    """Bytes of a fragment's rows in each star file when all of a class go where the class goes, at their length."""
+    result = [0] * (plan.n_superclasses + 2)
+    for class_id, _, n_bytes in fragment.class_counts:
+        superclass = plan.superclass_of_class.get(class_id, -1) if class_id >= 0 else -1
+        result[superclass + 1 if superclass >= 0 else -1] += n_bytes
+        result[0] += n_bytes if superclass >= 0 else 0
+    return result
+
+
+def _lay_out(
+    source: RelionParticles, plan: RegroupPlan, outputs: RelionOutputs, section_bytes: np.ndarray, *, again: bool
+) -> np.ndarray:
+    """Make the star files with everything but the rows; returns where those of each fragment begin, i64[n, K + 2].
+
+    A file that is there stays: it belongs to this run, and rows may be in it already.
+    """
+    total = section_bytes.sum(axis=0)
+    starts = []
+    for section, path in enumerate(_star_paths(outputs, plan)):
+        labels = () if section == len(total) - 1 else new_columns(source, plan)
+        before, after = _text_around_rows(source, labels, empty=not total[section])
+        starts.append(len(before))
+        if path.exists() or (not again and _first_layout(outputs, path).exists()):
+            continue
+        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+        with open(unfinished, "wb") as stream:
+            stream.write(before)
+            stream.seek(int(total[section]), os.SEEK_CUR)
+            stream.write(after)
+            stream.truncate()
+        os.replace(unfinished, path)
+    return np.array(starts) + np.cumsum(section_bytes, axis=0) - section_bytes
+
+
+def _sorted_pieces(
+    rewritten: Sequence[RewrittenRows], first_rows: Sequence[int], sections: Sequence[np.ndarray]
+) -> Iterator[list[np.ndarray]]:
+    """Yield the text of each section, piece by piece."""
+    for rows, (first, last) in zip(rewritten, pairwise(first_rows), strict=True):
+        ranges = [np.searchsorted(section, [first, last]) for section in sections]
+        yield [rows.text(section[a:b] - first) for section, (a, b) in zip(sections, ranges, strict=True)]
+
+
+def _write_in_place(pieces: Iterator[list[np.ndarray]], paths: Sequence[Path], starts: np.ndarray) -> None:
+    places = [int(start) for start in starts]
+    with contextlib.ExitStack() as stack:
+        files = [stack.enter_context(open(path, "r+b", buffering=0)) for path in paths]
+        for texts in pieces:
+            for section, text in enumerate(texts):
+                files[section].seek(places[section])
+                _write_all(files[section], text)
+                places[section] += len(text)
+
+
+def _write_part(pieces: Iterator[list[np.ndarray]], path: Path, n_sections: int) -> None:
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}")
+    lengths: list[list[int]] = []
+    with open(unfinished, "wb", buffering=0) as stream:
+        for texts in pieces:
+            lengths.append([len(text) for text in texts])
+            for text in texts:
+                _write_all(stream, text)
+        index = np.array(lengths, dtype="<i8").reshape(-1)
+        _write_all(stream, np.append(index, len(lengths)).astype("<i8").view(np.uint8))
+    os.replace(unfinished, path)
 
 
 def _part_path(outputs: RelionOutputs, index: int) -> Path:
@@ -165,60 +303,46 @@ def _text_around_rows(
     return header[: part.block_start] + table + rest, after
 
 
-def _join(
-    source: RelionParticles,
-    outputs: RelionOutputs,
-    section: int,
-    n_sections: int,
-    labels: tuple[str, ...],
-    path: Path,
-) -> None:
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    part_paths = [_part_path(outputs, fragment.index) for fragment in source.fragments]
-    lengths = [_lengths(part_path, n_sections) for part_path in part_paths]
-    empty = not any(length[section] for length in lengths)
-    before, after = _text_around_rows(source, labels, empty=empty)
-    with open(unfinished, "wb") as joined:
-        joined.write(before)
-        for part_path, length in zip(part_paths, lengths, strict=True):
-            with open(part_path, "rb") as part:
-                part.seek(int(length[:section].sum()))
-                _copy(part, joined, int(length[section]))
-        joined.write(after)
-    os.replace(unfinished, path)
-
-
 def _lengths(path: Path, n_sections: int) -> np.ndarray:
+    """Bytes of each section of each piece of a part file, i64[n_pieces, n_sections]."""
     with open(path, "rb") as part:
-        part.seek(-8 * n_sections, os.SEEK_END)
-        return np.frombuffer(part.read(8 * n_sections), dtype="<i8")
+        part.seek(-8, os.SEEK_END)
+        n_pieces = int(np.frombuffer(part.read(8), dtype="<i8")[0])
+        part.seek(-8 - 8 * n_pieces * n_sections, os.SEEK_END)
+        return np.frombuffer(part.read(8 * n_pieces * n_sections), dtype="<i8").reshape(n_pieces, n_sections)
 
 
-def _copy(source: BinaryIO, target: BinaryIO, n_bytes: int) -> None:
-    target.flush()  # what comes is written past the buffer
+def _write_all(stream: io.FileIO, text: np.ndarray) -> None:
+    data = memoryview(text.data)
+    while data:
+        data = data[stream.write(data) :]
+
+
+def _first_layout(outputs: RelionOutputs, path: Path) -> Path:
+    """Where a star file goes whose rows were laid out too small."""
+    return Path(outputs.parts) / f"{path.name}.first"
+
+
+def _copy(source: int, target: int, n_bytes: int, position: int, target_position: int) -> None:
+    """Copy bytes from file to file, within the kernel where it can."""
     while n_bytes > 0:
-        written = _copy_within_kernel(source, target, n_bytes)
+        written = _copy_within_kernel(source, target, n_bytes, position, target_position)
         if not written:
-            text = source.read(min(n_bytes, COPY_BYTES))
-            if not text:
+            data = os.pread(source, min(n_bytes, COPY_BYTES), position)
+            if not data:
                 raise OSError("a part file of the RELION output is shorter than it says")
-            target.write(text)
-            target.flush()
-            written = len(text)
-        n_bytes -= written
+            written = os.pwrite(target, data, target_position)
+        n_bytes, position, target_position = n_bytes - written, position + written, target_position + written
 
 
-def _copy_within_kernel(source: BinaryIO, target: BinaryIO, n_bytes: int) -> int:
+def _copy_within_kernel(source: int, target: int, n_bytes: int, position: int, target_position: int) -> int:
     """Copy without passing the bytes through this process; 0 where the system or file system cannot."""
     if not hasattr(os, "copy_file_range"):
         return 0
-    start = source.tell()
     try:
-        written = os.copy_file_range(source.fileno(), target.fileno(), n_bytes, start)
+        return os.copy_file_range(source, target, n_bytes, position, target_position)
     except OSError:
         return 0
-    source.seek(start + written)
-    return written
 
 
 def _image_dimensions(source: RelionParticles) -> int:

@@ -14,16 +14,18 @@ import numpy as np
 import pyarrow as pa
 
 from regroup_dask.errors import InputError
-from regroup_dask.formats.particles import ParticleSource
+from regroup_dask.formats.particles import FragmentRows, ParticleSource
+from regroup_dask.formats.pieces import RunPieces, in_this_process
 from regroup_dask.formats.relion.poses import (
+    ANGLES,
     PixelSize,
     PoseColumns,
     find_pixel_size,
     find_pose_columns,
     poses_of_rows,
 )
-from regroup_dask.formats.relion.star_columns import TYPES, rows_to_table
-from regroup_dask.formats.relion.star_text import read_lines, split_rows
+from regroup_dask.formats.relion.star_columns import TYPES, ReadRows, read_rows
+from regroup_dask.formats.relion.star_text import read_lines
 from regroup_dask.formats.relion.survey import (
     CLASS_COLUMN,
     StarPart,
@@ -45,8 +47,8 @@ class StarFragment:
     start: int
     stop: int
     first_line: int
-    class_counts: tuple[tuple[int, int], ...]
-    """classes (zero-based; negative: none) and how many rows have each"""
+    class_counts: tuple[tuple[int, int, int], ...]
+    """classes (zero-based; negative: none), how many rows have each, and how many bytes these take"""
     columns: tuple[str, ...] = field(repr=False)
     types: tuple[int, ...] = field(repr=False)
 
@@ -55,22 +57,14 @@ class StarFragment:
         missing = [name for name in columns or () if name not in self.columns]
         if missing:
             raise InputError(f"{self.path} has no column _{missing[0]}; it has: {', '.join(self.columns)}")
-        tables = []
-        for chunk in read_lines(self.path, self.start, self.stop, first_line=self.first_line, count=False):
-            tokens = split_rows(chunk.text, len(self.columns), path=self.path, first_line=chunk.first_line)
-            try:
-                tables.append(rows_to_table(tokens, self.columns, self.types, wanted=columns))
-            except ValueError as error:
-                raise InputError(
-                    f"{self.path} changed since it was opened, after line {chunk.first_line}: {error}"
-                ) from None
-        table = pa.concat_tables(tables)
-        if table.num_rows != self.n_rows and table.num_columns:
-            raise InputError(
-                f"{self.path} changed since it was opened: {table.num_rows} rows from line "
-                f"{self.first_line} on, where there were {self.n_rows}"
-            )
-        return table
+        return self.read_rows(columns).table
+
+    def read_rows(self, columns: Sequence[str] | None = None, placed: Sequence[int] = ()) -> ReadRows:
+        """Read the rows, and with them the text and the positions of the values of some columns."""
+        chunks = read_lines(self.path, self.start, self.stop, first_line=self.first_line, count=False)
+        return read_rows(
+            chunks, self.columns, self.types, n_rows=self.n_rows, path=self.path, wanted=columns, placed=placed
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,9 +99,23 @@ class RelionParticles(ParticleSource):
     def class_counts(self, fragment: StarFragment) -> np.ndarray:
         """Rows of a fragment per class, and without one; i64[n_classes + 1]."""
         counts = np.zeros(len(self.class_ids) + 1, np.int64)
-        for class_id, n_rows in fragment.class_counts:
+        for class_id, n_rows, _ in fragment.class_counts:
             counts[self.class_ids.index(class_id) if class_id in self.class_ids else -1] += n_rows
         return counts
+
+    @property
+    def placed_columns(self) -> tuple[int, ...]:
+        """Columns whose values may be written anew, and the last one, after which others are written."""
+        poses = self.poses
+        names = {CLASS_COLUMN, self.schema.names[-1]}
+        if poses is not None:
+            names |= {*ANGLES, *poses.origins, *poses.angle_priors, *poses.origin_priors}
+        return tuple(index for index, name in enumerate(self.schema.names) if name in names)
+
+    def read_for_writing(self, fragment: StarFragment) -> FragmentRows:
+        """Read a fragment with its text, so that rows can be written without reading it again."""
+        rows = fragment.read_rows(placed=self.placed_columns)
+        return FragmentRows(rows.table, rows.chunks)
 
     def particle_poses(
         self, table: pa.Table, class_index: np.ndarray
@@ -135,6 +143,7 @@ def open_relion_particles(
     *,
     fragment_rows: int | None = None,
     scratch: str | None = None,
+    run: RunPieces = in_this_process,
 ) -> RelionParticles:
     """Open RELION star files (3.0 to 5, subtomograms too) as particles.
 
@@ -146,13 +155,15 @@ def open_relion_particles(
         Rows of a fragment; by default as many as take about 64 MB of text.
     scratch
         Not needed: fragments read the files themselves.
+    run : RunPieces
+        Where the files are surveyed.
 
     Raises
     ------
     InputError
         There is no block of particles, no class column, no row, or a row with a wrong number of values.
     """
-    surveys = [survey_file(path, fragment_rows=fragment_rows) for path in paths]
+    surveys = [survey_file(path, fragment_rows=fragment_rows, run=run) for path in paths]
     first = surveys[0]
     for survey in surveys[1:]:
         same_columns = survey.block.columns == first.block.columns
@@ -168,12 +179,12 @@ def open_relion_particles(
     for survey in surveys:
         for found in survey.ranges:
             place = (found.start, found.stop, found.first_line)
-            counts = tuple((int(number) - 1, n) for number, n in found.class_counts)
+            counts = tuple((int(number) - 1, n, size) for number, n, size in found.class_counts)
             fragments.append(
                 StarFragment(len(fragments), row, found.n_rows, survey.path, *place, counts, columns, types)
             )
             row += found.n_rows
-    numbers = np.array(sorted({class_id + 1 for fragment in fragments for class_id, _ in fragment.class_counts}))
+    numbers = np.array(sorted({class_id + 1 for fragment in fragments for class_id, _, _ in fragment.class_counts}))
     if numbers[-1] < 1:
         raise InputError(f"{first.path}: no particle has a class: all values of _{CLASS_COLUMN} are below 1")
     poses = find_pose_columns(first.part.path, columns, types)

@@ -99,7 +99,9 @@ def new_values(
     if poses is None or law is None or not (moves.any() or appended):
         return values
     rows = np.flatnonzero(moves)
-    moved_table = table.take(pa.array(rows))
+    pixel_columns = () if source.pixel_size is None else source.pixel_size.columns
+    needed = dict.fromkeys([*ANGLES, *poses.origins, *poses.angle_priors, *poses.origin_priors, *pixel_columns])
+    moved_table = table.select([*needed]).take(pa.array(rows))
     class_poses = plan.class_pose_arrays(class_index[rows])
     rotation, shift = law(*poses_of_rows(poses, moved_table, source.pixel_size), *class_poses)
     names: list[str] = [*ANGLES]

@@ -54,7 +54,7 @@ class RewrittenRows(NamedTuple):
         return result
 
 
-def rewrite_rows(tokens: RowTokens, changes: Sequence[NewValues]) -> RewrittenRows:
+def rewrite_rows(tokens: RowTokens, changes: Sequence[NewValues], placed: Sequence[int]) -> RewrittenRows:
     """Replace values in rows.
 
     A new value is padded with spaces to the field that the old one had, so that columns stay aligned, unless
@@ -63,9 +63,12 @@ def rewrite_rows(tokens: RowTokens, changes: Sequence[NewValues]) -> RewrittenRo
     Parameters
     ----------
     tokens : RowTokens
-        The rows; what stands before a row's line and after the line before belongs to it.
+        The rows, with the positions of some columns; what stands before a row's line and after the line before
+        belongs to it.
     changes : sequence of NewValues
         At most one for each column.
+    placed : sequence of int
+        The columns whose positions ``tokens`` holds: all that change, and for a new one the last of the file.
 
     Raises
     ------
@@ -81,6 +84,8 @@ def rewrite_rows(tokens: RowTokens, changes: Sequence[NewValues]) -> RewrittenRo
     largest = np.abs(values, out=np.zeros_like(values), where=changed).max(initial=0)
     if largest >= TOO_LARGE:
         raise ValueError(f"{largest} is too large to be written in a star file")
+    place_of = {column: place for place, column in enumerate(placed)}
+    ways = {APPENDED: star_kernels.APPEND, 0: star_kernels.FIRST}
     edges = np.concatenate([[0], tokens.line_stops]).astype(np.int64)
     room = int(edges[-1]) + LONGEST_NUMBER * int(changed.sum())
     text, offsets = np.empty(room, np.uint8), np.empty(n_rows + 1, np.int64)
@@ -89,7 +94,8 @@ def rewrite_rows(tokens: RowTokens, changes: Sequence[NewValues]) -> RewrittenRo
         tokens.starts,
         tokens.stops,
         edges,
-        np.array([change.column for change in ordered], np.int64),
+        np.array([place_of[max(placed) if change.column == APPENDED else change.column] for change in ordered], np.int64),
+        np.array([ways.get(change.column, star_kernels.REPLACE) for change in ordered], np.int64),
         values,
         np.array([change.decimals for change in ordered], np.int64),
         changed,

@@ -8,7 +8,7 @@ a row is a line, a value with spaces stands in quotes, a line that begins with `
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -66,8 +66,8 @@ class Chunk(NamedTuple):
     """number of the first line, from 1"""
 
 
-def locate_blocks(path: str) -> tuple[StarBlock, ...]:
-    """Find the data blocks of a star file in one pass.
+def locate_blocks(path: str, *, start: int = 0, first_line: int = 1) -> tuple[StarBlock, ...]:
+    """Find the data blocks of a star file in one pass, from a line on.
 
     Raises
     ------
@@ -79,25 +79,49 @@ def locate_blocks(path: str) -> tuple[StarBlock, ...]:
         with storage.open_reading(path) as stream:
             found = [
                 (chunk.start + position, name)
-                for chunk in read_lines(path, 0, size, count=False)
+                for chunk in read_lines(path, start, size, count=False)
                 for position, name in _block_lines(chunk.text, at_file_start=chunk.start == 0)
             ]
-            lines = _line_numbers(path, [start for start, _ in found])
-            headers = [(start, line, name) for (start, name), line in zip(found, lines, strict=True)]
+            lines = _line_numbers(path, [begin for begin, _ in found], start, first_line)
+            headers = [(begin, line, name) for (begin, name), line in zip(found, lines, strict=True)]
             if not headers:
                 raise InputError(f"{path} is not a star file: it has no line that begins with data_")
-            stops = [start for start, _, _ in headers[1:]] + [size]
+            stops = [begin for begin, _, _ in headers[1:]] + [size]
             return tuple(
-                _read_header(stream, path, name, start, stop, line)
-                for (start, line, name), stop in zip(headers, stops, strict=True)
+                _read_header(stream, path, name, begin, stop, line)
+                for (begin, line, name), stop in zip(headers, stops, strict=True)
             )
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
 
 
-def _line_numbers(path: str, positions: list[int]) -> list[int]:
-    """Count the lines before some increasing positions, from 1."""
-    numbers, line, before = [], 1, 0
+def blocks_before_rows(path: str, names: Sequence[str], column: str) -> tuple[StarBlock, ...] | None:
+    """Find the blocks up to the first loop of one of these names that has a column, without reading its rows.
+
+    The last block's ``stop`` is that of the file, wherever its rows end. None where no such loop begins within the
+    first piece of the file, so that `locate_blocks` has to find it.
+    """
+    try:
+        size = storage.size_bytes(path)
+        with storage.open_reading(path) as stream:
+            text = next(iter(read_lines(path, 0, size, count=False)), Chunk(b"", 0, 1)).text
+            places = list(_block_lines(text, at_file_start=True))
+            lines = _line_numbers(path, [begin for begin, _ in places], 0, 1)
+            stops = ([begin for begin, _ in places] + [size])[1:]
+            blocks: list[StarBlock] = []
+            for (begin, name), line, stop in zip(places, lines, stops, strict=True):
+                block = _read_header(stream, path, name, begin, stop, line)
+                if block.kind == "loop" and name in names and column in block.columns:
+                    return (*blocks, block._replace(stop=size))
+                blocks.append(block)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from None
+    return None
+
+
+def _line_numbers(path: str, positions: list[int], start: int, first_line: int) -> list[int]:
+    """Count the lines before some increasing positions, from the line that begins at ``start``."""
+    numbers, line, before = [], first_line, start
     for position in positions:
         line += sum(chunk.text.count(b"\n") for chunk in read_lines(path, before, position, count=False))
         numbers.append(line)
@@ -161,10 +185,13 @@ def split_rows(text: bytes, n_columns: int, *, path: str, first_line: int) -> Ro
     line_starts, line_stops = np.empty(most, np.int32), np.empty(most, np.int32)
     n_rows, line, count = find_values(buffer, n_columns, starts, stops, line_starts, line_stops)
     if line >= 0:
-        raise InputError(
-            f"{path}, line {first_line + line}: {count} values where the table has {n_columns} columns"
-        )
+        raise wrong_number_of_values(path, first_line + line, count, n_columns)
     return RowTokens(buffer, starts[:n_rows], stops[:n_rows], line_starts[:n_rows], line_stops[:n_rows])
+
+
+def wrong_number_of_values(path: str, line: int, n_values: int, n_columns: int) -> InputError:
+    """Say that a row does not fit its table."""
+    return InputError(f"{path}, line {line}: {n_values} values where the table has {n_columns} columns")
 
 
 def read_small_block(path: str, block: StarBlock) -> list[dict[str, str]]:

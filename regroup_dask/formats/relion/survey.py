@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -15,18 +13,19 @@ import numpy as np
 from regroup_dask.errors import InputError
 from regroup_dask.formats import storage
 from regroup_dask.formats.particles import FRAGMENT_BYTES
-from regroup_dask.formats.relion.star_columns import FLOAT, INTEGER, rows_to_table, types_of_rows
+from regroup_dask.formats.pieces import RunPieces, in_this_process
+from regroup_dask.formats.relion.star_columns import FLOAT, INTEGER, SurveyedRows, survey_rows, value_of_row
 from regroup_dask.formats.relion.star_text import (
     LONGEST_LINE_BYTES,
-    RowTokens,
     StarBlock,
+    blocks_before_rows,
     locate_blocks,
     read_lines,
     read_small_block,
-    split_rows,
 )
 
-MOST_THREADS = 8
+ClassRows = tuple[tuple[float, int, int], ...]
+LARGEST_CLASS = 2**31
 CLASS_COLUMN = "rlnClassNumber"
 PARTICLE_BLOCKS = ("particles", "images", "")
 """Names that RELION gave the block of particles, from 3.1 on and before."""
@@ -53,8 +52,8 @@ class StarRange:
     """byte just after its last row"""
     first_line: int
     n_rows: int
-    class_counts: tuple[tuple[float, int], ...]
-    """distinct values of rlnClassNumber, and how many rows have each"""
+    class_counts: ClassRows
+    """distinct values of rlnClassNumber, how many rows have each, and how many bytes these take"""
 
 
 @dataclass(frozen=True)
@@ -69,6 +68,8 @@ class StarSurvey:
     types: tuple[int, ...]
     """index into `star_columns.TYPES` for each column"""
     ranges: tuple[StarRange, ...]
+    stop_line: int
+    """line after the last of the block, from 1"""
 
 
 @dataclass(frozen=True)
@@ -91,132 +92,165 @@ class PieceSurvey(NamedTuple):
     lines_before: int
     """lines of the piece before its first row"""
     n_lines: int
-    cuts: tuple[tuple[int, int, int, tuple[tuple[float, int], ...]], ...]
-    """end of a fragment: byte, lines of the piece before it, rows, and rows per class"""
+    stop: int
+    """byte where another block begins, or the piece ends"""
+    cuts: tuple[tuple[int, int, int, ClassRows], ...]
+    """end of a fragment: byte, lines of the piece before it, rows, and rows and bytes per class"""
+    problem: str = ""
+    """why the piece cannot be read; it may lie behind the particles, where that does not matter"""
 
 
-def survey_file(path: str, *, fragment_rows: int | None) -> StarSurvey:
-    """Read a file once, a few megabytes at a time, and decide types and fragments.
+def survey_file(path: str, *, fragment_rows: int | None, run: RunPieces = in_this_process) -> StarSurvey:
+    """Read a file once, in pieces of about 64 MB, and decide types and fragments.
 
     Parameters
     ----------
     path : str
     fragment_rows : int, optional
         Rows of a fragment; by default as many as take about 64 MB of text.
+    run : RunPieces
+        Runs `survey_piece` over the pieces, wherever.
 
     Raises
     ------
     InputError
         There is no block of particles, no class column, no row, or a row with a wrong number of values.
     """
-    blocks = locate_blocks(path)
+    blocks = blocks_before_rows(path, PARTICLE_BLOCKS, CLASS_COLUMN)
+    if blocks is None:
+        return _survey_block(path, locate_blocks(path), None, fragment_rows, run)
+    size = storage.size_bytes(path)
+    found = _survey_block(path, blocks, size, fragment_rows, run)
+    behind = locate_blocks(path, start=found.block.stop, first_line=found.stop_line) if found.block.stop < size else ()
+    if _particle_block(path, (*found.blocks, *behind)) == found.block:
+        return replace(found, blocks=(*found.blocks, *behind))
+    return _survey_block(path, locate_blocks(path), None, fragment_rows, run)
+
+
+def _survey_block(
+    path: str, blocks: tuple[StarBlock, ...], size: int | None, fragment_rows: int | None, run: RunPieces
+) -> StarSurvey:
+    """Survey the block of particles; with ``size`` it is the last of those known, and its end is looked for as well."""
     block = _particle_block(path, blocks)
-    edges = [block.labels_stop, block.stop]
+    stop = block.stop if size is None else size
+    edges = [block.labels_stop, stop]
     if fragment_rows is None:
-        edges = _cut_at_lines(path, block.labels_stop, block.stop)
-    pieces = [StarPiece(path, start, stop, block.columns, fragment_rows) for start, stop in pairwise(edges)]
+        edges = _cut_at_lines(path, block.labels_stop, stop)
+    pieces = [StarPiece(path, begin, end, block.columns, fragment_rows) for begin, end in pairwise(edges)]
     ranges: list[StarRange] = []
     types = [INTEGER] * len(block.columns)
     rows_start = begin = -1
     line = begin_line = block.labels_stop_line
-    # The loops over bytes let go of the interpreter, so that threads read as fast as processes would.
-    threads = max(1, min(MOST_THREADS, len(os.sched_getaffinity(0)), len(pieces)))
-    with ThreadPoolExecutor(threads) as pool:
-        surveys = list(pool.map(survey_piece, pieces))
-    for found in surveys:
+    for piece, found in zip(pieces, run(survey_piece, pieces), strict=True):
+        if found.problem:
+            raise InputError(found.problem)
         types = [max(pair) for pair in zip(types, found.types, strict=True)]
         if found.rows_start >= 0 and rows_start < 0:
             rows_start = begin = found.rows_start
             begin_line = line + found.lines_before
-        for stop, lines, n_rows, class_counts in found.cuts:
-            ranges.append(StarRange(begin, stop, begin_line, n_rows, class_counts))
-            begin, begin_line = stop, line + lines
+        for cut, lines, n_rows, class_counts in found.cuts:
+            ranges.append(StarRange(begin, cut, begin_line, n_rows, class_counts))
+            begin, begin_line = cut, line + lines
         line += found.n_lines
+        if found.stop < piece.stop:
+            stop = found.stop
+            break
     if not ranges:
         raise InputError(f"{path}: the block data_{block.name} has no particles")
+    whole = block._replace(stop=stop)
     part = StarPart(path, block.start, block.labels_stop, rows_start, ranges[-1].stop)
-    return StarSurvey(path, block, part, blocks, tuple(types), tuple(ranges))
+    known = tuple(whole if other is block else other for other in blocks)
+    return StarSurvey(path, whole, part, known, tuple(types), tuple(ranges), line)
 
 
 def survey_piece(piece: StarPiece) -> PieceSurvey:
-    """Find types, rows and classes of a piece.
-
-    Raises
-    ------
-    InputError
-        A row has a wrong number of values, or a class is no number.
-    """
+    """Find types, rows and classes of a piece."""
     try:
         return _survey_piece(piece, 1)
     except InputError:
         # Only now is it worth the time to find which lines these are.
         lines = (chunk.text.count(b"\n") for chunk in read_lines(piece.path, 0, piece.start))
-        return _survey_piece(piece, 1 + sum(lines))
+        try:
+            return _survey_piece(piece, 1 + sum(lines))
+        except InputError as error:
+            return PieceSurvey((INTEGER,) * len(piece.columns), -1, 0, 0, piece.stop, (), str(error))
 
 
 def _survey_piece(piece: StarPiece, first_line: int) -> PieceSurvey:
     class_column = piece.columns.index(CLASS_COLUMN)
     types: tuple[int, ...] = (INTEGER,) * len(piece.columns)
-    cuts: list[tuple[int, int, int, tuple[tuple[float, int], ...]]] = []
+    cuts: list[tuple[int, int, int, ClassRows]] = []
     counts: Counter[float] = Counter()
+    sizes: Counter[float] = Counter()
+    begin = -1  # of the row that comes next; comments before it belong to it
     rows_start, lines_before, n_lines, n_rows, last_stop, last_line = -1, 0, 0, 0, piece.start, 0
-    for chunk in read_lines(piece.path, piece.start, piece.stop, first_line=first_line):
-        tokens = split_rows(chunk.text, len(piece.columns), path=piece.path, first_line=chunk.first_line)
-        if len(tokens.starts):
-            types = types_of_rows(tokens, types)
-            classes = _classes(tokens, piece, types[class_column], chunk.first_line)
+    stop = piece.stop
+    for chunk in read_lines(piece.path, piece.start, piece.stop, first_line=first_line, count=False):
+        line = first_line + n_lines
+        found = survey_rows(chunk.text, types, class_column, path=piece.path, first_line=line)
+        types, classes = found.types, found.classes
+        if len(classes):
+            _check_classes(found, chunk.text, piece, line)
             if rows_start < 0:
-                first = int(tokens.line_starts[0])
-                rows_start = chunk.start + first
-                lines_before = n_lines + chunk.text.count(b"\n", 0, first)
+                rows_start, lines_before = chunk.start + found.first, n_lines + chunk.text.count(b"\n", 0, found.first)
+                begin = rows_start
+            stops = found.row_stops.astype(np.int64) + chunk.start
+            n_bytes = np.diff(stops, prepend=begin)
+            begin = int(stops[-1])
             row = 0
             while row < len(classes):
                 taken = len(classes) - row
                 if piece.fragment_rows is not None:
                     taken = min(taken, piece.fragment_rows - n_rows)
-                counts.update(dict(zip(*_unique(classes[row : row + taken]), strict=True)))
+                for number, n, size in _by_class(classes[row : row + taken], n_bytes[row : row + taken]):
+                    counts[number] += n
+                    sizes[number] += size
                 row += taken
                 n_rows += taken
-                row_stop = int(tokens.line_stops[row - 1])
-                last_stop = min(chunk.start + row_stop, piece.stop)
-                last_line = n_lines + chunk.text.count(b"\n", 0, row_stop)
+                last_stop = min(chunk.start + int(found.row_stops[row - 1]), piece.stop)
+                last_line = n_lines + int(found.row_lines[row - 1]) + 1
                 if n_rows == piece.fragment_rows:
-                    cuts.append((last_stop, last_line, n_rows, tuple(sorted(counts.items()))))
+                    cuts.append((last_stop, last_line, n_rows, _class_rows(counts, sizes)))
                     n_rows = 0
                     counts.clear()
-        n_lines += chunk.text.count(b"\n")
+                    sizes.clear()
+        n_lines += found.n_lines
+        if found.stop < len(chunk.text):
+            stop = chunk.start + found.stop
+            break
     if n_rows:
-        cuts.append((last_stop, last_line, n_rows, tuple(sorted(counts.items()))))
-    return PieceSurvey(types, rows_start, lines_before, n_lines, tuple(cuts))
+        cuts.append((last_stop, last_line, n_rows, _class_rows(counts, sizes)))
+    return PieceSurvey(types, rows_start, lines_before, n_lines, stop, tuple(cuts))
 
 
-def _classes(tokens: RowTokens, piece: StarPiece, kind: int, line: int) -> np.ndarray:
+def _check_classes(found: SurveyedRows, text: bytes, piece: StarPiece, line: int) -> None:
+    """Refuse classes that are no whole numbers."""
+    numbers = found.classes
+    broken = np.flatnonzero(~(numbers == np.round(numbers)) | (np.abs(numbers) >= LARGEST_CLASS))
+    if not len(broken):
+        return
+    row = int(broken[0])
+    start = int(found.row_stops[row - 1]) if row else found.first
     place = piece.columns.index(CLASS_COLUMN)
-    types = [kind if index == place else INTEGER for index in range(len(piece.columns))]
-    values = rows_to_table(tokens, piece.columns, types, wanted=[CLASS_COLUMN]).column(0)
-    if kind > FLOAT:
-        example = next(value for value in values.to_pylist() if not _is_number(value))
+    word = value_of_row(text[start : int(found.row_stops[row])], place, len(piece.columns))
+    if found.types[place] > FLOAT:
+        example = repr(word.decode("utf-8", "replace"))
         raise InputError(
-            f"{piece.path}, near line {line}: _{CLASS_COLUMN} holds text, not numbers, for example {example!r}"
+            f"{piece.path}, near line {line + int(found.row_lines[row])}: _{CLASS_COLUMN} holds text, not numbers, for "
+            f"example {example}"
         )
-    numbers = values.to_numpy()
-    broken = numbers[numbers != np.round(numbers)]
-    if len(broken):
-        raise InputError(f"{piece.path}: _{CLASS_COLUMN} holds {broken[0]}, which is no class number")
-    return numbers
+    raise InputError(f"{piece.path}: _{CLASS_COLUMN} holds {float(word)}, which is no class number")
 
 
-def _unique(classes: np.ndarray) -> tuple[list[float], list[int]]:
-    values, counts = np.unique(classes, return_counts=True)
-    return values.tolist(), counts.tolist()
+def _by_class(classes: np.ndarray, n_bytes: np.ndarray) -> Iterator[tuple[float, int, int]]:
+    """Yield each class, how many rows have it, and the bytes of these."""
+    values, inverse, counts = np.unique(classes, return_inverse=True, return_counts=True)
+    sizes = np.bincount(inverse, weights=n_bytes).astype(np.int64)
+    yield from zip(values.tolist(), counts.tolist(), sizes.tolist(), strict=True)
 
 
-def _is_number(text: str | bytes) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+def _class_rows(counts: Counter[float], sizes: Counter[float]) -> ClassRows:
+    return tuple((number, counts[number], sizes[number]) for number in sorted(counts))
 
 
 def _cut_at_lines(path: str, start: int, stop: int) -> list[int]:

@@ -5,7 +5,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from regroup_dask.formats.cryosparc import dataset_file, outputs, uid_index
+from regroup_dask.formats import uid_index
+from regroup_dask.formats.cryosparc import dataset_file, outputs, stacked_files
 from regroup_dask.formats.cryosparc.outputs import create_outputs, write_fragment
 from regroup_dask.formats.particles import open_particles
 from tests.formats.cryosparc.making import LOCATION, make_particles, random_records, save
@@ -24,6 +25,11 @@ def peak_bytes(action):
         tracemalloc.stop()
 
 
+def one_by_one(function, pieces):
+    """What one worker does: threads would have as many pieces in memory as happen to overlap."""
+    return [function(piece) for piece in pieces]
+
+
 def measure(folder, n_rows):
     """Peaks of opening, reading a fragment with its passthrough columns, and writing it."""
     rng = np.random.default_rng(1)
@@ -37,7 +43,9 @@ def measure(folder, n_rows):
     row_bytes = records.dtype.itemsize
     del records, beside
     source, opening = peak_bytes(
-        lambda: open_particles(paths[0], passthrough=paths[1], fragment_rows=FRAGMENT_ROWS, scratch=folder / "scratch")
+        lambda: open_particles(
+            paths[0], passthrough=paths[1], fragment_rows=FRAGMENT_ROWS, scratch=folder / "scratch", run=one_by_one
+        )
     )
     fragment = source.fragments[1]
     table, reading = peak_bytes(fragment.read)
@@ -53,6 +61,8 @@ def test_memory_does_not_grow_with_the_table(tmp_path, monkeypatch):
     for module, name, value in (
         (dataset_file, "CHUNK_BYTES", 2**17),
         (dataset_file, "WINDOW_BYTES", 2**17),
+        (stacked_files, "CHUNK_BYTES", 2**17),
+        (stacked_files, "FRAGMENT_BYTES", 2**18),
         (uid_index, "BUCKET_ROWS", 2**11),
         (outputs, "BLOCK_BYTES", 2**16),
     ):

@@ -3,6 +3,7 @@
 import json
 import pickle
 import struct
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from regroup_dask.errors import InputError
-from regroup_dask.formats.cryosparc import dataset_file, uid_index
+from regroup_dask.formats import uid_index
+from regroup_dask.formats.cryosparc import dataset_file
 from regroup_dask.formats.cryosparc.arrow_columns import arrow_schema, fill_records, record_dtype, to_arrow
 from regroup_dask.formats.particles import open_particles
 from tests.formats.cryosparc.making import LOCATION, make_particles, random_records, save, slot_fields
@@ -224,6 +226,25 @@ def test_duplicate_uids_are_refused_by_name(tmp_path):
         assert part in str(caught.value)
 
 
+class Uids(NamedTuple):
+    """Rows whose uids are known."""
+
+    uids: np.ndarray
+    first_row: int
+
+    @property
+    def n_rows(self):
+        return len(self.uids)
+
+    def read_hashes(self):
+        return uid_index.hashes_of_integers(self.uids), ()
+
+
+def parts_of(pieces):
+    starts = np.cumsum([0, *map(len, pieces)])
+    return [Uids(piece, int(start)) for piece, start in zip(pieces, starts[:-1], strict=True)]
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(0, 2**64 - 1), unique=True, max_size=300), st.integers(1, 64), st.data())
 def test_index_finds_every_uid(tmp_path_factory, uids, bucket_rows, data):
@@ -232,7 +253,7 @@ def test_index_finds_every_uid(tmp_path_factory, uids, bucket_rows, data):
         values = np.array(uids, dtype=np.uint64)
         pieces = np.array_split(values, data.draw(st.integers(1, 5)))
         scratch = str(tmp_path_factory.mktemp("scratch"))
-        index = uid_index.build_uid_index(iter(pieces), n_rows=len(values), scratch=scratch)
+        index = uid_index.build_uid_index(parts_of(pieces), scratch=scratch)
         uid_index.refuse_duplicates(index, [("a", len(values))])
         asked = np.array([*uids, *data.draw(st.lists(st.integers(0, 2**64 - 1), max_size=5))], dtype=np.uint64)
         expected = [uids.index(uid) if uid in uids else -1 for uid in asked.tolist()]
@@ -241,7 +262,7 @@ def test_index_finds_every_uid(tmp_path_factory, uids, bucket_rows, data):
         assert sorted(map(uid_index.uid_of_hash, hashes)) == sorted(uids)
         if uids:
             twice = np.append(values, values[data.draw(st.integers(0, len(uids) - 1))])
-            index = uid_index.build_uid_index(iter([twice]), n_rows=len(twice), scratch=scratch)
+            index = uid_index.build_uid_index(parts_of([twice[:1], twice[1:]]), scratch=scratch)
             with pytest.raises(InputError, match=f"the first being {twice[-1]} in a"):
                 uid_index.refuse_duplicates(index, [("a", len(twice))])
 
