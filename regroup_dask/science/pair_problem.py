@@ -201,6 +201,17 @@ def refine_candidates(problem: PairProblem, poses: CandidatePoses) -> CandidateP
     return polish_best(problem, refine_over(problem, poses, problem.plan.finest_shell, 6, 0.005))
 
 
+def confined(problem: PairProblem, poses: CandidatePoses) -> CandidatePoses:
+    """Shorten shifts between the maps that are beyond the limit and a voxel to the limit."""
+    terms = problem.fixed.centre_voxels - poses.hand[:, None] * (
+        poses.rotation @ problem.moving.centre_voxels
+    )
+    length = np.sqrt(((poses.shift + terms) ** 2).sum(axis=1))
+    limit = problem.plan.maximum_shift_voxels
+    part = np.where(length > limit + 1.0, limit / np.maximum(length, 1e-9), 1.0)[:, None]
+    return poses._replace(shift=np.where(part < 1.0, part * (poses.shift + terms) - terms, poses.shift))
+
+
 def within_limit(problem: PairProblem, poses: CandidatePoses) -> np.ndarray:
     """Return which poses shift the maps by no more than the limit and a voxel; bool (p,)."""
     terms = problem.fixed.centre_voxels - poses.hand[:, None] * (

@@ -10,7 +10,7 @@ from regroup_dask.science.alignment_plan import (
     particle_coefficients,
     shift_bank,
 )
-from regroup_dask.science.pair_problem import PairProblem, polish_best, refine_over, within_limit
+from regroup_dask.science.pair_problem import PairProblem, confined, polish_best, refine_over, within_limit
 from regroup_dask.science.poses import (
     CandidatePoses,
     distinct_poses,
@@ -135,7 +135,7 @@ def _begin(problem: PairProblem, poses: CandidatePoses) -> CandidatePoses:
     """Refine poses over the coarsest shells, and keep those whose shift is allowed."""
     poses = refine_over(problem, poses, 4, 4, 0.5)
     inside = within_limit(problem, poses)
-    return poses.take(np.flatnonzero(inside)) if inside.any() else poses
+    return poses.take(np.flatnonzero(inside)) if inside.any() else confined(problem, poses)
 
 
 def _funnel(problem: PairProblem, poses: CandidatePoses, *, width: int) -> CandidatePoses:
@@ -215,7 +215,7 @@ def search_pair(problem: PairProblem) -> tuple[CandidatePoses, int | None, float
     close = poses.score >= min(poses.score[0] - 3.0 * problem.chance(MIDDLE_SHELL), 0.85 * poses.score[0])
     close[first_of_hand] = True
     poses = refine_over(problem, poses.take(np.flatnonzero(close)), problem.plan.finest_shell, 3, 0.01)
-    poses = polish_best(problem, distinct_poses(poses, DIFFERENT_DEGREES, 4))
+    poses = confined(problem, polish_best(problem, distinct_poses(poses, DIFFERENT_DEGREES, 4)))
     if np.count_nonzero(poses.hand == poses.hand[0]) > 1:
         confidence = _lead(problem, poses, problem.plan.finest_shell)
     other = np.flatnonzero(poses.hand != poses.hand[0])
