@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from distributed import Client
 
 from regroup_dask import grouping, pipeline
 from regroup_dask.errors import InputError
+from regroup_dask.formats import storage
 from regroup_dask.formats.job import Job
 from regroup_dask.formats.job_folder import recognise_job
 from regroup_dask.formats.particles import ParticleSource
@@ -248,6 +249,7 @@ def regroup(
     voxel_size_angstrom: float | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
     client: Client | None = None,
     listener: Listener = silent,
 ) -> Regrouped:
@@ -262,7 +264,9 @@ def regroup(
     n_superclasses
         1 to (classes kept - 1), or ``"auto"``.
     output
-        The output folder; refused if it exists, unless `resume` or `overwrite`.
+        The output folder, or the URL of one (``s3://bucket/OUT``); refused if it exists, unless `resume` or `overwrite`.
+    storage_options
+        For URLs, as fsspec's file systems take them; used by this process from now on, and by its workers.
     client
         A Dask client; None for the current one, or this process.
     listener
@@ -298,7 +302,9 @@ def regroup(
     )
     if isinstance(volumes, Job) and (particles is not None or passthrough):
         raise InputError("A job brings its own particles: leave out particles and passthrough, or give volumes by name.")
-    target = Path(output)
+    if storage_options is not None:
+        storage.use_storage_options(storage_options)
+    target = storage.location(output)
     client = current_client() if client is None else client
     with scratch_folder(target) as folder:
         found: dict[str, Any] = {
@@ -351,9 +357,9 @@ def _series(volumes: Any, voxel_size_angstrom: float | None, folder: Path) -> Vo
     # Arrays of this process do not travel to a cluster only to be written to disk.
     here = isinstance(volumes, np.ndarray | list | tuple) or not dask.is_dask_collection(getattr(volumes, "data", None))
     with dask.config.set(scheduler="threads") if here else contextlib.nullcontext():
-        dataset.chunk(class_id=1, z=-1, y=-1, x=-1).to_zarr(store, mode="w", consolidated=False)
+        dataset.chunk(class_id=1, z=-1, y=-1, x=-1).to_zarr(str(store), mode="w", consolidated=False)
     return find_volumes(
-        store,
+        str(store),
         voxel_size_angstrom=float(array.attrs["voxel_size_angstrom"]),
         class_ids=[int(value) for value in array["class_id"].values],
         names=[str(value) for value in array["name"].values],

@@ -23,6 +23,7 @@ from regroup_dask.formats.class_store import read_classes, write_classes
 from regroup_dask.formats.consolidate import consolidate
 from regroup_dask.formats.pairs_store import write_pairs
 from regroup_dask.formats.run_folder import check_output, read_run, run_folder, write_run
+from regroup_dask.formats.store_errors import store_errors
 from regroup_dask.hand_edits import ToldGroups
 from regroup_dask.progress import Listener, StageClock, silent
 from regroup_dask.report.chimerax import write_view
@@ -128,6 +129,7 @@ def regroup_inputs(
         identity["by_hand"] = {"edits": list(told.edits), "superclasses": told.superclass_of_class}
     clock = StageClock(listener)
     with (
+        store_errors(str(output)),
         heard_warnings(clock) as heard,
         run_folder(output, resume=resume, overwrite=overwrite, identity=identity) as folder,
     ):
@@ -176,7 +178,7 @@ def regroup_inputs(
         record = _record(inputs, settings, selection, groups, counts, rules_differ, clock, tuple(heard), identity, command)
         if told is not None and earlier is not None:
             record["by_hand"] = regrouping.record_by_hand(earlier, told, groups)
-        write_run(folder, record)
+        write_run(folder, {**record, "status": "without report"})
         with clock.stage("Writing the report", 1):
             _report(folder)
         write_run(folder, {**record, "warnings": list(heard), "seconds": clock.seconds})
@@ -325,6 +327,19 @@ def heard_warnings(clock: StageClock) -> Iterator[list[str]]:
         yield heard
 
 
+def without_secrets(words: Sequence[str]) -> list[str]:
+    """Leave out what storage options hold, which may be keys."""
+    kept: list[str] = []
+    for word in words:
+        option, found, value = word.partition("=")
+        if kept and kept[-1] == "--storage-options":
+            word = f"{option}=..." if found else word
+        elif found and option == "--storage-options":
+            word = f"{option}={value.partition('=')[0]}=..." if "=" in value else word
+        kept.append(word)
+    return kept
+
+
 def command_line() -> str:
     """Return the command that started this process, as a person would type it."""
     import shlex
@@ -332,4 +347,4 @@ def command_line() -> str:
     words = sys.argv[1:]
     if Path(sys.argv[0]).name.startswith("dask") and words[:1] == ["regroup"]:
         words = words[1:]  # `dask regroup` is the same program
-    return shlex.join(["regroup-dask", *words])
+    return shlex.join(["regroup-dask", *without_secrets(words)])

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from regroup_dask.errors import InputError
+from regroup_dask.formats import storage
 from regroup_dask.formats.particle_overlap import ParticleOverlap, particle_overlap
 from regroup_dask.matched_maps import MapAgreement, compare_superclass_maps
 from regroup_dask.report.output_contents import OutputContents, read_output
@@ -190,7 +191,7 @@ def _matches(
         either = int(counts[number].sum() + counts[:, other].sum()) - shared
         agreement = None
         files = one.folder / row["volume"], two.folder / two.superclasses[other]["volume"]
-        if maps and all(path.is_file() for path in files):
+        if maps and all(storage.is_file(path) for path in files):
             agreement = compare_superclass_maps(*files, _pose_between(one, two, number, other, class_ids))
         found.append(Match(number, other, shared, shared / either, agreement))
     matched = set(partner.values())

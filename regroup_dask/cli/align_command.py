@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from pathlib import Path
 from typing import Any
 
 import click
 
+from regroup_dask.cli.options import storage_options
 from regroup_dask.cli.teaching import TeachingCommand
 from regroup_dask.errors import InputError
+from regroup_dask.formats import storage
 
 
 @click.command(
@@ -33,6 +34,7 @@ from regroup_dask.errors import InputError
 @click.option("--voxel-size", "voxel_size_angstrom", type=float, metavar="A",
               help="Voxel size, where the headers do not say it.")
 @click.option("--overwrite", is_flag=True, help="Replace ALIGNED.mrc if it exists.")
+@storage_options
 def command(
     moving: str,
     reference: str,
@@ -53,7 +55,7 @@ def command(
 
     if not 0 <= maximum_shift_angstrom < math.inf:
         raise InputError(f"--maximum-shift is {maximum_shift_angstrom} A: it is a finite number, 0 or more.")
-    target = None if output is None else Path(output)
+    target = None if output is None else storage.location(output)
     if target is not None and target.exists() and not overwrite:
         raise InputError(f"{target} exists: give another name, or --overwrite.")
     if target is not None and not target.parent.is_dir():

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from regroup_dask.cli.options import storage_options
 from regroup_dask.cli.teaching import TeachingCommand
+from regroup_dask.formats import storage
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,6 +32,7 @@ MOST_LISTED = 20
 @click.argument("second", metavar="OUT2", type=click.Path())
 @click.option("--maps/--no-maps", default=True, show_default=True, help="Compare the superclass maps too.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@storage_options
 def command(first: str, second: str, maps: bool, as_json: bool) -> None:
     """Say what changed between the runs in OUT1 and OUT2.
 
@@ -40,7 +42,7 @@ def command(first: str, second: str, maps: bool, as_json: bool) -> None:
     """
     from regroup_dask.run_comparison import compare_runs
 
-    found = compare_runs(Path(first), Path(second), maps=maps)
+    found = compare_runs(storage.location(first), storage.location(second), maps=maps)
     if as_json:
         click.echo(json.dumps(as_plain(found), indent=1))
         return

@@ -11,6 +11,7 @@ from regroup_dask.cli.stopping import says_how_to_resume
 from regroup_dask.cli.teaching import TeachingCommand
 from regroup_dask.cli.watching import Watching
 from regroup_dask.errors import InputError, OutputExistsError
+from regroup_dask.formats import storage
 
 
 @click.command(
@@ -37,6 +38,8 @@ def command(output: str, overwrite: bool, workers: int | None) -> None:
     from regroup_dask.cli.run_command import run_job
     from regroup_dask.demo import JOB_NAME, MINIMUM_CLASS_SIZE, N_SUPERCLASSES, compare_with_truth, simulate_job
 
+    if storage.is_remote(output):
+        raise InputError(f"The demo makes its job on disk: {output} is a URL; give a folder.")
     folder = Path(output)
     if folder.exists():
         if not overwrite:

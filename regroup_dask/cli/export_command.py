@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 import click
 
-from regroup_dask.cli.options import cluster_options
+from regroup_dask.cli.options import cluster_options, storage_options
 from regroup_dask.cli.teaching import TeachingCommand, titled
 from regroup_dask.cli.watching import WATCHING
 from regroup_dask.errors import InputError
+from regroup_dask.formats import storage
 
 
 @click.command(
@@ -33,6 +33,7 @@ from regroup_dask.errors import InputError
               help="Width and height of the micrographs in pixels, for places on them, which CryoSPARC wants as fractions.")
 @cluster_options
 @titled(WATCHING, "--quiet", is_flag=True, help="No progress.")
+@storage_options
 def command(output: str, side: Any, target: str | None, micrograph_size: str | None, quiet: bool, **where: Any) -> None:
     """Write the regrouped particles for RELION, CryoSPARC or cryoDRGN, whatever they came from.
 
@@ -50,12 +51,12 @@ def command(output: str, side: Any, target: str | None, micrograph_size: str | N
 
     size = _size(micrograph_size)
     asked = Where(where["scheduler"], where["scheduler_file"], where["cluster_file"], where["workers"], where["slurm"])
-    folder = Path(target) if target else Path(output) / f"export_{side}"
-    one_fragment = asked == Where() and len(open_regrouped(Path(output)).fragments) == 1
+    folder = storage.location(target) if target else storage.location(output) / f"export_{side}"
+    one_fragment = asked == Where() and len(open_regrouped(storage.location(output)).fragments) == 1
     with contextlib.ExitStack() as stack:
         client = None if one_fragment else stack.enter_context(connected(asked))
         listener = stack.enter_context(listener_for(Console(stderr=True), quiet=quiet))
-        done = export(Path(output), side, folder, client=client, clock=StageClock(listener), micrograph_size=size)
+        done = export(storage.location(output), side, folder, client=client, clock=StageClock(listener), micrograph_size=size)
     click.echo(f"{len(done.files)} files in {done.folder}")
     for note in done.notes:
         click.echo(note)

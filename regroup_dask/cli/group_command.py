@@ -18,11 +18,13 @@ from regroup_dask.cli.options import (
     grouping_options,
     moved_input_options,
     output_options,
+    storage_options,
 )
 from regroup_dask.cli.stopping import says_how_to_resume
 from regroup_dask.cli.teaching import TeachingCommand, titled
 from regroup_dask.cli.watching import Watching, watching_options
 from regroup_dask.errors import InputError
+from regroup_dask.formats import storage
 from regroup_dask.hand_edits import Edits, ToldGroups
 from regroup_dask.settings import Settings
 
@@ -66,6 +68,7 @@ class Wanted(NamedTuple):
 @output_options
 @watching_options
 @click.pass_context
+@storage_options
 def command(
     context: click.Context, earlier: str, output: str | None, watching: Watching, **options: Any
 ) -> None:
@@ -79,9 +82,9 @@ def command(
 
     from regroup_dask.cli.group_tables import show_counts, show_groups, show_mapping
 
-    folder = Path(earlier)
+    folder = storage.location(earlier)
     edits = Edits(options.pop("moves"), options.pop("splits"), options.pop("merges"))
-    wanted = _wanted(context, folder, Path(output) if output else None, options.pop("counts"), edits)
+    wanted = _wanted(context, folder, storage.location(output) if output else None, options.pop("counts"), edits)
     console = Console()
     if output is None:
         groupings = [_grouping(folder, one) for one in wanted]

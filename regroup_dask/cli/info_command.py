@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from regroup_dask.cli.options import storage_options
 from regroup_dask.cli.teaching import TeachingCommand
 from regroup_dask.errors import InputError
 
@@ -19,6 +20,7 @@ from regroup_dask.errors import InputError
 )
 @click.argument("files", nargs=-1, required=True, type=click.Path())
 @click.pass_context
+@storage_options
 def command(context: click.Context, files: tuple[str, ...]) -> None:
     """Describe maps, particle files, groups, stores and job folders."""
     from rich.console import Console

@@ -196,6 +196,50 @@ def output_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
+class StorageOptions(click.ParamType):
+    """``NAME=VALUE``, or a JSON file."""
+
+    name = "NAME=VALUE|FILE.json"
+
+    def convert(self, value: Any, parameter: Any, context: Any) -> dict[str, Any]:
+        """Read the value; what it holds is never shown."""
+        import json
+        from pathlib import Path
+
+        if isinstance(value, dict):
+            return value
+        name, found, text = value.partition("=")
+        if found and name.isidentifier():
+            try:
+                return {name: json.loads(text)}
+            except ValueError:
+                return {name: text}
+        try:
+            options = json.loads(Path(value).expanduser().read_text())
+        except (OSError, ValueError):
+            options = None
+        if not isinstance(options, dict):
+            self.fail("give NAME=VALUE, or a file that holds a JSON object.", parameter, context)
+        return options
+
+
+def _use(context: click.Context, parameter: click.Parameter, values: tuple[dict[str, Any], ...]) -> None:
+    if values:
+        from regroup_dask.formats import storage
+
+        storage.use_storage_options({name: value for options in values for name, value in options.items()})
+
+
+def storage_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the option that says how URLs are opened."""
+    option = titled(
+        INPUT, "--storage-options", type=StorageOptions(), multiple=True, expose_value=False, callback=_use,
+        help="For s3:// and other URLs: keys, endpoint and the like, as fsspec takes them; best a file that only you "
+        "can read. The usual environment (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL) counts too.",
+    )  # fmt: skip
+    return option(function)
+
+
 def one_of(given: dict[str, Any], sentence: str) -> None:
     """Raise unless exactly one of the values is given."""
     if sum(bool(value) for value in given.values()) != 1:

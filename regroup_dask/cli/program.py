@@ -72,6 +72,11 @@ class Program(click.Group):
         except OSError as error:
             if error.errno == errno.EPIPE:
                 raise
+            from regroup_dask.formats.store_errors import explained
+
+            sentence = explained(error)
+            if sentence is not None:
+                _end(context, f"Error: {sentence}", WRONG_INPUT if isinstance(sentence, InputError) else FAILED)
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 _end(
                     context,

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
-from regroup_dask.cli.options import moved_input_options
+from regroup_dask.cli.options import moved_input_options, storage_options
 from regroup_dask.cli.teaching import TeachingCommand
+from regroup_dask.formats import storage
 
 
 @click.command(
@@ -21,6 +20,7 @@ from regroup_dask.cli.teaching import TeachingCommand
 )
 @click.argument("output", metavar="OUT", type=click.Path())
 @moved_input_options
+@storage_options
 def command(output: str, moved_job: str | None, moved_inputs: tuple[str, ...]) -> None:
     """Make the page of a finished run again, from what its folder holds.
 
@@ -31,7 +31,7 @@ def command(output: str, moved_job: str | None, moved_inputs: tuple[str, ...]) -
     from regroup_dask.report.page import write_page
     from regroup_dask.steps.moved_inputs import moves_of_inputs, remember_places
 
-    folder = Path(output)
+    folder = storage.location(output)
     moves = moves_of_inputs(read_run(folder), moved_job, moved_inputs)
     if moves:
         remember_places(folder, moves)

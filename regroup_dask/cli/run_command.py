@@ -18,12 +18,14 @@ from regroup_dask.cli.options import (
     cluster_options,
     grouping_options,
     output_options,
+    storage_options,
     superclasses_option,
 )
 from regroup_dask.cli.stopping import says_how_to_resume
 from regroup_dask.cli.teaching import titled
 from regroup_dask.cli.watching import Watching, watching_options
 from regroup_dask.errors import InputError
+from regroup_dask.formats import storage
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -89,6 +91,7 @@ The parameters of the job Regroup 3D Classes:
 @titled(OUTPUT, "--dry-run", is_flag=True, help="Print what would be done and written; compute and write nothing.")
 @cluster_options
 @watching_options
+@storage_options
 def command(job_folder: str | None, **options: Any) -> None:
     """Find which classes are the same structure and write K superclasses of particles and maps.
 
@@ -104,7 +107,7 @@ def command(job_folder: str | None, **options: Any) -> None:
     if job_folder is not None and (options["particles"] or options["passthrough"]):
         raise InputError("A job folder names its own particles: leave out --particles and --passthrough.")
     dry_run = options.pop("dry_run")
-    with says_how_to_resume(Path(options["output"])):
+    with says_how_to_resume(storage.location(options["output"])):
         if dry_run:
             preview_job(job_folder, **options)
         else:
@@ -142,7 +145,7 @@ def run_job(
 
     settings = Settings(**settings_values)
     where = Where(scheduler, scheduler_file, cluster_file, workers, slurm)
-    target = Path(output)
+    target = storage.location(output)
     check_output(target, resume=resume, overwrite=overwrite)
     console = Console(stderr=True)
     with scratch_folder(target) as scratch, contextlib.ExitStack() as cluster:
@@ -202,7 +205,7 @@ def preview_job(
 
     settings = Settings(**settings_values)
     where = Where(scheduler, scheduler_file, cluster_file, workers, slurm)
-    target = Path(output)
+    target = storage.location(output)
     check_output(target, resume=resume, overwrite=overwrite)
     console = Console(stderr=True)
     # In the system's temporary folder: nothing is written beside the output, not even for a moment.

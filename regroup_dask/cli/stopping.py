@@ -69,17 +69,20 @@ def says_how_to_resume(output: Path, arguments: Sequence[str] | None = None) -> 
     arguments
         The command, without the name of the program; by default the one that was typed.
     """
+    from regroup_dask.formats import storage
     from regroup_dask.formats.run_folder import RUN_FILE, partial_folder
+    from regroup_dask.formats.store_run_folder import COMPLETE, kept_record
 
-    existed = output.exists()
+    existed = storage.exists(output)
     try:
         yield
     except Stopped as error:
-        kept = partial_folder(output)
-        if (kept / RUN_FILE).is_file():
+        remote = storage.is_remote(output)
+        kept = output if remote else partial_folder(output)
+        if storage.is_file(kept / RUN_FILE) and not (remote and (kept_record(output) or {}).get("status") == COMPLETE):
             error.resume = resuming_command(_typed() if arguments is None else arguments)
             error.text = f"Stopped. What is finished is kept in {kept}; this goes on from there:\n  {error.resume}"
-        elif (output / RUN_FILE).is_file() and not existed:
+        elif storage.is_file(output / RUN_FILE) and not existed:
             error.text = f"Stopped, but the run was complete: look at {output}."
         else:
             error.text = "Stopped before anything was computed: nothing was written."

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from regroup_dask.formats import storage
+
 if TYPE_CHECKING:
     from regroup_dask.pipeline import Regrouped
     from regroup_dask.steps.inputs import Inputs
@@ -57,7 +59,7 @@ def show_result(console: Console, result: Regrouped) -> None:
     console.print("[dim]* the class whose frame the superclass has; ' a class of the opposite hand[/dim]")
     look = result.output / "report.html"
     console.print(
-        f"Look at {look if look.exists() else result.output}", highlight=False, markup=False, soft_wrap=True
+        f"Look at {look if storage.exists(look) else result.output}", highlight=False, markup=False, soft_wrap=True
     )
 
 

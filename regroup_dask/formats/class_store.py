@@ -50,10 +50,10 @@ def write_classes(classes: xr.Dataset, path: Path) -> None:
     encoding = {"density": {"chunks": (1, box, box, box)}}
     # Here and now: what the cluster is asked to do is a unit of work, which can be lost and taken up again.
     with dask.config.set(scheduler="synchronous"):
-        classes.to_zarr(path, mode="w", consolidated=False, zarr_format=3, encoding=encoding)
+        classes.to_zarr(str(path), mode="w", consolidated=False, zarr_format=3, encoding=encoding)
     consolidate(path)
 
 
 def read_classes(path: Path) -> xr.Dataset:
     """Open the store, lazily."""
-    return xr.open_zarr(path, consolidated=False, chunks=None)
+    return xr.open_zarr(str(path), consolidated=False, chunks=None)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from regroup_dask.errors import InputError
+from regroup_dask.formats import storage
 
 Rows = list[tuple[str, str]]
 
@@ -44,10 +45,10 @@ def describe_file(path: str | Path) -> Rows:
     InputError
         There is no such file, or it is none of these.
     """
-    path = os.path.expanduser(os.fspath(path))
-    if not os.path.exists(path):
+    path = storage.given(path)
+    if not storage.exists(path):
         raise InputError(f"{path} does not exist.")
-    if os.path.isdir(path):
+    if storage.is_folder(path):
         return _folder(path)
     suffix = os.path.splitext(path)[1].lower()
     by_suffix = {".cs": _dataset, ".csg": _group, ".star": _star, ".parquet": _parquet, ".pq": _parquet}
@@ -59,7 +60,7 @@ def _folder(path: str) -> Rows:
 
     if is_zarr_store(path):
         return _store(path)
-    if os.path.isfile(os.path.join(path, "run.json")):
+    if storage.is_file(os.path.join(path, "run.json")):
         return _output(path)
     if _has_parquet(path):
         return _parquet(path)
@@ -134,16 +135,14 @@ def _store(path: str) -> Rows:
 
 def _output(path: str) -> Rows:
     try:
-        with open(os.path.join(path, "run.json"), encoding="utf-8") as stream:
-            run: dict[str, Any] = json.load(stream)
+        run: dict[str, Any] = json.loads(storage.read_bytes(os.path.join(path, "run.json")))
     except (OSError, ValueError) as error:
         raise InputError(f"{path}/run.json cannot be read: {error}.") from error
     rows = [("what it is", "output folder of regroup-dask"), ("status", str(run.get("status", "not said")))]
-    table = os.path.join(path, "superclasses.parquet")
-    if os.path.isfile(table):
-        import pyarrow.parquet
+    if storage.is_file(os.path.join(path, "superclasses.parquet")):
+        from regroup_dask.formats.result_tables import read_table
 
-        for row in pyarrow.parquet.read_table(table).to_pylist():
+        for row in read_table(storage.location(path), "superclasses").to_pylist():
             rows.append(
                 (
                     f"superclass {row['superclass']}",
@@ -187,8 +186,9 @@ def _parquet(path: str) -> Rows:
     import pyarrow as pa
     import pyarrow.dataset
 
+    fs, inside = storage.filesystem(path) if storage.is_remote(path) else (None, path)
     try:
-        dataset = pyarrow.dataset.dataset(path, format="parquet", partitioning="hive")
+        dataset = pyarrow.dataset.dataset(inside, format="parquet", partitioning="hive", filesystem=fs)
         rows = [("what it is", "parquet table"), ("rows", str(dataset.count_rows()))]
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{path} cannot be read as parquet: {error}.") from error
@@ -201,7 +201,7 @@ def _dataset(path: str) -> Rows:
         return _particles(path)
     except InputError as error:
         reason = str(error)
-    with open(path, "rb") as stream:
+    with storage.open_reading(path) as stream:
         magic = stream.read(6)
         if magic == NUMPY_MAGIC:
             stream.seek(0)
@@ -235,7 +235,8 @@ def _columnar(path: str) -> tuple[list[str], int]:
     from cryosparc.dataset import Dataset
 
     try:
-        dataset = Dataset.load(path)
+        with storage.on_this_machine(path) as local:
+            dataset = Dataset.load(str(local))
     except Exception as error:
         raise InputError(f"{path} cannot be read as a CryoSPARC dataset: {error}.") from error
     return list(dataset.fields()), len(dataset)
@@ -249,15 +250,14 @@ def _group(path: str) -> Rows:
     import yaml
 
     try:
-        with open(path, encoding="utf-8") as stream:
-            content = yaml.safe_load(stream)
+        content = yaml.safe_load(storage.read_bytes(path).decode("utf-8"))
         group, results = content["group"], content["results"]
         rows = [
             ("what it is", f"CryoSPARC group {group.get('name', '')} of type {group.get('type', 'not said')}")
         ]
         for slot, result in results.items():
             file = str(result.get("metafile", "")).removeprefix(">")
-            beside = os.path.isfile(os.path.join(os.path.dirname(path), file))
+            beside = storage.is_file(os.path.join(os.path.dirname(path), file))
             rows.append(
                 (slot, f"{result.get('num_items', '?')} items in {file}" + ("" if beside else " (missing)"))
             )
@@ -293,8 +293,8 @@ def _star(path: str) -> Rows:
 
 def _blocks(path: str) -> Rows:
     names = []
-    with open(path, encoding="utf-8", errors="replace") as stream:
-        names = [line.strip() for line in stream if line.startswith("data_")]
+    with storage.open_reading(path) as stream:
+        names = [line.decode("utf-8", "replace").strip() for line in stream if line.startswith(b"data_")]
     if not names:
         raise InputError(f"{path} has no data block; it is no STAR file.")
     return [("what it is", "STAR file"), ("blocks", _listed(names))]
@@ -306,7 +306,7 @@ def _listed(names: Sequence[str], limit: int = 60) -> str:
 
 
 def _has_parquet(path: str) -> bool:
-    return any(name.endswith(".parquet") for _, _, names in os.walk(path) for name in names)
+    return any(name.endswith(".parquet") for name in storage.files_below(path))
 
 
 def _split(line: str) -> tuple[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 from mrcfile.constants import MAP_ID
 from mrcfile.dtypes import HEADER_DTYPE
 
+from regroup_dask.formats import storage
 from regroup_dask.formats.mrc_header import HEADER_BYTES
 from regroup_dask.formats.slabs import slab_ranges
 
@@ -56,33 +56,26 @@ def write_mrc(
         slabs = density
     if box is None:
         raise ValueError("write_mrc needs box= when it is given slabs")
-    path = Path(path)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     statistics = _Statistics()
     planes = 0
-    try:
-        with open(unfinished, "wb") as stream:
-            stream.write(b"\0" * HEADER_BYTES)
-            for slab in slabs:
-                values = np.ascontiguousarray(slab, dtype="<f4")
-                if values.ndim != 3 or values.shape[1:] != (box, box):
-                    raise ValueError(f"a slab of {path} has shape {values.shape}, not (planes, {box}, {box})")
-                planes += values.shape[0]
-                statistics.add(values)
-                stream.write(values.data)
-            if planes != box:
-                raise ValueError(f"{path} was given {planes} planes for a box of {box}")
-            stream.seek(0)
-            stream.write(_header(box, voxel_size_angstrom, statistics, label).tobytes())
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with storage.whole_file(path) as unfinished, open(unfinished, "wb") as stream:
+        stream.write(b"\0" * HEADER_BYTES)
+        for slab in slabs:
+            values = np.ascontiguousarray(slab, dtype="<f4")
+            if values.ndim != 3 or values.shape[1:] != (box, box):
+                raise ValueError(f"a slab of {path} has shape {values.shape}, not (planes, {box}, {box})")
+            planes += values.shape[0]
+            statistics.add(values)
+            stream.write(values.data)
+        if planes != box:
+            raise ValueError(f"{path} was given {planes} planes for a box of {box}")
+        stream.seek(0)
+        stream.write(_header(box, voxel_size_angstrom, statistics, label).tobytes())
 
 
 def density_range(path: str | Path) -> tuple[float, float]:
     """Lowest and highest density of a map, as `write_mrc` wrote them into its header."""
-    with open(path, "rb") as stream:
-        header = np.frombuffer(stream.read(HEADER_BYTES), dtype=HEADER_DTYPE.newbyteorder("<"))[0]
+    header = np.frombuffer(storage.read_range(path, 0, HEADER_BYTES), dtype=HEADER_DTYPE.newbyteorder("<"))[0]
     return float(header["dmin"]), float(header["dmax"])
 
 

@@ -6,7 +6,6 @@ channels, then z, y, x in angstrom. To xarray it is an attribute of the group.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -83,5 +82,5 @@ def ome_attributes(
 
 def write_ome_metadata(path: str | Path, attributes: dict[str, Any]) -> None:
     """Write the ``ome`` attribute of a group; the store opens in xarray as before."""
-    group = zarr.open_group(os.fspath(path), mode="r+", use_consolidated=False)
+    group = zarr.open_group(str(path), mode="r+", use_consolidated=False)
     group.attrs["ome"] = attributes

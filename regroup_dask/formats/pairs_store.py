@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from regroup_dask.errors import InputError
+from regroup_dask.formats import storage
 from regroup_dask.formats.consolidate import consolidate
 
 DESCRIPTIONS = {
@@ -87,7 +88,7 @@ def pairs_dataset(
 
 def write_pairs(pairs: xr.Dataset, path: Path) -> None:
     """Write a dataset of pairs as a zarr store, replacing one that is there."""
-    pairs.to_zarr(path, mode="w", consolidated=False, zarr_format=3)
+    pairs.to_zarr(str(path), mode="w", consolidated=False, zarr_format=3)
     consolidate(path)
 
 
@@ -99,9 +100,9 @@ def read_pairs(path: Path) -> xr.Dataset:
     InputError
         If there is none at that path.
     """
-    if not path.is_dir():
+    if not storage.is_folder(path):
         raise InputError(f"{path} does not exist: give the output folder of a finished run.")
     try:
-        return xr.open_zarr(path, consolidated=False, chunks=None).load()
+        return xr.open_zarr(str(path), consolidated=False, chunks=None).load()
     except (KeyError, ValueError, OSError) as error:
         raise InputError(f"{path} cannot be read as the pairs of a run: {error}.") from error

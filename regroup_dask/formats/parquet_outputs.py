@@ -30,6 +30,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from regroup_dask.errors import RegroupWarning
+from regroup_dask.formats import storage
 from regroup_dask.formats.regroup_plan import Assignment, RegroupPlan, SuperclassMaps, assigned_order
 from regroup_dask.formats.rotations import quaternions_of_matrices
 
@@ -69,7 +70,7 @@ def create_outputs(
     folder : path
         The whole output folder.
     """
-    outputs = ParquetOutputs(os.fspath(folder))
+    outputs = ParquetOutputs(str(folder))
     replaced = [name for name in source.schema.names if name in (*ADDED_COLUMNS, "superclass")]
     if replaced:
         warnings.warn(
@@ -81,7 +82,7 @@ def create_outputs(
     empty: pa.Table | None = None
     for group in range(plan.n_superclasses + 1):
         path = _folder_of(outputs, plan, group)
-        path.mkdir(parents=True, exist_ok=True)
+        storage.make_folder(path)
         if totals[group] == 0:
             if empty is None:
                 empty = _empty_table(source, plan)
@@ -211,24 +212,23 @@ def _empty_table(source: Any, plan: RegroupPlan) -> pa.Table:
 
 
 def _folder_of(outputs: ParquetOutputs, plan: RegroupPlan, group: int) -> Path:
-    folder = Path(outputs.folder)
+    folder = storage.location(outputs.folder)
     return (
         folder / "remaining" if group == plan.n_superclasses else folder / "particles" / f"superclass={group}"
     )
 
 
 def _write(table: pa.Table, path: Path) -> None:
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    pq.write_table(
-        table,
-        unfinished,
-        compression=COMPRESSION,
-        # Names repeat. Numbers do not, and a dictionary that is given up half way takes nine tenths of the time.
-        use_dictionary=[item.name for item in table.schema if _is_text(item.type)],
-        row_group_size=max(1, min(ROW_GROUP_ROWS, ROW_GROUP_BYTES * table.num_rows // max(1, table.nbytes))),
-        write_statistics=True,
-    )
-    os.replace(unfinished, path)
+    with storage.opened_writing(path) as stream:
+        pq.write_table(
+            table,
+            stream,
+            compression=COMPRESSION,
+            # Names repeat. Numbers do not, and a dictionary that is given up half way takes nine tenths of the time.
+            use_dictionary=[item.name for item in table.schema if _is_text(item.type)],
+            row_group_size=max(1, min(ROW_GROUP_ROWS, ROW_GROUP_BYTES * table.num_rows // max(1, table.nbytes))),
+            write_statistics=True,
+        )
 
 
 def _is_text(kind: pa.DataType) -> bool:

@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from regroup_dask.errors import InputError
+from regroup_dask.formats import storage
+from regroup_dask.formats.parquet_particles import opened_parquet
 
 KEYS = ("uid", "rlnImageName")
 ROW = "input_row"
@@ -48,7 +49,7 @@ class ParticleOverlap(NamedTuple):
 class _Files(NamedTuple):
     """Parquet files of one folder and the superclass of each, -1 for remaining."""
 
-    paths: tuple[tuple[Path, int], ...]
+    paths: tuple[tuple[str, int], ...]
     n_superclasses: int
     names: frozenset[str]
     n_rows: int
@@ -102,12 +103,15 @@ def _files(folder: Path, n_superclasses: int) -> _Files:
     paths = [
         (path, number)
         for number in range(n_superclasses)
-        for path in sorted((folder / "particles" / f"superclass={number}").glob("*.parquet"))
+        for path in storage.matching_files(f"{folder}/particles/superclass={number}/*.parquet")
     ]
-    paths += [(path, -1) for path in sorted((folder / "remaining").glob("*.parquet"))]
+    paths += [(path, -1) for path in storage.matching_files(f"{folder}/remaining/*.parquet")]
     try:
-        names = frozenset(pq.read_schema(paths[0][0]).names) if paths else frozenset()
-        n_rows = sum(pq.read_metadata(path).num_rows for path, _ in paths)
+        names, n_rows = frozenset[str](), 0
+        for number, (path, _) in enumerate(paths):
+            with opened_parquet(path) as file:
+                names = frozenset(file.schema_arrow.names) if number == 0 else names
+                n_rows += file.metadata.num_rows
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"The particles in {folder} cannot be read: {error}.") from error
     return _Files(tuple(paths), n_superclasses, names, n_rows)
@@ -124,9 +128,14 @@ def _share(folder: _Files, key: str, number: int, n_passes: int) -> tuple[np.nda
     return np.concatenate(keys), np.concatenate(labels)
 
 
-def _keys_of(path: Path, key: str) -> Iterator[np.ndarray]:
+def _batches(path: str, key: str) -> Iterator[pa.RecordBatch]:
+    with opened_parquet(path) as file:
+        yield from file.iter_batches(columns=[key])
+
+
+def _keys_of(path: str, key: str) -> Iterator[np.ndarray]:
     try:
-        for batch in pq.ParquetFile(path).iter_batches(columns=[key]):
+        for batch in _batches(path, key):
             column = batch.column(0)
             if pa.types.is_integer(column.type):
                 yield column.to_numpy(zero_copy_only=False).astype(np.uint64)

@@ -26,7 +26,7 @@ from __future__ import annotations
 import glob
 import importlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -253,6 +253,7 @@ def open_particles(
     class_prefix: str = "auto",
     fragment_rows: int | None = None,
     scratch: str | os.PathLike[str] | None = None,
+    storage_options: Mapping[str, Any] | None = None,
     run: RunPieces = in_this_process,
 ) -> ParticleSource:
     """Open particle files of any of the known formats, told apart by what is in them.
@@ -271,6 +272,8 @@ def open_particles(
         Rows of a fragment; by default as many as take about 64 MB in the file.
     scratch : path, optional
         Folder for indices and converted copies, seen by all workers; by default a temporary one.
+    storage_options : dict, optional
+        For URLs, as fsspec's file systems take them; used by this process from now on.
     run : RunPieces
         Runs the work of opening, piece by piece: by default in this process; `tasks.particles.on_cluster` has it done
         by workers.
@@ -280,6 +283,8 @@ def open_particles(
     InputError
         A file is missing or of no known kind, kinds are mixed, or the format's own demands are not met.
     """
+    if storage_options is not None:
+        storage.use_storage_options(storage_options)
     paths = _expand(source, "particles")
     passthrough_paths = _expand(passthrough, "passthrough") if passthrough else ()
     kinds = {path: particle_kind(path) for path in paths}
@@ -296,7 +301,7 @@ def open_particles(
         )
     if fragment_rows is not None and fragment_rows < 1:
         raise InputError(f"a fragment needs at least 1 row, not {fragment_rows}")
-    scratch_folder = None if scratch is None else os.fspath(scratch)
+    scratch_folder = None if scratch is None else str(scratch)
     if kind == "cryosparc":
         from regroup_dask.formats.cryosparc.particles import open_cryosparc_particles
 

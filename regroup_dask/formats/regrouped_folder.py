@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from regroup_dask.errors import InputError
+from regroup_dask.formats import storage
+from regroup_dask.formats.parquet_particles import opened_parquet
 
 SUPERCLASS_FOLDER = re.compile(r"superclass=(\d{1,9})")
 FRAGMENT_FILE = re.compile(r"frag(\d{1,18})-\d+\.parquet")
@@ -96,9 +97,9 @@ def open_regrouped(folder: Path) -> RegroupedFolder:
     InputError
         The folder has no particles.
     """
-    groups: list[tuple[int, Path]] = []
-    for path in sorted((folder / "particles").glob("superclass=*")):
-        match = SUPERCLASS_FOLDER.fullmatch(path.name)
+    groups: list[tuple[int, str]] = []
+    for path in storage.matching(f"{folder}/particles/superclass=*"):
+        match = SUPERCLASS_FOLDER.fullmatch(path.rstrip("/").rpartition("/")[2])
         if match:
             groups.append((int(match[1]), path))
     groups.sort()
@@ -106,14 +107,14 @@ def open_regrouped(folder: Path) -> RegroupedFolder:
         raise InputError(f"{folder} has no particles/superclass=K: give the output folder of a run with particles.")
     files: dict[int, list[tuple[int, str, int]]] = {}
     schema: pa.Schema | None = None
-    for superclass, path in [*groups, (-1, folder / "remaining")]:
-        for file in sorted(path.glob("*.parquet")):
-            name = FRAGMENT_FILE.fullmatch(file.name)
+    for superclass, path in [*groups, (-1, f"{folder}/remaining")]:
+        for file in storage.matching_files(f"{path}/*.parquet"):
+            name = FRAGMENT_FILE.fullmatch(file.rpartition("/")[2])
             if name is None:
                 raise InputError(f"{file} was not written by this program (fragNNNNN-0.parquet): move it away.")
             rows, found = _metadata(file)
             schema = schema or found
-            files.setdefault(int(name[1]), []).append((superclass, str(file), rows))
+            files.setdefault(int(name[1]), []).append((superclass, file, rows))
     if schema is None or ROW not in schema.names:
         raise InputError(f"{folder}: its particles have no column {ROW}; were they written by this program?")
     fragments: list[RegroupedFragment] = []
@@ -128,9 +129,9 @@ def open_regrouped(folder: Path) -> RegroupedFolder:
     return RegroupedFolder(folder, len(groups), tuple(fragments), schema)
 
 
-def _metadata(path: Path) -> tuple[int, pa.Schema]:
+def _metadata(path: str) -> tuple[int, pa.Schema]:
     try:
-        with pq.ParquetFile(path) as file:
+        with opened_parquet(path) as file:
             return int(file.metadata.num_rows), file.schema_arrow
     except (pa.ArrowException, OSError, ValueError) as error:
         raise _unreadable(path, error) from None
@@ -138,12 +139,12 @@ def _metadata(path: Path) -> tuple[int, pa.Schema]:
 
 def _read(path: str, columns: Sequence[str] | None) -> pa.Table:
     try:
-        with pq.ParquetFile(path) as file:
+        with opened_parquet(path) as file:
             return file.read(columns=columns, use_threads=False)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise _unreadable(path, error) from None
 
 
-def _unreadable(path: str | Path, error: Exception) -> InputError:
+def _unreadable(path: str, error: Exception) -> InputError:
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return InputError(f"cannot read the parquet file {path}: {reason}")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
+
+from regroup_dask.formats import storage
 
 COMPONENTS = {
     "rotation_quaternion": ("x", "y", "z", "w"),
@@ -18,16 +19,16 @@ COMPONENTS = {
 
 def write_table(table: pa.Table, folder: Path, name: str) -> None:
     """Write ``NAME.parquet`` and ``NAME.csv``; vectors become one CSV column per component."""
-    parquet, csv = folder / f"{name}.parquet", folder / f"{name}.csv"
-    pyarrow.parquet.write_table(table, parquet.with_suffix(".parquet.partial"), compression="zstd")
-    os.replace(parquet.with_suffix(".parquet.partial"), parquet)
-    pyarrow.csv.write_csv(flatten(table), csv.with_suffix(".csv.partial"))
-    os.replace(csv.with_suffix(".csv.partial"), csv)
+    with storage.whole_file(folder / f"{name}.parquet") as unfinished:
+        pyarrow.parquet.write_table(table, unfinished, compression="zstd")
+    with storage.whole_file(folder / f"{name}.csv") as unfinished:
+        pyarrow.csv.write_csv(flatten(table), unfinished)
 
 
 def read_table(folder: Path, name: str) -> pa.Table:
     """Read ``NAME.parquet``."""
-    return pyarrow.parquet.read_table(folder / f"{name}.parquet")
+    with storage.open_reading(folder / f"{name}.parquet") as stream:
+        return pyarrow.parquet.read_table(stream)
 
 
 def flatten(table: pa.Table) -> pa.Table:

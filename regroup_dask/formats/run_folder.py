@@ -24,6 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from regroup_dask.errors import InputError, OutputExistsError
+from regroup_dask.formats import storage
+from regroup_dask.formats.store_run_folder import check_store_output, store_run_folder
 
 RUN_FILE = "run.json"
 WORK = "work"
@@ -34,7 +36,9 @@ SAMPLES = 64
 
 
 def partial_folder(output: Path) -> Path:
-    """Where a run writes until it is complete."""
+    """Where a run writes until it is complete; an object store knows no other name."""
+    if storage.is_remote(output):
+        return output
     return output.with_name(output.name + ".partial")
 
 
@@ -64,6 +68,13 @@ def run_folder(output: Path, *, resume: bool, overwrite: bool, identity: dict[st
         `resume` was asked for and settings or inputs have changed, or the folder cannot be made.
     """
     check_output(output, resume=resume, overwrite=overwrite)
+    if storage.is_remote(output):
+        if resume and storage.exists(output):
+            _check_identity(output, identity)
+        claim = {"status": "incomplete", "identity": _plain(identity), "resume_with": "--resume"}
+        with store_run_folder(output, resume=resume, overwrite=overwrite, claim=claim) as folder:
+            yield folder
+        return
     # Workers have working directories of their own.
     partial = Path(os.path.abspath(partial_folder(output)))
     if partial.exists() and not resume:
@@ -171,6 +182,9 @@ def check_output(output: Path, *, resume: bool, overwrite: bool) -> None:
         raise InputError("Give --resume or --overwrite, not both.")
     if not output.name:
         raise InputError(f"The output folder {str(output)!r} has no name of its own: give the name of a folder to make.")
+    if storage.is_remote(output):
+        check_store_output(output, resume=resume, overwrite=overwrite)
+        return
     partial = partial_folder(output)
     if output.exists() and not overwrite:
         if resume and not partial.exists():
@@ -211,7 +225,7 @@ def _is_ours(output: Path) -> bool:
 
 def _check_identity(partial: Path, identity: dict[str, Any]) -> None:
     try:
-        kept = json.loads((partial / RUN_FILE).read_text())["identity"]
+        kept = json.loads(storage.read_bytes(partial / RUN_FILE))["identity"]
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
             f"{partial} has no readable {RUN_FILE}, so it cannot be resumed: give --overwrite to start anew."
@@ -244,9 +258,7 @@ def _differences(name: str, kept: Any, now: Any) -> list[str]:
 
 def write_run(folder: Path, record: dict[str, Any]) -> None:
     """Write run.json in one step."""
-    partial = folder / f".{RUN_FILE}.partial"
-    partial.write_text(json.dumps(_plain(record), indent=1, allow_nan=False) + "\n")
-    os.replace(partial, folder / RUN_FILE)
+    storage.write_bytes(folder / RUN_FILE, (json.dumps(_plain(record), indent=1, allow_nan=False) + "\n").encode())
 
 
 def _plain(value: Any) -> Any:
@@ -268,21 +280,26 @@ def read_run(folder: Path) -> dict[str, Any]:
     """Read run.json of a finished run."""
     path = folder / RUN_FILE
     try:
-        record = json.loads(path.read_text())
+        record = json.loads(storage.read_bytes(path))
     except FileNotFoundError:
         raise InputError(f"{folder} is no output folder of regroup-dask: it has no {RUN_FILE}.") from None
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read: {error}.") from error
     if not isinstance(record, dict):
         raise InputError(f"{path} does not hold the record of a run.")
+    if storage.is_remote(folder) and record.get("status") == "incomplete":
+        raise InputError(f"The run in {folder} is not finished: give its command again with --resume.")
     return record
 
 
 def fingerprint(path: str | Path) -> dict[str, Any]:
     """Size and SHA-256 of a file, or of a store's files.
 
-    Content beyond 256 MB counts by 64 samples of 1 MB, and by its time of change.
+    Content beyond 256 MB counts by 64 samples of 1 MB, and by its time of change. What lies in an object store counts
+    by the stamps that the store itself makes of content (ETag).
     """
+    if storage.is_remote(path):
+        return _remote_fingerprint(path)
     target = Path(path)
     digest = hashlib.sha256()
     if not target.is_dir():
@@ -298,6 +315,16 @@ def fingerprint(path: str | Path) -> dict[str, Any]:
             total += status.st_size
             digest.update(f"{status.st_size}:{status.st_mtime_ns};".encode())
     return {"path": str(target), "bytes": total, "sha256": digest.hexdigest()}
+
+
+def _remote_fingerprint(path: str | Path) -> dict[str, Any]:
+    """Sizes and the store's own stamps of content (ETag); nothing is fetched."""
+    files = storage.files_below(path) if storage.is_folder(path) else [str(path)]
+    stamps = [storage.change_stamp(name) for name in files]
+    total = sum(storage.size_bytes(name) for name in files)
+    content = [[name[len(str(path)) :], *(stamp or ())] for name, stamp in zip(files, stamps, strict=True)]
+    digest = hashlib.sha256(json.dumps(content).encode())
+    return {"path": str(path), "bytes": total, "sha256_of_etags": digest.hexdigest()}
 
 
 def _digest_file(path: Path, digest: Any) -> int:

@@ -108,6 +108,11 @@ def absolute(path: PathOrUrl) -> str:
     return os.path.abspath(_on_disk(path))
 
 
+def resolved(path: PathOrUrl) -> str:
+    """Return an absolute path without links."""
+    return absolute(path) if is_remote(path) else os.path.realpath(_on_disk(path))
+
+
 def filesystem(url: PathOrUrl) -> tuple[Any, str]:
     """Return the fsspec file system of a URL, and the path in it.
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import zarr
 
+from regroup_dask.formats import storage
 from regroup_dask.formats.slabs import slab_ranges
 from regroup_dask.formats.volume_reference import LazyMap
 from regroup_dask.formats.zarr_volumes import open_zarr_array
@@ -73,7 +74,7 @@ def create_volume_store(
         },
         attrs={"voxel_size_angstrom": float(voxel_size_angstrom), **(attributes or {})},
     )
-    template.to_zarr(os.fspath(path), mode="w", compute=False, consolidated=False)
+    template.to_zarr(str(path), mode="w", compute=False, consolidated=False)
 
 
 def write_slab(path: str | Path, superclass: int, first_plane: int, planes: np.ndarray) -> None:
@@ -91,7 +92,7 @@ def write_slab(path: str | Path, superclass: int, first_plane: int, planes: np.n
     ValueError
         The planes are not whole chunks of the store, so that another worker could write the same chunk.
     """
-    array = zarr.open_array(f"{os.fspath(path)}/{VARIABLE}", mode="r+")
+    array = zarr.open_array(f"{path!s}/{VARIABLE}", mode="r+")
     chunk, box = array.chunks[1], array.shape[1]
     end = first_plane + planes.shape[0]
     whole = first_plane % chunk == 0 and (end % chunk == 0 or end == box)
@@ -105,12 +106,12 @@ def write_slab(path: str | Path, superclass: int, first_plane: int, planes: np.n
 
 def volume_store_voxel_size(path: str | Path) -> float:
     """Voxel size of the maps of a store, in angstrom."""
-    return float(str(open_zarr_array(f"{os.fspath(path)}/{VARIABLE}").attrs["voxel_size_angstrom"]))
+    return float(str(open_zarr_array(f"{path!s}/{VARIABLE}").attrs["voxel_size_angstrom"]))
 
 
 def open_superclass(path: str | Path, superclass: int) -> LazyMap:
     """Open one superclass map for reading slabs of it."""
-    return LazyMap(open_zarr_array(f"{os.fspath(path)}/{VARIABLE}"), superclass)
+    return LazyMap(open_zarr_array(f"{path!s}/{VARIABLE}"), superclass)
 
 
 def read_slabs(density: LazyMap | np.ndarray) -> Iterable[np.ndarray]:
@@ -128,17 +129,14 @@ def write_series_zip(path: str | Path, files: Sequence[str | Path]) -> None:
     files : sequence of str or Path
         Packed under their file names.
     """
-    path = Path(path)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-    try:
-        with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
-            for file in files:
-                entry = zipfile.ZipInfo(os.path.basename(os.fspath(file)), date_time=EARLIEST_ZIP_TIME)
-                entry.external_attr = 0o644 << 16
-                entry.file_size = os.path.getsize(file)
-                with open(file, "rb") as source, archive.open(entry, "w") as target:
-                    while block := source.read(COPY_BYTES):
-                        target.write(block)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with (
+        storage.whole_file(path) as unfinished,
+        zipfile.ZipFile(unfinished, "w", zipfile.ZIP_STORED, allowZip64=True) as archive,
+    ):
+        for file in files:
+            entry = zipfile.ZipInfo(os.path.basename(str(file)), date_time=EARLIEST_ZIP_TIME)
+            entry.external_attr = 0o644 << 16
+            entry.file_size = storage.size_bytes(file)
+            with storage.open_reading(file) as source, archive.open(entry, "w") as target:
+                while block := source.read(COPY_BYTES):
+                    target.write(block)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dask.array as da
@@ -46,6 +46,7 @@ def open_volumes(
     voxel_size_angstrom: float | None = None,
     class_ids: Sequence[int] | None = None,
     names: Sequence[str] | None = None,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> xr.DataArray:
     """Open class maps as one lazy array.
 
@@ -53,11 +54,13 @@ def open_volumes(
     ----------
     source : str, Path, sequence of them, array_like or xarray.DataArray
         MRC files, a glob, or a zarr store (see `find_volumes`); or the maps themselves: an array [class, z,
-        y, x], a list of arrays [z, y, x], or a labelled array of four dimensions.
+        y, x], a list of arrays [z, y, x], or a labelled array of four dimensions. Paths may be URLs.
     voxel_size_angstrom : float, optional
         Needed with arrays that do not carry it; taken instead of the headers' with files.
     class_ids : sequence of int, optional
     names : sequence of str, optional
+    storage_options : dict, optional
+        For URLs, as fsspec's file systems take them; used by this process from now on.
 
     Returns
     -------
@@ -71,6 +74,8 @@ def open_volumes(
     InputError
         As `find_volumes` does; an array that is not a series of cubes, or has no voxel size.
     """
+    if storage_options is not None:
+        storage.use_storage_options(storage_options)
     if isinstance(source, xr.DataArray):
         return _from_labelled(source, voxel_size_angstrom, class_ids, names)
     if isinstance(source, (np.ndarray, da.Array)) or _is_list_of_arrays(source):

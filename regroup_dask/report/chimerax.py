@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 
+from regroup_dask.formats import storage
 from regroup_dask.report.aligned_members import move_classes, voxel_size_of
 from regroup_dask.report.colours import superclass_colour
 from regroup_dask.report.common_frame import poses_to_first
@@ -63,23 +64,23 @@ def write_view(folder: Path) -> Path | None:
     Parameters
     ----------
     folder
-        An output folder with volumes/; class maps are shown where their files can be read.
+        An output folder with volumes/; class maps are shown where their files can be read, which ChimeraX cannot do
+        in an object store: copy such a folder to disk and open the view there.
     """
-    target = Path(folder) / SCRIPT
-    text = view_commands(read_output(Path(folder)))
+    folder = storage.location(folder)
+    target = folder / SCRIPT
+    text = view_commands(read_output(folder))
     if text is None:
-        target.unlink(missing_ok=True)
+        storage.remove_file(target)
         return None
-    partial = target.with_name(f".{SCRIPT}.{os.getpid()}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, target)
+    storage.write_bytes(target, text.encode())
     return target
 
 
 def view_commands(contents: OutputContents) -> str | None:
     """Return the commands, or None where there are no superclass maps to open."""
     files = [contents.folder / row["volume"] for row in contents.superclasses]
-    if contents.volumes is None or not files or not all(path.is_file() for path in files):
+    if contents.volumes is None or not files or not all(storage.is_file(path) for path in files):
         return None
     large = contents.volumes["density"].nbytes > LARGEST_READ_BYTES
     moved = move_classes(contents.class_maps, contents.groups) if large and contents.class_maps is not None else None
@@ -201,6 +202,8 @@ def _classes(contents: OutputContents, number: int) -> str:
 
 def _path_in_script(path: str, folder: Path) -> str:
     """From the output folder where both lie in one tree, so that it can move as a whole; else the whole path."""
+    if storage.is_remote(folder):
+        return path.removeprefix(f"{folder}/")
     absolute, here = os.path.abspath(path), os.path.abspath(folder)
     shared = os.path.commonpath([absolute, here])
     return os.path.relpath(absolute, here) if shared not in (os.sep, "") else absolute

@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import xarray as xr
 
+from regroup_dask.formats import storage
 from regroup_dask.formats.pairs_store import read_pairs
+from regroup_dask.formats.parquet_particles import opened_parquet
 from regroup_dask.formats.result_tables import read_table
 from regroup_dask.formats.run_folder import read_run
 
@@ -64,7 +65,7 @@ def read_output(folder: Path) -> OutputContents:
     record = read_run(folder)
     classes = read_table(folder, "classes").to_pylist()
     superclasses = read_table(folder, "superclasses").to_pylist()
-    pairs = read_pairs(folder / "pairs.zarr") if (folder / "pairs.zarr").is_dir() else None
+    pairs = read_pairs(folder / "pairs.zarr") if storage.is_folder(folder / "pairs.zarr") else None
     return OutputContents(
         folder,
         record,
@@ -122,10 +123,10 @@ def groups_of_tables(classes: list[dict[str, Any]], superclasses: list[dict[str,
 
 
 def _open_store(path: Path) -> xr.Dataset | None:
-    if not path.is_dir():
+    if not storage.is_folder(path):
         return None
     try:
-        store = xr.open_zarr(path, consolidated=False, chunks=None)
+        store = xr.open_zarr(str(path), consolidated=False, chunks=None)
         names = [str(name) for name in store.data_vars if store[name].ndim == 4]
         return store.rename({names[0]: DENSITY}) if names and DENSITY not in store else store
     except (KeyError, ValueError, OSError) as error:
@@ -166,21 +167,21 @@ def read_flow(
     seen = False
     for path, _ in rows.items():
         destination = _destination(path, n_superclasses)
-        table = pq.ParquetFile(path)
-        names = set(table.schema_arrow.names)
-        if "assigned_class_id" not in names:
-            return _flow_of_classes(classes, n_superclasses)
-        posteriors = with_posteriors and "superclass_posterior" in names
-        wanted = ["assigned_class_id", "superclass_posterior"] if posteriors else ["assigned_class_id"]
-        for batch in table.iter_batches(columns=wanted):
-            assigned = np.asarray(batch.column("assigned_class_id").to_numpy(zero_copy_only=False), np.int64)
-            position = np.searchsorted(class_ids, assigned)
-            known = class_ids[np.minimum(position, len(class_ids) - 1)] == assigned
-            position = np.where(known, position, 0)
-            counts[:, destination] += np.bincount(position, minlength=len(class_ids))
-            if posteriors:
-                seen = True
-                _add_posteriors(expected, position, batch.column("superclass_posterior"))
+        with opened_parquet(path) as table:
+            names = set(table.schema_arrow.names)
+            if "assigned_class_id" not in names:
+                return _flow_of_classes(classes, n_superclasses)
+            posteriors = with_posteriors and "superclass_posterior" in names
+            wanted = ["assigned_class_id", "superclass_posterior"] if posteriors else ["assigned_class_id"]
+            for batch in table.iter_batches(columns=wanted):
+                assigned = np.asarray(batch.column("assigned_class_id").to_numpy(zero_copy_only=False), np.int64)
+                position = np.searchsorted(class_ids, assigned)
+                known = class_ids[np.minimum(position, len(class_ids) - 1)] == assigned
+                position = np.where(known, position, 0)
+                counts[:, destination] += np.bincount(position, minlength=len(class_ids))
+                if posteriors:
+                    seen = True
+                    _add_posteriors(expected, position, batch.column("superclass_posterior"))
     destinations = np.array([*range(n_superclasses), -1])
     data: dict[str, Any] = {"particles": (("class_id", "destination"), counts)}
     if seen:
@@ -201,15 +202,18 @@ def _add_posteriors(expected: np.ndarray, position: np.ndarray, column: pa.Array
     expected[:, -1] += np.bincount(position, np.where(rest < 1e-4, 0, rest), minlength=len(expected))
 
 
-def _rows_of_particles(folder: Path, n_superclasses: int) -> dict[Path, int] | None:
-    paths = sorted((folder / "particles").rglob("*.parquet")) + sorted((folder / "remaining").rglob("*.parquet"))
-    if not paths:
-        return None
-    return {path: pq.read_metadata(path).num_rows for path in paths}
+def _rows_of_particles(folder: Path, n_superclasses: int) -> dict[str, int] | None:
+    found = {}
+    for name in ("particles", "remaining"):
+        for path in storage.files_below(folder / name) if storage.is_folder(folder / name) else []:
+            if path.endswith(".parquet"):
+                with opened_parquet(path) as file:
+                    found[path] = file.metadata.num_rows
+    return found or None
 
 
-def _destination(path: Path, n_superclasses: int) -> int:
-    for part in path.parts[::-1]:
+def _destination(path: str, n_superclasses: int) -> int:
+    for part in path.split("/")[::-1]:
         if part.startswith("superclass="):
             return int(part.split("=", 1)[1])
     return n_superclasses

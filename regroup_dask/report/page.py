@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from regroup_dask.formats import storage
 from regroup_dask.report import answer, class_rows, how_made, page_figures
 from regroup_dask.report.aligned_members import align_members, move_classes
 from regroup_dask.report.colours import superclass_colour
@@ -54,12 +54,10 @@ def write_page(folder: Path) -> Path:
     InputError
         The folder has no run.json.
     """
-    contents = read_output(Path(folder))
+    contents = read_output(storage.location(folder))
     text = render_page(contents)
     target = contents.folder / PAGE
-    partial = target.with_name(f".{PAGE}.{os.getpid()}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, target)
+    storage.write_bytes(target, text.encode())
     return target
 
 

@@ -173,7 +173,8 @@ def _synchronize_hands(mirrored: np.ndarray, weight: np.ndarray, reference: int)
 def _spectral_rotations(rotation: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Return rotations R_k with R_i^T R_j near rotation[i, j], from the three top eigenvectors."""
     n = len(rotation)
-    degree = np.sqrt(np.maximum(weight.sum(axis=1), 1e-300))
+    degree = np.sqrt(weight.sum(axis=1))
+    degree[degree <= 1e-12 * degree.max()] = 1.0  # a map that no pair speaks for: nothing to scale, and nothing to divide by
     scaled = weight / degree[:, None] / degree[None, :]
     matrix = (rotation * scaled[..., None, None]).transpose(0, 2, 1, 3).reshape(3 * n, 3 * n)
     _, vectors = np.linalg.eigh(0.5 * (matrix + matrix.T))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ import xarray as xr
 from scipy.spatial.transform import Rotation
 
 from regroup_dask.errors import DamagedStoreError
-from regroup_dask.formats import ome_metadata, volume_store
+from regroup_dask.formats import ome_metadata, storage, volume_store
 from regroup_dask.formats.mrc_writer import density_range
 from regroup_dask.formats.volumes import VolumeReference, VolumeSeries
 from regroup_dask.report.colours import superclass_colour
@@ -33,7 +32,7 @@ def average_superclasses(groups: xr.Dataset, series: VolumeSeries, run: RunConte
     """
     references = {reference.class_id: reference for reference in series.references}
     scratch = run.work / "spline"
-    scratch.mkdir(parents=True, exist_ok=True)
+    storage.make_folder(scratch)
     members = superclass_members(groups, references, scratch)
     filters = [
         averages.SplineUnit(f"class_{member.reference.class_id:05d}", member.reference, member.coefficients)
@@ -44,17 +43,16 @@ def average_superclasses(groups: xr.Dataset, series: VolumeSeries, run: RunConte
     if filters:
         run.run("spline", "Filtering maps", averages.filter_map, filters)
     store = run.folder / "volumes.zarr"
-    if not store.exists():
-        # A driver that dies here must not leave half a template for the next to take for a whole one.
-        template = run.work / "volumes.zarr"
-        shutil.rmtree(template, ignore_errors=True)
+    laid_out = run.work / "volumes.zarr.laid_out"
+    if not (storage.exists(store) and storage.exists(laid_out)):
+        # A driver that dies before the mark is made must not leave half a template for the next to take for a whole one.
         volume_store.create_volume_store(
-            template,
+            store,
             n_superclasses=len(members),
             box=series.box,
             voxel_size_angstrom=series.voxel_size_angstrom,
         )
-        template.rename(store)
+        storage.write_bytes(laid_out, b"")
     slabs = [
         averages.AverageUnit(
             f"superclass_{superclass:04d}_plane_{first:04d}", superclass, first, end, tuple(group), store
@@ -67,7 +65,7 @@ def average_superclasses(groups: xr.Dataset, series: VolumeSeries, run: RunConte
     for slab, result in zip(slabs, written, strict=True):
         checksums[slab.superclass].append(int(result["checksum"]))
     folder = run.folder / "volumes"
-    folder.mkdir(exist_ok=True)
+    storage.make_folder(folder)
     files = [
         averages.MapFileUnit(
             f"superclass_{superclass:04d}",

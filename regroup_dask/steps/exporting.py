@@ -12,6 +12,7 @@ import numpy as np
 from distributed import Client
 
 from regroup_dask.errors import InputError
+from regroup_dask.formats import storage
 from regroup_dask.formats.cryodrgn_export import ArrayExport
 from regroup_dask.formats.cryosparc.export import RecordExport, check_record_export
 from regroup_dask.formats.cryosparc.volume_groups import write_volume_groups
@@ -91,8 +92,10 @@ def export(
     InputError
         There are no particles, they do not say what the side needs, or the target exists.
     """
-    output = Path(os.path.abspath(output))
-    if not output.is_dir():
+    output = storage.location(storage.absolute(output))
+    if storage.is_remote(target):
+        raise InputError(f"An export is written on disk: {target} is a URL; give a folder with -o.")
+    if not storage.is_folder(output):
         raise InputError(f"{output} is no folder: give the output folder of a run with particles.")
     particles = open_regrouped(output)
     clock = clock or StageClock()
@@ -110,7 +113,7 @@ def export(
 
 
 def _relion(work: _Work) -> tuple[list[Path], list[str]]:
-    if (work.output / "relion").is_dir():
+    if storage.is_folder(work.output / "relion"):
         return _copied(work, "relion")
     plan = _look(work)
     check_star_export(plan, work.extent_angstrom)
@@ -125,7 +128,7 @@ def _relion(work: _Work) -> tuple[list[Path], list[str]]:
 
 
 def _cryosparc(work: _Work) -> tuple[list[Path], list[str]]:
-    if (work.output / "cryosparc").is_dir():
+    if storage.is_folder(work.output / "cryosparc"):
         return _copied(work, "cryosparc")
     plan = _look(work)
     check_record_export(plan)
@@ -190,7 +193,10 @@ def _write(work: _Work, writer: StarExport | RecordExport | ArrayExport) -> None
 def _copied(work: _Work, name: str) -> tuple[list[Path], list[str]]:
     """Copy the side that the particles came from, with RELION's paths of the maps changed to the copy."""
     source = work.output / name
-    shutil.copytree(source, work.folder, dirs_exist_ok=True, ignore=_links)
+    if storage.is_remote(source):
+        storage.copy_folder(source, work.folder)
+    else:
+        shutil.copytree(source, work.folder, dirs_exist_ok=True, ignore=_links)
     model = work.folder / "model.star"
     if model.is_file():
         text = model.read_bytes()
@@ -208,7 +214,7 @@ def _links(folder: str, names: list[str]) -> list[str]:
 
 def _optics_groups(output: Path) -> dict[int, dict[str, str]]:
     path = output / "relion" / "regrouped_particles.star"
-    if not path.is_file():
+    if not storage.is_file(path):
         return {}
     block = next((block for block in locate_blocks(str(path)) if block.name == "optics"), None)
     rows = [] if block is None else read_small_block(str(path), block)
@@ -231,15 +237,15 @@ def _aberration_notes(plan: ExportPlan) -> list[str]:
 
 
 def _maps(output: Path) -> SuperclassMaps | None:
-    paths = sorted((output / "volumes").glob("superclass_*.mrc"))
+    paths = storage.matching_files(f"{output}/volumes/superclass_*.mrc")
     if not paths:
         return None
     found = find_volumes(paths)
     series, mask = output / "series.zip", output / "mask.mrc"
     return SuperclassMaps(
-        paths=tuple(str(path) for path in paths),
+        paths=tuple(paths),
         box=found.box,
         voxel_size_angstrom=found.voxel_size_angstrom,
-        series_zip=str(series) if series.is_file() else None,
-        mask=str(mask) if mask.is_file() else None,
+        series_zip=str(series) if storage.is_file(series) else None,
+        mask=str(mask) if storage.is_file(mask) else None,
     )

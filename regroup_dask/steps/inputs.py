@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from regroup_dask.errors import InputError, RegroupWarning
+from regroup_dask.formats import storage
 from regroup_dask.formats.cryodrgn import LabelParticles
 from regroup_dask.formats.job_folder import Job, recognise_job
 from regroup_dask.formats.model_star import read_model_ssnr
@@ -72,15 +72,15 @@ def inputs_of_job(
     source = _in_units_of_maps(source, series)
     series = series._replace(references=tuple(_with_halves(reference, job) for reference in series.references))
     given = {
-        "job": str(Path(folder).resolve()),
-        "particles": [os.path.abspath(path) for path in job.particle_files],
-        "passthrough": [os.path.abspath(path) for path in job.passthrough_files],
+        "job": storage.resolved(folder),
+        "particles": [storage.absolute(path) for path in job.particle_files],
+        "passthrough": [storage.absolute(path) for path in job.passthrough_files],
         "volumes": [reference.path for reference in series.references],
         "class_ids": ids,
         "names": [reference.name for reference in series.references],
-        "mask": None if mask is None else str(Path(mask).resolve()),
+        "mask": None if mask is None else storage.resolved(mask),
         "voxel_size_angstrom": series.voxel_size_angstrom,
-        "model": None if job.model_star is None else os.path.abspath(job.model_star),
+        "model": None if job.model_star is None else storage.absolute(job.model_star),
     }
     return Inputs(
         series,
@@ -134,9 +134,9 @@ def inputs_of_files(
         "volumes": list(dict.fromkeys(reference.path for reference in references)),
         "class_ids": [reference.class_id for reference in references],
         "names": [reference.name for reference in references],
-        "mask": None if mask is None else str(Path(mask).resolve()),
+        "mask": None if mask is None else storage.resolved(mask),
         "voxel_size_angstrom": series.voxel_size_angstrom,
-        "model": None if model is None else os.path.abspath(model),
+        "model": None if model is None else storage.absolute(model),
     }
     ssnr = {} if model is None else read_model_ssnr(model)
     return Inputs(series, source, None if mask is None else find_mask(mask, series=series), ssnr, tuple(lines), given)
@@ -154,12 +154,12 @@ def inputs_of_record(
     """
     given = record["inputs"]
     for known in record.get("fingerprints", []):
-        if not Path(known["path"]).exists():
+        if not storage.exists(known["path"]):
             raise InputError(
                 f"{known['path']}, an input of that run, does not exist any more: put it back, or say with --job FOLDER or "
                 "--inputs OLD=NEW where the files are now."
             )
-        if fingerprint(known["path"])["sha256"] != known["sha256"]:
+        if fingerprint(known["path"]) != known:
             raise InputError(f"{known['path']} has changed since that run: run anew instead.")
     return inputs_of_files(
         given["volumes"],
@@ -224,5 +224,5 @@ def _with_halves(reference: VolumeReference, job: Job) -> VolumeReference:
 
     halves = job.half_map_files.get(reference.class_id)
     return reference if halves is None else dataclasses.replace(
-        reference, half_map_paths=(os.path.abspath(halves[0]), os.path.abspath(halves[1]))
+        reference, half_map_paths=(storage.absolute(halves[0]), storage.absolute(halves[1]))
     )

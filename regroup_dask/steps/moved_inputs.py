@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from regroup_dask.errors import InputError
+from regroup_dask.formats import storage
 from regroup_dask.formats.result_tables import read_table, write_table
 from regroup_dask.formats.run_folder import WHOLE_BYTES, fingerprint, read_run, write_run
 
@@ -42,8 +43,8 @@ def moves_to_job(record: dict[str, Any], folder: str | Path) -> list[tuple[str, 
     InputError
         The folder does not exist, or the inputs did not lie in one folder.
     """
-    new = os.path.abspath(folder)
-    if not os.path.isdir(new):
+    new = storage.absolute(folder)
+    if not storage.is_folder(new):
         raise InputError(f"--job {folder} is no folder.")
     given = record.get("inputs") or {}
     files = [str(path) for path in given.get("volumes") or []]
@@ -70,9 +71,9 @@ def read_move(text: str) -> tuple[str, str]:
     old, sign, new = text.partition("=")
     if not sign or not old or not new:
         raise InputError(f"--inputs {text}: give the old and the new place, as in --inputs /old/J42=/new/J42.")
-    if not os.path.exists(new):
+    if not storage.exists(new):
         raise InputError(f"--inputs {text}: {new} does not exist.")
-    return os.path.abspath(old), os.path.abspath(new)
+    return storage.absolute(old), storage.absolute(new)
 
 
 def moves_of_inputs(record: dict[str, Any], job: str | Path | None, inputs: Sequence[str]) -> list[tuple[str, str]]:
@@ -145,10 +146,15 @@ def _under(path: str, folder: str) -> bool:
 
 def _check_content(old: str, entry: dict[str, Any]) -> None:
     new = entry["path"]
-    if not os.path.exists(new):
+    if not storage.exists(new):
         said = "" if new == old else f" ({old} in that run)"
         raise InputError(f"{new}{said} does not exist: say where it is with --inputs OLD=NEW, or --job FOLDER.")
-    if fingerprint(new)["sha256"] != entry["sha256"]:
+    if storage.is_remote(new) != storage.is_remote(old):
+        raise InputError(
+            f"{new} cannot be compared with {old}: a store stamps content in its own way, so run anew from where the files "
+            "are now."
+        )
+    if fingerprint(new) != entry:
         hint = ""
         if entry.get("bytes", 0) > WHOLE_BYTES:
             hint = " (of a file this large the time of change counts too: copy it with cp -p or rsync -a)"

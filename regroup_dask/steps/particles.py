@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
-from regroup_dask.formats import parquet_particles
+from regroup_dask.errors import DamagedStoreError
+from regroup_dask.formats import parquet_particles, storage
 from regroup_dask.formats.particles import (
     ClassPose,
     ParticleSource,
@@ -20,6 +21,7 @@ from regroup_dask.formats.particles import (
 from regroup_dask.formats.relion import outputs as relion_outputs
 from regroup_dask.formats.relion.model import folder_for_relion
 from regroup_dask.formats.relion.particles import RelionParticles
+from regroup_dask.formats.store_parts import JoinedFile
 from regroup_dask.science.particle_poses import move_poses
 from regroup_dask.settings import Settings
 from regroup_dask.steps.averaging import class_pose
@@ -146,7 +148,8 @@ def write(
         for position, fragment in enumerate(source.fragments)
     ]
     results = run.run("particles", "Writing particles", particles.write_fragment, units)
-    if isinstance(source, RelionParticles):
+    _join_parts(files_to_join(source, plan, outputs[-1], counts.per_fragment), units, run)
+    if isinstance(source, RelionParticles) and not storage.is_remote(run.folder):
         starts = relion_outputs.lay_out_again(source, plan, outputs[-1], results)
         place_units = [
             particles.PlaceUnit(unit.name, unit.fragment, plan, outputs[-1].of_fragment(unit.fragment.index), places)
@@ -158,6 +161,26 @@ def write(
     for (_, _, finish), side in zip(sides, outputs, strict=True):
         written.extend(finish(source, plan, side, counts.per_fragment, maps))
     return WrittenParticles(tuple(written), sum(int(result["rules_differ"]) for result in results))
+
+
+def _join_parts(files: list[JoinedFile], units: list[particles.WriteUnit], run: RunContext) -> None:
+    if not files:
+        return
+    joins = [particles.JoinUnit(file.path.rpartition("/")[2], file) for file in files]
+    try:
+        run.run("joining", "Joining particles", particles.join_file, joins)
+    except DamagedStoreError as error:
+        run.forget("particles", [units[error.position].name])
+        raise
+
+
+def files_to_join(source: ParticleSource, plan: RegroupPlan, outputs: Any, counts: np.ndarray) -> list[JoinedFile]:
+    """Files of the format's own side that are joined from parts, as an object store makes it necessary."""
+    if not storage.is_remote(outputs.folder):
+        return []
+    if source.kind == "cryosparc":
+        return list(outputs.files_to_join(len(counts)))
+    return list(outputs.files_to_join(source, plan, counts)) if source.kind == "relion" else []
 
 
 def _without_fragments(source: ParticleSource) -> ParticleSource:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from dask.utils import format_bytes
 
+from regroup_dask.formats import storage
 from regroup_dask.formats.run_folder import partial_folder
 from regroup_dask.progress import Listener, StageClock, silent
 from regroup_dask.settings import Settings
@@ -55,7 +56,7 @@ class Preview(NamedTuple):
     selection: Selection
     files: tuple[PlannedFile, ...]
     scratch_bytes: int
-    free_bytes: int
+    free_bytes: int | None
     lines: tuple[str, ...]
     n_particles: int | None
 
@@ -101,18 +102,16 @@ def preview_run(
     plan = plan_run(len(selection.kept), inputs.series, inputs.source, settings)
     check_memory(plan, workers)
     files = planned_files(inputs, settings, plan)
-    near = output.absolute().parent
-    while not near.is_dir():
-        near = near.parent
-    free = shutil.disk_usage(near).free
+    free = _free_bytes(output)
     needed = sum(file.n_bytes for file in files)
     scratch_bytes = WORK_BYTES_PER_VOXEL * plan.n_maps * min(plan.box, 64) ** 3
     lines = list(plan_lines(plan, workers))
+    room = "" if free is None else f"; {format_bytes(free)} are free there"
     lines.append(
         f"It would write about {format_bytes(needed)} to {output} (and {format_bytes(scratch_bytes)} to "
-        f"{partial_folder(output)} while it runs); {format_bytes(free)} are free there."
+        f"{partial_folder(output)} while it runs){room}."
     )
-    if free < needed + scratch_bytes:
+    if free is not None and free < needed + scratch_bytes:
         lines.append("That is more than is free: the run would stop when the disk is full, and could be resumed.")
     n_particles = None if inputs.source is None else inputs.source.count_rows()
     return Preview(plan, selection, files, scratch_bytes, free, tuple(lines), n_particles)
@@ -151,7 +150,16 @@ def planned_files(inputs: Inputs, settings: Settings, plan: RunPlan) -> tuple[Pl
 
 
 def _size(path: str) -> int:
-    target = Path(path)
-    if target.is_dir():
-        return sum(entry.stat().st_size for entry in target.rglob("*") if entry.is_file())
-    return target.stat().st_size if target.exists() else 0
+    if storage.is_folder(path):
+        return sum(storage.size_bytes(file) for file in storage.files_below(path))
+    return storage.size_bytes(path) if storage.exists(path) else 0
+
+
+def _free_bytes(output: Path) -> int | None:
+    """Room where an output would lie; None for a store, which does not say."""
+    if storage.is_remote(output):
+        return None
+    near = output.absolute().parent
+    while not near.is_dir():
+        near = near.parent
+    return shutil.disk_usage(near).free

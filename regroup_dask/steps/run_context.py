@@ -9,6 +9,7 @@ from typing import Any
 
 from distributed import Client
 
+from regroup_dask.formats import storage
 from regroup_dask.formats.run_folder import WORK
 from regroup_dask.progress import StageClock
 from regroup_dask.tasks.checkpoint import forget_results, load_results
@@ -47,9 +48,15 @@ class RunContext:
     def finished(self, stage: str) -> int:
         """How many units of a stage have a result that can be read."""
         folder = self.units(stage)
-        return len(load_results(folder, [path.stem for path in folder.glob("[!.]*.npz")]))
+        return len(load_results(folder, self._kept(stage)))
 
     def forget(self, stage: str, names: Sequence[str] | None = None) -> None:
         """Drop the results of some units, or of all, so that they are run again."""
         folder = self.units(stage)
-        forget_results(folder, [path.stem for path in folder.glob("*.npz")] if names is None else list(names))
+        forget_results(folder, self._kept(stage) if names is None else list(names))
+
+    def _kept(self, stage: str) -> list[str]:
+        """Names of the units of a stage that have a result."""
+        folder = self.units(stage)
+        names = storage.file_names(folder) if storage.is_folder(folder) else []
+        return [name.removesuffix(".npz") for name in names if name.endswith(".npz") and not name.startswith(".")]

@@ -12,7 +12,9 @@ from typing import NamedTuple
 import numpy as np
 
 from regroup_dask.errors import DamagedStoreError
+from regroup_dask.formats import storage
 from regroup_dask.formats.mrc_writer import write_mrc
+from regroup_dask.formats.remote_array import load_mapped
 from regroup_dask.formats.volume_store import open_superclass, read_slabs, write_slab
 from regroup_dask.formats.volumes import VolumeReference, open_map
 from regroup_dask.science import average
@@ -72,13 +74,12 @@ class MapFileUnit(NamedTuple):
 def filter_map(unit: SplineUnit) -> Result:
     """Write the cubic spline coefficients of one map."""
     volume = open_map(unit.reference)
-    partial = unit.path.with_name(f".{unit.path.name}.{os.getpid()}.partial")
-    _reserve_array(partial, volume.shape)
-    coefficients = np.lib.format.open_memmap(partial, mode="r+")
-    average.spline_coefficients(volume, out=coefficients)
-    coefficients.flush()
-    del coefficients
-    partial.replace(unit.path)
+    with storage.whole_file(unit.path) as partial:
+        _reserve_array(partial, volume.shape)
+        coefficients = np.lib.format.open_memmap(partial, mode="r+")
+        average.spline_coefficients(volume, out=coefficients)
+        coefficients.flush()
+        del coefficients
     return {}
 
 
@@ -105,7 +106,7 @@ def average_slab(unit: AverageUnit) -> Result:
             total += np.asarray(volume[unit.first_plane : unit.last_plane], np.float64)
         else:
             average.add_moved_slab(
-                np.load(member.coefficients, mmap_mode="r"),
+                load_mapped(member.coefficients),
                 rotation=member.pose.rotation,
                 shift_voxel=member.pose.shift_angstrom / member.reference.voxel_size_angstrom,
                 mirrored=member.pose.mirrored,

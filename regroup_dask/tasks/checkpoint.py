@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import uuid
@@ -10,6 +11,8 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+
+from regroup_dask.formats import storage
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +27,11 @@ def result_path(folder: Path, name: str) -> Path:
 def save_result(folder: Path, name: str, result: Result) -> None:
     """Keep a result; it appears under its name only when it is whole."""
     path = result_path(folder, name)
+    if storage.is_remote(path):
+        packed = io.BytesIO()
+        np.savez(packed, **result)  # type: ignore[arg-type]
+        storage.write_bytes(path, packed.getvalue())
+        return
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         with open(partial, "wb") as stream:
@@ -38,7 +46,8 @@ def load_result(folder: Path, name: str) -> Result | None:
     """Return a result that was kept, or None when there is none or it is damaged (zip checks a sum of each array)."""
     path = result_path(folder, name)
     try:
-        with np.load(path, allow_pickle=False) as kept:
+        packed = io.BytesIO(storage.read_bytes(path)) if storage.is_remote(path) else path
+        with np.load(packed, allow_pickle=False) as kept:
             return {entry: kept[entry] for entry in kept.files}
     except FileNotFoundError:
         return None
@@ -50,7 +59,7 @@ def load_result(folder: Path, name: str) -> Result | None:
 def load_results(folder: Path, names: list[str]) -> dict[str, Result]:
     """Return every result that was kept, by name."""
     try:
-        there = {entry.name for entry in os.scandir(folder)}
+        there = set(storage.file_names(folder))
     except FileNotFoundError:
         return {}
     found = {name: load_result(folder, name) for name in names if f"{name}.npz" in there}
@@ -60,4 +69,4 @@ def load_results(folder: Path, names: list[str]) -> dict[str, Result]:
 def forget_results(folder: Path, names: list[str]) -> None:
     """Drop results, so that their units are run again."""
     for name in names:
-        result_path(folder, name).unlink(missing_ok=True)
+        storage.remove_file(result_path(folder, name))

@@ -28,6 +28,8 @@ DEFAULTS: dict[str, Any] = {
     "submissions-per-unit": 2,
     # Prepared maps that a worker process keeps in memory.
     "map-cache": "400 MiB",
+    # Options for URLs, as fsspec's file systems take them; best in a file that only you can read.
+    "storage-options": {},
     # TLS of clusters started through a queueing system.
     "security": True,
 }

@@ -17,6 +17,8 @@ from distributed import Client
 
 from regroup_dask import __version__
 from regroup_dask.errors import ClusterError, RegroupError, UnitError
+from regroup_dask.formats import storage
+from regroup_dask.formats.store_errors import store_errors
 from regroup_dask.tasks.checkpoint import Result, load_results, save_result
 from regroup_dask.tasks.one_thread import one_thread
 
@@ -72,7 +74,7 @@ def run_units(
     """
     results: dict[str, Result] = {}
     if checkpoint is not None:
-        checkpoint.mkdir(parents=True, exist_ok=True)
+        storage.make_folder(checkpoint)
         results = load_results(checkpoint, [unit.name for unit in units])
         if results:
             logger.info("%s: %d of %d units restored", checkpoint.name, len(results), len(units))
@@ -99,7 +101,11 @@ def about(unit: Any) -> str:
 
 
 def run_unit(
-    function: Callable[[Any], Result], unit: Any, checkpoint: Path | None, version: str | None = None
+    function: Callable[[Any], Result],
+    unit: Any,
+    checkpoint: Path | None,
+    version: str | None = None,
+    options: storage.CarriedOptions | None = None,
 ) -> Result:
     """Run one unit in this process with one thread, and keep its result.
 
@@ -107,13 +113,17 @@ def run_unit(
     ----------
     version
         Version of this package on the driver, compared with the worker's.
+    options
+        Storage options of the driver.
     """
     if version is not None and version != __version__:
         raise ClusterError(
             f"A worker has regroup-dask {__version__} and this process {version}: install the same on both."
         )
+    if options is not None:
+        options.adopt()
     try:
-        with one_thread():
+        with store_errors(about(unit)), one_thread():
             result = function(unit)
             if checkpoint is not None:
                 save_result(checkpoint, unit.name, result)

@@ -19,6 +19,7 @@ from regroup_dask.formats.particles import (
 )
 from regroup_dask.formats.pieces import RunPieces, in_this_process
 from regroup_dask.formats.relion import outputs as relion_outputs
+from regroup_dask.formats.store_parts import JoinedFile, join_parts
 from regroup_dask.science import assign
 from regroup_dask.tasks.execute import Result, run_units
 
@@ -57,6 +58,18 @@ class WriteUnit(NamedTuple):
     outputs: tuple[OutputFiles, ...]
     counts_before: np.ndarray
     folder: Path
+
+
+class JoinUnit(NamedTuple):
+    """Put one file together from the parts of all fragments."""
+
+    name: str
+    file: JoinedFile
+
+    @property
+    def about(self) -> str:
+        """The file."""
+        return self.file.path
 
 
 class PlaceUnit(NamedTuple):
@@ -159,6 +172,12 @@ def on_cluster(connect: Callable[[], Client | None]) -> RunPieces:
 
 def _run_piece(unit: PieceUnit) -> Result:
     return {"of_piece": unit.function(unit.piece)}
+
+
+def join_file(unit: JoinUnit) -> Result:
+    """Join one file."""
+    join_parts(unit.file)
+    return {}
 
 
 def _posteriors(source: ParticleSource, fragment: Any) -> np.ndarray:

@@ -21,7 +21,8 @@ from distributed import Client, Future, KilledWorker
 from distributed.client import FutureCancelledError
 
 from regroup_dask import __version__
-from regroup_dask.errors import ClusterError, RegroupError, UnitError
+from regroup_dask.errors import ClusterError, InputError, RegroupError, StoreError, UnitError
+from regroup_dask.formats.storage import carried_options
 from regroup_dask.tasks.checkpoint import Result, load_result
 from regroup_dask.tasks.cluster_settings import SubmissionSettings
 from regroup_dask.tasks.execute import FULL_DISK, about, run_unit
@@ -141,7 +142,9 @@ def run_on_cluster(
 def _submit(client: Client, function: Callable[[Any], Result], unit: Any, checkpoint: Path | None) -> Future:
     key = f"{getattr(function, '__name__', 'unit').strip('_')}-{unit.name}-{uuid.uuid4().hex}"
     try:
-        return client.submit(run_unit, function, unit, checkpoint, __version__, key=key, pure=False)
+        return client.submit(
+            run_unit, function, unit, checkpoint, __version__, carried_options(), key=key, pure=False
+        )
     except (OSError, RuntimeError, ValueError) as error:
         if client.status == "running":
             raise
@@ -172,7 +175,8 @@ def _outcome(future: Future) -> tuple[Result | None, BaseException | None]:
 def _next_attempt(entry: _Running, failure: BaseException, client: Client, settings: SubmissionSettings) -> int:
     """Decide whether a failed unit is worth another submission; raise if not."""
     name = about(entry.unit)
-    if isinstance(failure, (RegroupError, UnitError)):
+    of_store = isinstance(failure, StoreError) and not isinstance(failure, InputError)
+    if isinstance(failure, (RegroupError, UnitError)) and not of_store:
         raise failure
     if isinstance(failure, CancelledError) and client.status not in ("running", "connecting"):
         raise _gone(client) from failure
@@ -181,7 +185,7 @@ def _next_attempt(entry: _Running, failure: BaseException, client: Client, setti
             f"The workers lack the package {failure.name}: install regroup-dask with all it needs on the workers too."
         ) from failure
     lost = isinstance(failure, (KilledWorker, CancelledError))
-    transient = isinstance(failure, (OSError, TimeoutError)) and getattr(failure, "errno", None) not in LASTING
+    transient = of_store or (isinstance(failure, (OSError, TimeoutError)) and getattr(failure, "errno", None) not in LASTING)
     if not (lost or transient):
         raise failure
     if entry.attempt >= settings.submissions_per_unit:

@@ -8,7 +8,9 @@ from typing import Any
 
 from distributed import Client
 
-from regroup_dask.errors import ClusterError, RegroupWarning
+from regroup_dask.errors import ClusterError, RegroupError, RegroupWarning
+from regroup_dask.formats.run_folder import RUN_FILE
+from regroup_dask.formats.storage import CarriedOptions, carried_options, exists, is_remote
 
 # Different ones cannot work together, or would give other results; for the others the last digits may differ.
 MUST_AGREE = ("python", "regroup-dask", "dask", "distributed", "cloudpickle", "msgpack")
@@ -106,6 +108,15 @@ def check_versions(client: Client) -> None:
         )
 
 
+def _answer_of_store(path: str, options: CarriedOptions) -> str:
+    """Say why a file in a store cannot be reached from this process; empty if it can."""
+    options.adopt()
+    try:
+        return "" if exists(path) else f"{path} is not there."
+    except RegroupError as error:
+        return str(error)
+
+
 def check_shared_folder(client: Client, folder: Path) -> None:
     """Make sure that every worker sees the folder that a run writes to.
 
@@ -114,6 +125,12 @@ def check_shared_folder(client: Client, folder: Path) -> None:
     ClusterError
         A worker does not.
     """
+    if is_remote(folder):
+        told = client.run(_answer_of_store, str(folder / RUN_FILE), carried_options())
+        deaf = [(address, sentence) for address, sentence in told.items() if sentence]
+        if deaf:
+            raise ClusterError(f"The worker {deaf[0][0]} does not reach the output folder: {deaf[0][1]}")
+        return
     seen = client.run(_by_value(_sees), str(folder.resolve()))
     blind = [address for address, sees in seen.items() if not sees]
     if blind:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -58,6 +59,18 @@ def test_what_cannot_fit_is_refused_with_a_remedy():
     assert asked
     check_memory(plan, (WorkerResources("tcp://n1:1", 8, int(float(asked[1]) * GIB)),))
     check_memory(plan, (WorkerResources("tcp://n1:1", int(asked[2]), 4 * GIB),))
+
+
+def test_the_table_of_the_sizing_page_is_what_the_plan_says():
+    text = (Path(__file__).parents[2] / "deploy" / "sizing.md").read_text()
+    rows = [line.strip("| ").split("|") for line in text.splitlines() if re.match(r"\| [\d ]+ \|", line)]
+    assert len(rows) >= 6
+    for row in rows:
+        n_maps, box, particles, _, core_hours, workers, hours = (cell.strip().replace(" ", "") for cell in row[:7])
+        plan = plan_run(int(n_maps), series(int(n_maps), int(box)), None, Settings(n_superclasses=4, align=True))
+        expected = (plan.seconds + 6e-6 * 10 ** int(particles.removeprefix("10^"))) / 3600
+        assert float(core_hours) == pytest.approx(expected, rel=0.12)
+        assert float(hours) == pytest.approx(expected / int(workers), rel=0.5)
 
 
 def test_a_worker_without_a_limit_is_not_refused():

@@ -16,14 +16,17 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from regroup_dask.formats import storage
 from regroup_dask.formats.cryosparc.arrow_columns import fill_records
 from regroup_dask.formats.cryosparc.particles import CryosparcFragment, CryosparcParticles
-from regroup_dask.formats.cryosparc.record_file import RecordFile, create_record_file
+from regroup_dask.formats.cryosparc.record_file import RecordFile, create_record_file, record_header
 from regroup_dask.formats.cryosparc.record_kernels import take_records
 from regroup_dask.formats.cryosparc.regrouped_slots import RegroupedSlots, plan_slots
 from regroup_dask.formats.cryosparc.result_group import ResultSlot, write_result_group
 from regroup_dask.formats.cryosparc.volume_groups import write_volume_groups
 from regroup_dask.formats.regroup_plan import Assignment, RegroupPlan, SuperclassMaps, assigned_order
+from regroup_dask.formats.run_folder import WORK
+from regroup_dask.formats.store_parts import JoinedFile, write_part
 
 REGROUPED = "regrouped_particles"
 REMAINING = "remaining_particles"
@@ -39,6 +42,17 @@ class CryosparcOutputs:
     slots: RegroupedSlots
     files: Mapping[str, RecordFile]
     """by name: regrouped_particles, particles_superclass_K, remaining_particles"""
+    parts: str | None = None
+    """folder of the tasks' parts, in an object store"""
+
+    def files_to_join(self, n_fragments: int) -> list[JoinedFile]:
+        """Files that are put together from parts when all of them are written."""
+        if self.parts is None:
+            return []
+        return [
+            JoinedFile(file.path, self.parts, n_fragments, section, len(self.files), record_header(file.dtype, file.n_rows), b"")
+            for section, file in enumerate(self.files.values())
+        ]
 
 
 def create_outputs(source: CryosparcParticles, plan: RegroupPlan, counts: np.ndarray, folder: str) -> CryosparcOutputs:
@@ -54,7 +68,7 @@ def create_outputs(source: CryosparcParticles, plan: RegroupPlan, counts: np.nda
         The whole output folder.
     """
     own = os.path.join(folder, "cryosparc")
-    os.makedirs(own, exist_ok=True)
+    storage.make_folder(own)
     slots = plan_slots(source.dtype, source.posterior_slots, plan, path=source.files[0])
     total = np.asarray(counts, dtype=np.int64).reshape(-1, plan.n_superclasses + 1).sum(axis=0)
     sizes = {REGROUPED: (slots.dtype, int(total[:-1].sum()))}
@@ -64,7 +78,8 @@ def create_outputs(source: CryosparcParticles, plan: RegroupPlan, counts: np.nda
         name: create_record_file(os.path.join(own, f"{name}.cs"), dtype, n_rows)
         for name, (dtype, n_rows) in sizes.items()
     }
-    return CryosparcOutputs(own, slots, files)
+    parts = os.path.join(folder, WORK, "parts", "cryosparc") if storage.is_remote(folder) else None
+    return CryosparcOutputs(own, slots, files, parts)
 
 
 def write_fragment(
@@ -97,8 +112,10 @@ def write_fragment(
     place = {name: int(count) for name, count in zip([*names, REMAINING], before, strict=True)}
     place[REGROUPED] = int(before[:-1].sum())
     block = max(1, BLOCK_BYTES // source.dtype.itemsize)
+    kept: list[list[np.ndarray]] = []
     with contextlib.ExitStack() as stack:
-        write = {name: stack.enter_context(file.opened()) for name, file in outputs.files.items()}
+        remote = outputs.parts is not None
+        write = {} if remote else {name: stack.enter_context(file.opened()) for name, file in outputs.files.items()}
         for start in range(0, table.num_rows, block):
             stop = min(start + block, table.num_rows)
             records = _records(source, table, start, stop) if own is None else own[start:stop]
@@ -107,9 +124,15 @@ def write_fragment(
             rows = assigned_order(chosen.superclass[chosen.superclass >= 0], plan.n_superclasses)
             pieces = {REGROUPED: regrouped, REMAINING: take_records(records, np.flatnonzero(chosen.superclass < 0))}
             pieces |= {name: take_records(regrouped, rows[k]) for k, name in enumerate(names)}
+            if remote:
+                # A copy: records that are their own fragment's would go on changing.
+                kept.append([pieces[name].copy() for name in outputs.files])
+                continue
             for name, piece in pieces.items():
                 write[name](place[name], piece)
                 place[name] += len(piece)
+    if outputs.parts is not None:
+        write_part(outputs.parts, fragment.index, kept, len(outputs.files))
 
 
 def _records(source: CryosparcParticles, table: pa.Table, start: int, stop: int) -> np.ndarray:

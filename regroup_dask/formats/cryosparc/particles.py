@@ -12,13 +12,15 @@ import os
 import re
 import shutil
 import tempfile
+import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 
 from regroup_dask.errors import InputError
+from regroup_dask.formats import storage
 from regroup_dask.formats.cryosparc.arrow_columns import arrow_schema, to_arrow
 from regroup_dask.formats.cryosparc.dataset_file import columns_of_records, open_dataset_file
 from regroup_dask.formats.cryosparc.passthrough import Passthrough, join_passthrough
@@ -140,7 +142,11 @@ def open_cryosparc_particles(
         A file is damaged, has no class posteriors, repeats a uid, or a passthrough file lacks particles.
     """
     paths, passthrough = _expand_groups(paths, passthrough)
-    folder = _scratch_folder(scratch)
+    remote = scratch is not None and storage.is_remote(scratch)
+    folder = _scratch_folder(None if remote else scratch)
+    if remote:
+        # What is made of the files is made here and then sent: other machines do not see this one's disk.
+        run = in_this_process
     primary = stack_files([open_dataset_file(path, scratch=folder) for path in paths])
     beside_files = [open_dataset_file(path, scratch=folder) for path in passthrough]
     uid_index = build_uid_index(primary.parts(), scratch=folder, run=run)
@@ -151,6 +157,10 @@ def open_cryosparc_particles(
     for part in beside:
         found = part.uid_index.notes if part.uid_index else sum(run(binary_columns, part.stack.parts()), ())
         binary.update(found)
+    if remote:
+        place = f"{scratch}/particles-{uuid.uuid4().hex[:12]}"
+        primary, beside = _moved_stack(primary, folder, place), tuple(_moved_part(part, folder, place) for part in beside)
+        storage.copy_folder(folder, place)
 
     dtype = _joined_dtype(primary, beside)
     hard = () if present_prefixes(dtype.names or ()) else _hard_classes(primary, beside, run)
@@ -221,6 +231,21 @@ def _scratch_folder(scratch: str | None) -> str:
     folder = tempfile.mkdtemp(prefix="regroup-dask-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
+
+
+def _moved_stack(stack: StackedFiles, old: str, new: str) -> StackedFiles:
+    """The same files with the columns that were unpacked in another folder."""
+    files = [
+        file if file.column_folder is None else replace(file, column_folder=file.column_folder.replace(old, new, 1))
+        for file in stack.files
+    ]
+    return stack._replace(files=tuple(files))
+
+
+def _moved_part(part: Passthrough, old: str, new: str) -> Passthrough:
+    index = part.uid_index
+    index = None if index is None else index._replace(folder=index.folder.replace(old, new, 1))
+    return replace(part, stack=_moved_stack(part.stack, old, new), uid_index=index)
 
 
 def _joined_dtype(primary: StackedFiles, beside: Sequence[Passthrough]) -> np.dtype:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from regroup_dask.formats import storage
+
 
 @dataclass(frozen=True)
 class RecordFile:
@@ -59,17 +61,13 @@ class RecordFile:
 def create_record_file(path: str, dtype: np.dtype, n_rows: int) -> RecordFile:
     """Make a file of its final size with zeros for rows, or keep one that is laid out so already.
 
-    Keeping it lets an interrupted run go on: rows written before are the rows that would be written again.
+    Keeping it lets an interrupted run go on: rows written before are the rows that would be written again. In an object
+    store nothing can be laid out: the file is joined in the end (see `store_parts`).
     """
-    header = io.BytesIO()
-    description = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (n_rows,)}
-    try:
-        np.lib.format.write_array_header_1_0(header, description)
-    except ValueError:
-        header = io.BytesIO()
-        np.lib.format.write_array_header_2_0(header, description)
-    start = header.getvalue()
+    start = record_header(dtype, n_rows)
     result = RecordFile(path, dtype, n_rows, len(start))
+    if storage.is_remote(path):
+        return result
     size = len(start) + n_rows * dtype.itemsize
     if os.path.exists(path) and os.path.getsize(path) == size:
         with open(path, "rb") as stream:
@@ -81,8 +79,23 @@ def create_record_file(path: str, dtype: np.dtype, n_rows: int) -> RecordFile:
     return result
 
 
+def record_header(dtype: np.dtype, n_rows: int) -> bytes:
+    """What a NumPy file of records begins with."""
+    header = io.BytesIO()
+    description = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (n_rows,)}
+    try:
+        np.lib.format.write_array_header_1_0(header, description)
+    except ValueError:
+        header = io.BytesIO()
+        np.lib.format.write_array_header_2_0(header, description)
+    return header.getvalue()
+
+
 def write_records(path: str, records: np.ndarray) -> None:
     """Write a small file whole."""
+    if storage.is_remote(path):
+        storage.write_bytes(path, record_header(records.dtype, len(records)) + records.tobytes())
+        return
     if os.path.exists(path):
         os.unlink(path)
     create_record_file(path, records.dtype, len(records)).write(0, records)

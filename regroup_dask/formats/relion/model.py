@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from regroup_dask.formats import storage
 from regroup_dask.formats.links import link_or_copy
 from regroup_dask.formats.regroup_plan import SuperclassMaps
 
@@ -22,8 +23,11 @@ PROJECT_FILES = (".gui_projectdir", "default_pipeline.star")
 def folder_for_relion(folder: str | os.PathLike[str]) -> str:
     """Name a folder as RELION finds it: relative to the project it lies in, else absolute.
 
-    RELION runs in its project's folder, and names files from there; a file of its own marks that folder.
+    RELION runs in its project's folder, and names files from there; a file of its own marks that folder. In an object
+    store, which RELION does not read, it is the URL.
     """
+    if storage.is_remote(folder):
+        return str(folder)
     path = Path(os.path.abspath(folder))
     for project in path.parents:
         if any((project / name).exists() for name in PROJECT_FILES):
@@ -88,9 +92,7 @@ def write_model(folder: Path, maps: SuperclassMaps, n_particles: np.ndarray, *, 
     # starfile's first line has the time of day in it; the same run shall give the same bytes.
     body = text[text.index("data_model_general") :]
     path = folder / "model.star"
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_text(COMMENT.format(place=place) + "\n" + body)
-    os.replace(unfinished, path)
+    storage.write_bytes(path, (COMMENT.format(place=place) + "\n" + body).encode())
     return *(folder / name for name in names), path
 
 

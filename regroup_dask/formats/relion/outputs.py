@@ -38,6 +38,8 @@ from regroup_dask.formats.relion.particles import RelionParticles, StarFragment
 from regroup_dask.formats.relion.pose_update import check_poses_can_follow, new_columns, new_values
 from regroup_dask.formats.relion.star_rewrite import RewrittenRows, rewrite_rows
 from regroup_dask.formats.relion.star_text import RowTokens
+from regroup_dask.formats.run_folder import WORK
+from regroup_dask.formats.store_parts import JoinedFile, write_part
 
 COPY_BYTES = 8 * 2**20
 
@@ -56,7 +58,23 @@ class RelionOutputs:
 
     def of_fragment(self, index: int) -> RelionOutputs:
         """What the task of one fragment needs to know."""
+        if index not in self.starts:
+            return self
         return replace(self, starts={index: self.starts[index]}, section_bytes={index: self.section_bytes[index]})
+
+    def files_to_join(self, source: RelionParticles, plan: RegroupPlan, counts: np.ndarray) -> list[JoinedFile]:
+        """Files that are put together from parts when all of them are written, in an object store."""
+        if not storage.is_remote(self.folder):
+            return []
+        totals = np.asarray(counts).sum(axis=0)
+        rows = [totals[:-1].sum(), *totals]
+        paths = _star_paths(self, plan)
+        files = []
+        for section, path in enumerate(paths):
+            labels = () if section == len(paths) - 1 else new_columns(source, plan)
+            around = _text_around_rows(source, labels, empty=not rows[section])
+            files.append(JoinedFile(str(path), self.parts, len(counts), section, len(paths), *around))
+        return files
 
 
 def create_outputs(
@@ -81,6 +99,8 @@ def create_outputs(
     own = os.path.join(folder, "relion")
     section_bytes = np.array([_expected_bytes(fragment, plan) for fragment in source.fragments], np.int64)
     section_bytes = section_bytes.reshape(-1, plan.n_superclasses + 2)
+    if storage.is_remote(folder):
+        return RelionOutputs(own, os.path.join(folder, WORK, "parts", "relion"), {}, {})
     outputs = RelionOutputs(own, os.path.join(own, ".parts"), {}, dict(enumerate(section_bytes)))
     os.makedirs(outputs.parts, exist_ok=True)
     return replace(outputs, starts=dict(enumerate(_lay_out(source, plan, outputs, section_bytes, again=False))))
@@ -121,6 +141,9 @@ def write_fragment(
     row_bytes = np.concatenate([np.diff(rows.offsets) for rows in rewritten])
     section_bytes = np.array([row_bytes[rows].sum() for rows in sections], np.int64)
     pieces = _sorted_pieces(rewritten, first_rows, sections)
+    if storage.is_remote(outputs.folder):
+        write_part(outputs.parts, fragment.index, pieces, len(sections))
+        return {}
     fits = np.array_equal(section_bytes, outputs.section_bytes[fragment.index])
     if fits:
         _write_in_place(pieces, _star_paths(outputs, plan), outputs.starts[fragment.index])
@@ -186,7 +209,8 @@ def finish_outputs(
 ) -> tuple[str, ...]:
     """Place the rows that did not fit and that no task has placed, write model.star, and return the paths of all files."""
     paths = _star_paths(outputs, plan)
-    parts = [_part_path(outputs, fragment.index) for fragment in source.fragments]
+    remote = storage.is_remote(outputs.folder)
+    parts = [] if remote else [_part_path(outputs, fragment.index) for fragment in source.fragments]
     if any(part.exists() for part in parts) and not _first_layout(outputs, paths[0]).exists():
         results = [
             {"section_bytes": _lengths(part, len(paths)).sum(axis=0), "fits": np.asarray(False)}
@@ -198,15 +222,16 @@ def finish_outputs(
             place_fragment(fragment, plan, outputs, starts)
     if maps is not None:
         totals = np.asarray(counts).sum(axis=0)[: plan.n_superclasses]
-        paths.extend(write_model(Path(outputs.folder), maps, totals, n_dimensions=_image_dimensions(source)))
-    shutil.rmtree(outputs.parts, ignore_errors=True)
+        paths.extend(write_model(storage.location(outputs.folder), maps, totals, n_dimensions=_image_dimensions(source)))
+    if not remote:
+        shutil.rmtree(outputs.parts, ignore_errors=True)
     return tuple(str(path) for path in paths)
 
 
 def _star_paths(outputs: RelionOutputs, plan: RegroupPlan) -> list[Path]:
     superclasses = [f"particles_superclass_{index}" for index in range(plan.n_superclasses)]
     names = ["regrouped_particles", *superclasses, "remaining_particles"]
-    return [Path(outputs.folder) / f"{name}.star" for name in names]
+    return [storage.location(outputs.folder) / f"{name}.star" for name in names]
 
 
 def _expected_bytes(fragment: StarFragment, plan: RegroupPlan) -> list[int]:
