@@ -222,8 +222,9 @@ def _say_of_hands(pairs: xr.Dataset, groups: xr.Dataset, settings: Settings) -> 
     opposite = groups["class_id"].values[groups["opposite_hand"].values]
     if len(opposite):
         warnings.warn(
-            f"Of the opposite hand to the largest class: class {', '.join(map(str, opposite))}; within a superclass such "
-            "maps are inverted before they are averaged.",
+            f"Of the opposite hand to the largest class: class {', '.join(map(str, opposite))}; within a superclass "
+            f"maps are inverted to the hand of its frame before they are averaged.{_turned_superclasses(groups)} Which of "
+            "the two hands is the right one the maps do not say.",
             RegroupWarning,
             stacklevel=2,
         )
@@ -233,6 +234,20 @@ def _say_of_hands(pairs: xr.Dataset, groups: xr.Dataset, settings: Settings) -> 
             RegroupWarning,
             stacklevel=2,
         )
+
+
+def _turned_superclasses(groups: xr.Dataset) -> str:
+    """Say which superclasses have the hand of a frame that is of the opposite hand."""
+    opposite = set(groups["class_id"].values[groups["opposite_hand"].values & ~groups["mirrored"].values].tolist())
+    turned = [
+        f"superclass {label} has the hand of class {reference}"
+        for label, reference in enumerate(groups["reference_class"].values.tolist())
+        if reference in opposite
+    ]
+    if not turned:
+        return ""
+    listed = ", ".join(turned)
+    return f" {listed[0].upper()}{listed[1:]}, its frame: --frame common gives all superclasses the hand of the largest."
 
 
 def _count(

@@ -28,6 +28,7 @@ DESCRIPTIONS = {
     "scale_error": ("relative error of the noise power common to all shells of a map", "1"),
     "correlation_other_hand": ("best correlation of the hand that was not taken", "1"),
     "hand_trust": ("how surely the hand of the pair is told, in standard deviations; 0 where it cannot be told", "1"),
+    "corrected": ("other pairs contradicted the pose that was found first, and it was replaced", "1"),
     "confidence": ("how far the best pose stands above the next different one", "1"),
 }
 # What is known of the maps place by place, in one frame: dimensions and meaning.

@@ -100,6 +100,17 @@ def alignment_confidence(pairs: xr.Dataset | None, groups: xr.Dataset, class_id:
     return float(np.median(values)) if values.size else None
 
 
+def corrected_pairs(pairs: xr.Dataset | None) -> list[dict[str, int]]:
+    """Pairs whose first pose other pairs contradicted and that were aligned again: ``first``, ``second`` (class ids)."""
+    if pairs is None or "corrected" not in pairs:
+        return []
+    class_ids = pairs["class_i"].values
+    return [
+        {"first": int(class_ids[first]), "second": int(class_ids[second])}
+        for first, second in np.argwhere(np.triu(pairs["corrected"].values.astype(bool), 1))
+    ]
+
+
 def contradicting_pairs(pairs: xr.Dataset | None, groups: xr.Dataset) -> list[dict[str, Any]]:
     """Pairs of one superclass whose own alignment disagrees with the frames of their superclass, worst first.
 

@@ -133,6 +133,7 @@ def page_contents(contents: OutputContents) -> dict[str, Any]:
         "choice": _choice(contents),
         "members": _members(contents, moved, pictured),
         "rows": class_rows.class_rows(contents),
+        "corrected": class_rows.corrected_pairs(contents.pairs),
         "contradictions": class_rows.contradicting_pairs(contents.pairs, contents.groups),
         "aligned": bool(contents.record.get("settings", {}).get("align")),
         "record": contents.record,

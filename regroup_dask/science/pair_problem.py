@@ -19,6 +19,10 @@ LARGEST_CORRELATION = 0.995
 """Correlation per shell beyond which the last refinement trusts no shell more."""
 
 
+INFORMATION = 0.99
+"""Part of what the shells can tell of a pair that the search looks at: finer shells cost time and are noise."""
+
+
 class PairProblem(NamedTuple):
     """Two prepared maps with the weights that fit them both.
 
@@ -26,6 +30,8 @@ class PairProblem(NamedTuple):
     ----------
     fixed, moving : PreparedMap
     plan : AlignmentPlan
+    last_shell : int
+        the finest shell that the search uses.
     shell_weight : numpy.ndarray
         float64 (finest + 1,) per coefficient.
     weight : numpy.ndarray
@@ -33,8 +39,8 @@ class PairProblem(NamedTuple):
     cube : numpy.ndarray
         float32, flat view of the moving spectrum.
     energies : numpy.ndarray
-        float64 (3, finest + 1), sums over shells up to each of w P_fixed, w P_moving and w^2 P_fixed
-        P_moving.
+        float64 (4, finest + 1), sums over shells up to each of w P_fixed, w P_moving, w^2 P_fixed P_moving and
+        w times the signal that both have.
     curvature : numpy.ndarray
         float64 (finest + 1, 6, 6), weighted curvature summed over shells up to each.
     """
@@ -42,6 +48,7 @@ class PairProblem(NamedTuple):
     fixed: PreparedMap
     moving: PreparedMap
     plan: AlignmentPlan
+    last_shell: int
     shell_weight: np.ndarray
     weight: np.ndarray
     cube: np.ndarray
@@ -58,8 +65,13 @@ class PairProblem(NamedTuple):
 
     def chance(self, shell: int) -> float:
         """Return the standard deviation of the score of unrelated maps over shells up to one."""
-        fixed, moving, product = self.energies[:, min(shell, self.plan.finest_shell)]
+        fixed, moving, product, _ = self.energies[:, min(shell, self.last_shell)]
         return math.sqrt(0.5 * product) / max(math.sqrt(fixed * moving), 1e-300)
+
+    def expected_deviations(self, shell: int) -> float:
+        """Return how far above chance, in its standard deviations, two maps of one structure should score."""
+        _, _, product, signal = self.energies[:, min(shell, self.last_shell)]
+        return float(signal / max(math.sqrt(0.5 * product), 1e-300))
 
 
 def pair_problem(fixed: PreparedMap, moving: PreparedMap, plan: AlignmentPlan) -> PairProblem:
@@ -76,20 +88,32 @@ def pair_problem(fixed: PreparedMap, moving: PreparedMap, plan: AlignmentPlan) -
     if not weight.any():
         weight = np.where(power > 0, 1.0 / np.maximum(power, 1e-300), 0.0)
         weight[0] = 0.0
-    return _weighted(fixed, moving, plan, weight)
+    return _weighted(fixed, moving, plan, weight, _last_shell(rho, plan.finest_shell))
+
+
+def _last_shell(rho: np.ndarray, finest_shell: int) -> int:
+    """Return the shell up to which practically all information lies; shells below the error of rho tell nothing."""
+    count = np.maximum(np.diff(particle_coefficients(finest_shell)[2], prepend=0), 1)
+    information = np.cumsum(np.where(rho**2 * count > 1.0, rho**2 * count, 0.0))
+    if information[-1] <= 0:
+        return finest_shell
+    return max(4, min(finest_shell, int(np.searchsorted(information, INFORMATION * information[-1]))))
 
 
 def _weighted(
-    fixed: PreparedMap, moving: PreparedMap, plan: AlignmentPlan, weight: np.ndarray
+    fixed: PreparedMap, moving: PreparedMap, plan: AlignmentPlan, weight: np.ndarray, last_shell: int
 ) -> PairProblem:
     """Put a pair together with weights per shell and everything that follows from them."""
     _, shells, ends = particle_coefficients(plan.finest_shell)
     count = np.diff(ends, prepend=0)
-    terms = np.stack([weight * fixed.power, weight * moving.power, weight**2 * fixed.power * moving.power])
+    both = np.sqrt(fixed.power * moving.power)
+    signal = both * np.sqrt(fixed.reliability * moving.reliability)
+    terms = np.stack([weight * fixed.power, weight * moving.power, (weight * both) ** 2, weight * signal])
     return PairProblem(
         fixed,
         moving,
         plan,
+        last_shell,
         weight,
         weight.astype(np.float32)[shells],
         moving.cube.reshape(-1).view(np.float32),
@@ -106,8 +130,8 @@ def refine_over(
     ``tolerance`` is the length of the last step, in voxels at the rim of the particle.
     """
     frequency, _, ends = particle_coefficients(problem.plan.finest_shell)
-    shell = min(shell, problem.plan.finest_shell)
-    fixed_energy, moving_energy, _ = problem.energies[:, shell]
+    shell = min(shell, problem.last_shell)
+    fixed_energy, moving_energy = problem.energies[:2, shell]
     rotation, shift = poses.rotation.copy(), poses.shift.copy()
     score = refine_poses(
         problem.cube,
@@ -158,8 +182,8 @@ def reweighed(problem: PairProblem, poses: CandidatePoses, index: int) -> PairPr
     weight = np.where(power > 0, rho / (1.0 - rho**2) / np.maximum(power, 1e-300), 0.0)
     weight[0] = 0.0
     if not weight.any():
-        return problem
-    return _weighted(problem.fixed, problem.moving, problem.plan, weight)
+        return problem._replace(last_shell=problem.plan.finest_shell)
+    return _weighted(problem.fixed, problem.moving, problem.plan, weight, problem.plan.finest_shell)
 
 
 def polish_best(problem: PairProblem, poses: CandidatePoses) -> CandidatePoses:
@@ -175,6 +199,17 @@ def refine_candidates(problem: PairProblem, poses: CandidatePoses) -> CandidateP
     """Refine poses over middle and then all shells."""
     poses = refine_over(problem, poses, 8, 6, 0.02)
     return polish_best(problem, refine_over(problem, poses, problem.plan.finest_shell, 6, 0.005))
+
+
+def confined(problem: PairProblem, poses: CandidatePoses) -> CandidatePoses:
+    """Shorten shifts between the maps that are beyond the limit and a voxel to the limit."""
+    terms = problem.fixed.centre_voxels - poses.hand[:, None] * (
+        poses.rotation @ problem.moving.centre_voxels
+    )
+    length = np.sqrt(((poses.shift + terms) ** 2).sum(axis=1))
+    limit = problem.plan.maximum_shift_voxels
+    part = np.where(length > limit + 1.0, limit / np.maximum(length, 1e-9), 1.0)[:, None]
+    return poses._replace(shift=np.where(part < 1.0, part * (poses.shift + terms) - terms, poses.shift))
 
 
 def within_limit(problem: PairProblem, poses: CandidatePoses) -> np.ndarray:

@@ -10,7 +10,7 @@ from regroup_dask.science.alignment_plan import (
     particle_coefficients,
     shift_bank,
 )
-from regroup_dask.science.pair_problem import PairProblem, polish_best, refine_over, within_limit
+from regroup_dask.science.pair_problem import PairProblem, confined, polish_best, refine_over, within_limit
 from regroup_dask.science.poses import (
     CandidatePoses,
     distinct_poses,
@@ -33,6 +33,18 @@ CLEAR_DEVIATIONS = 6.0
 CLEAR_RATIO = 0.6
 """A best pose this far above the next, in standard deviations of chance and as a ratio, ends the search."""
 
+STRONG_DEVIATIONS = 20.0
+"""A best pose this far above chance cannot be one of many by chance: what rivals it is the map's own symmetry."""
+
+FAINT_DEVIATIONS = 11.0
+"""Maps that would score less than this above chance if they were one structure need every search at once."""
+
+EITHER_HAND = 0.6
+"""When both hands are tried, each gets this part of the candidates that a single one gets."""
+
+SHIFT_SHELL = 5
+"""Shells up to this one decide on the shift of a rotation."""
+
 MIDDLE_SHELL = 9
 """Poses are ranked over shells up to this one, in cycles per particle box, before all shells decide."""
 
@@ -46,7 +58,7 @@ def _grid(plan: AlignmentPlan, *, amplitudes: bool) -> RotationGrid:
 
 
 def coarse_poses(problem: PairProblem, count: int) -> CandidatePoses:
-    """Return poses from the correlation of complex coefficients over rotations and a bank of shifts."""
+    """Return poses from the correlation of complex coefficients over rotations and a bank of shifts, best first."""
     plan = problem.plan
     grid = _grid(plan, amplitudes=False)
     shells = np.arange(1, plan.coarse_shells + 1)
@@ -68,14 +80,14 @@ def coarse_poses(problem: PairProblem, count: int) -> CandidatePoses:
                 rotation,
                 shifts[which[peaks]].copy(),
                 np.full(len(peaks), 1.0 - 2.0 * side),
-                np.zeros(len(peaks)),
+                best[peaks].astype(np.float64),
             )
         )
     return join_poses(parts)
 
 
 def amplitude_poses(problem: PairProblem, count: int) -> CandidatePoses:
-    """Return poses from the rotation function of amplitudes, each with its best shift."""
+    """Return poses from the rotation function of amplitudes, best first, whose shifts are not known yet."""
     plan = problem.plan
     grid = _grid(plan, amplitudes=True)
     radius = 1.5 + 0.5 * np.arange(plan.amplitude_shells)
@@ -84,11 +96,18 @@ def amplitude_poses(problem: PairProblem, count: int) -> CandidatePoses:
     values = correlate_rotations(problem.fixed.amplitudes[:, :, None], moving, grid, first_degree=2)
     peaks = separated_peaks(np.ascontiguousarray(values[0, ..., 0]), grid.quaternions, count, 12.0)
     rotation = quaternion_to_matrix(grid.quaternions[peaks])
-    hand = np.ones(len(peaks))
+    hand, score = np.ones(len(peaks)), values.reshape(-1)[peaks].astype(np.float64)
     if plan.hand == "detect":
         rotation, hand = np.concatenate([rotation, rotation]), np.concatenate([hand, -hand])
+        score = np.concatenate([score, score])
+    return CandidatePoses(rotation, np.zeros((len(hand), 3)), hand, score)
+
+
+def with_best_shifts(problem: PairProblem, poses: CandidatePoses) -> CandidatePoses:
+    """Give each pose the best shift for its rotation."""
+    plan = problem.plan
     frequency, _, ends = particle_coefficients(plan.finest_shell)
-    terms = problem.fixed.centre_voxels - hand[:, None] * (rotation @ problem.moving.centre_voxels)
+    terms = problem.fixed.centre_voxels - poses.hand[:, None] * (poses.rotation @ problem.moving.centre_voxels)
     shift, _ = best_shifts(
         problem.cube,
         problem.moving.cube.shape[2] - 1,
@@ -96,22 +115,31 @@ def amplitude_poses(problem: PairProblem, count: int) -> CandidatePoses:
         frequency,
         problem.fixed.coefficients,
         problem.weight,
-        int(ends[min(7, plan.finest_shell)]),
+        int(ends[min(SHIFT_SHELL, plan.finest_shell)]),
         float(plan.particle_box),
-        rotation,
-        hand,
+        poses.rotation,
+        poses.hand,
         terms,
         plan.maximum_shift_voxels,
     )
-    return CandidatePoses(rotation, shift, hand, np.zeros(len(hand)))
+    return poses._replace(shift=shift)
+
+
+def _first(poses: CandidatePoses, count: int) -> tuple[CandidatePoses, CandidatePoses]:
+    """Split a list, best first per hand, after so many poses of each hand."""
+    rank = np.where(poses.hand > 0, np.cumsum(poses.hand > 0), np.cumsum(poses.hand < 0))
+    return poses.take(np.flatnonzero(rank <= count)), poses.take(np.flatnonzero(rank > count))
+
+
+def _begin(problem: PairProblem, poses: CandidatePoses) -> CandidatePoses:
+    """Refine poses over the coarsest shells, and keep those whose shift is allowed."""
+    poses = refine_over(problem, poses, 4, 4, 0.5)
+    inside = within_limit(problem, poses)
+    return poses.take(np.flatnonzero(inside)) if inside.any() else confined(problem, poses)
 
 
 def _funnel(problem: PairProblem, poses: CandidatePoses, *, width: int) -> CandidatePoses:
-    """Refine many poses a little and few of them more, up to the middle shells; `width` scales how many."""
-    poses = refine_over(problem, poses, 4, 4, 0.5)
-    inside = within_limit(problem, poses)
-    if inside.any():
-        poses = poses.take(np.flatnonzero(inside))
+    """Refine begun poses more and more, and fewer and fewer, up to the middle shells."""
     poses = promising_poses(distinct_poses(poses, 8.0, 2 * width), 2.0 * problem.chance(4), 2 * width)
     poses = refine_over(problem, poses, 6, 5, 0.2)
     poses = promising_poses(distinct_poses(poses, DIFFERENT_DEGREES, width), problem.chance(6), width)
@@ -133,35 +161,39 @@ def find_poses(problem: PairProblem) -> CandidatePoses:
 
     The complex coefficients of the coarse shells come first. When their best pose does not stand clear of the
     next, the rotation function of amplitudes adds its candidates, each with its best shift; and when those
-    two independent searches disagree, both follow up more peaks.
+    two independent searches disagree, or chance is as high as anything found, both follow up more peaks.
     """
     plan = problem.plan
-    poses = _funnel(problem, coarse_poses(problem, plan.coarse_candidates), width=6)
-    if _is_clear(problem, poses):
-        return poses
-    others = _funnel(problem, amplitude_poses(problem, plan.amplitude_candidates), width=6)
-    both = distinct_poses(join_poses([poses, others]), DIFFERENT_DEGREES, 8)
+    part = 1.0 if plan.hand == "off" else EITHER_HAND
+    n_coarse, n_amplitude = round(part * plan.coarse_candidates), round(part * plan.amplitude_candidates)
+    coarse, more_coarse = _first(coarse_poses(problem, 3 * n_coarse), n_coarse)
+    coarse = _begin(problem, coarse)
+    poses = None
+    if problem.expected_deviations(MIDDLE_SHELL) > FAINT_DEVIATIONS:
+        poses = _funnel(problem, coarse, width=6)
+        if _is_clear(problem, poses):
+            return poses
     chance = problem.chance(MIDDLE_SHELL)
-    strong = both.score[0] > 20.0 * chance
-    sure = strong or _lead(problem, both, MIDDLE_SHELL) > 3.0
-    if _is_clear(problem, both) or (sure and same_best(poses, others, 0.3 * chance if strong else 0.0)):
-        return both
-    wide = join_poses(
-        [
-            coarse_poses(problem, 3 * plan.coarse_candidates),
-            amplitude_poses(problem, 3 * plan.amplitude_candidates),
-        ]
-    )
-    both = distinct_poses(join_poses([both, _funnel(problem, wide, width=16)]), DIFFERENT_DEGREES, 8)
-    around = refine_over(
-        problem, neighbour_poses(both.take(np.arange(min(2, len(both.score)))), 14.0), 6, 5, 0.2
-    )
+    amplitudes, more_amplitudes = _first(amplitude_poses(problem, 3 * n_amplitude), n_amplitude)
+    amplitudes = _begin(problem, with_best_shifts(problem, amplitudes))
+    if poses is not None and (
+        poses.score[0] > STRONG_DEVIATIONS * chance or _lead(problem, poses, MIDDLE_SHELL) > 3.0
+    ):
+        others = _funnel(problem, amplitudes, width=6)
+        both = distinct_poses(join_poses([poses, others]), DIFFERENT_DEGREES, 8)
+        strong = both.score[0] > STRONG_DEVIATIONS * chance
+        sure = strong or _lead(problem, both, MIDDLE_SHELL) > 3.0
+        if _is_clear(problem, both) or (sure and same_best(poses, others, 0.3 * chance if strong else 0.0)):
+            return both
+        poses = both
+    more = _begin(problem, join_poses([more_coarse, with_best_shifts(problem, more_amplitudes)]))
+    wide = _funnel(problem, join_poses([coarse, amplitudes, more]), width=round(16 * part))
+    both = wide if poses is None else join_poses([poses, wide])
+    both = distinct_poses(both, DIFFERENT_DEGREES, 8)
+    around = neighbour_poses(both.take(np.arange(min(2, len(both.score)))), 14.0)
+    around = refine_over(problem, around, 6, 5, 0.2)
     around = refine_over(problem, distinct_poses(around, 6.0, 6), MIDDLE_SHELL, 5, 0.05)
-    both = join_poses([both, around])
-    both = distinct_poses(both, 4.0, 8)
-    return distinct_poses(
-        refine_over(problem, both, problem.plan.finest_shell, 4, 0.01), DIFFERENT_DEGREES, 8
-    )
+    return distinct_poses(join_poses([both, around]), 4.0, 8)
 
 
 def search_pair(problem: PairProblem) -> tuple[CandidatePoses, int | None, float]:
@@ -183,7 +215,7 @@ def search_pair(problem: PairProblem) -> tuple[CandidatePoses, int | None, float
     close = poses.score >= min(poses.score[0] - 3.0 * problem.chance(MIDDLE_SHELL), 0.85 * poses.score[0])
     close[first_of_hand] = True
     poses = refine_over(problem, poses.take(np.flatnonzero(close)), problem.plan.finest_shell, 3, 0.01)
-    poses = polish_best(problem, distinct_poses(poses, DIFFERENT_DEGREES, 4))
+    poses = confined(problem, polish_best(problem, distinct_poses(poses, DIFFERENT_DEGREES, 4)))
     if np.count_nonzero(poses.hand == poses.hand[0]) > 1:
         confidence = _lead(problem, poses, problem.plan.finest_shell)
     other = np.flatnonzero(poses.hand != poses.hand[0])

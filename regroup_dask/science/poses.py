@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
+from numba import njit
 
 from regroup_dask.science.rotations import rotation_vector_to_matrix
 
@@ -43,21 +45,39 @@ def join_poses(parts: list[CandidatePoses]) -> CandidatePoses:
 def distinct_poses(poses: CandidatePoses, degrees: float, count: int) -> CandidatePoses:
     """Keep the best-scored poses that differ from better ones by an angle or hand, at most `count` per hand."""
     order = np.argsort(-poses.score, kind="stable")
-    matrices = poses.rotation[order].reshape(-1, 9)
-    hand = poses.hand[order]
-    near = matrices @ matrices.T > 1.0 + 2.0 * math.cos(math.radians(degrees))
-    near &= hand[:, None] == hand[None, :]
-    kept: list[int] = []
-    for side in (1.0, -1.0):
-        left = hand == side
-        for _ in range(count):
-            if not left.any():
+    kept = np.empty(len(order), dtype=np.int64)
+    number = _distinct(poses.rotation, poses.hand, order, 1.0 + 2.0 * math.cos(math.radians(degrees)), count, kept)
+    return poses.take(kept[:number])
+
+
+@njit(cache=True, nogil=True)
+def _distinct(
+    rotations: np.ndarray, hands: np.ndarray, order: np.ndarray, trace: float, count: int, kept: np.ndarray
+) -> int:
+    """Fill kept with the indices, in order, of poses unlike every kept one, and return their number."""
+    number = 0
+    of_hand = np.zeros(2, dtype=np.int64)
+    for candidate in order:
+        side = 1 if hands[candidate] < 0 else 0
+        if of_hand[side] == count:
+            continue
+        new = True
+        for k in range(number):
+            other = kept[k]
+            if hands[other] != hands[candidate]:
+                continue
+            overlap = 0.0
+            for i in range(3):
+                for j in range(3):
+                    overlap += rotations[candidate, i, j] * rotations[other, i, j]
+            if overlap > trace:
+                new = False
                 break
-            first = int(np.argmax(left))
-            kept.append(first)
-            left &= ~near[first]
-            left[first] = False
-    return poses.take(order[np.sort(np.array(kept, dtype=np.int64))])
+        if new:
+            kept[number] = candidate
+            number += 1
+            of_hand[side] += 1
+    return number
 
 
 def promising_poses(poses: CandidatePoses, deviation: float, most: int) -> CandidatePoses:
@@ -66,20 +86,32 @@ def promising_poses(poses: CandidatePoses, deviation: float, most: int) -> Candi
     Scores over more shells and after more steps can rise: by a few standard deviations of chance agreement,
     or by a fifth of the best score where the map is what makes poses alike (pseudosymmetry).
     """
-    kept: list[int] = []
-    highest = float(poses.score.max())
-    for hand in (1.0, -1.0):
-        here = np.flatnonzero(poses.hand == hand)
-        here = here[np.argsort(-poses.score[here], kind="stable")][:most]
-        if here.size:
-            top = float(poses.score[here[0]])
-            if top < min(highest - 4.0 * deviation, 0.8 * highest):  # a hand that has lost: its best two will do
-                here = here[:2]
-            good = poses.score[here] >= min(top - 4.0 * deviation, 0.8 * top)
-            good[:2] = True
-            kept.extend(here[good])
-    order = np.array(kept, dtype=np.int64)
-    return poses.take(order[np.argsort(-poses.score[order], kind="stable")])
+    order = np.argsort(-poses.score, kind="stable")
+    kept = np.empty(len(order), dtype=np.int64)
+    return poses.take(kept[: _promising(poses.score, poses.hand, order, 4.0 * deviation, most, kept)])
+
+
+@njit(cache=True, nogil=True)
+def _promising(
+    scores: np.ndarray, hands: np.ndarray, order: np.ndarray, below: float, most: int, kept: np.ndarray
+) -> int:
+    """Fill kept with the indices of `promising_poses`, in order, and return their number."""
+    number = 0
+    of_hand, top = np.zeros(2, dtype=np.int64), np.zeros(2)
+    highest = scores[order[0]]
+    for candidate in order:
+        score = scores[candidate]
+        side = 1 if hands[candidate] < 0 else 0
+        if of_hand[side] == 0:
+            top[side] = score
+        # of a hand that has lost the best two will do
+        lost = top[side] < min(highest - below, 0.8 * highest)
+        good = not lost and score >= min(top[side] - below, 0.8 * top[side])
+        if of_hand[side] < most and (of_hand[side] < 2 or good):
+            kept[number] = candidate
+            number += 1
+            of_hand[side] += 1
+    return number
 
 
 def same_best(first: CandidatePoses, second: CandidatePoses, height: float) -> bool:
@@ -91,13 +123,21 @@ def same_best(first: CandidatePoses, second: CandidatePoses, height: float) -> b
     )
 
 
-def neighbour_poses(poses: CandidatePoses, degrees: float) -> CandidatePoses:
-    """Return poses turned from given ones by an angle about the twelve vertices of an icosahedron."""
+@lru_cache(maxsize=4)
+def _icosahedral_turns(degrees: float) -> np.ndarray:
+    """Return float64 (12, 3, 3), turns by an angle about the twelve vertices of an icosahedron."""
     golden = 0.5 * (1.0 + math.sqrt(5.0))
     axes = [(0.0, a, b * golden) for a in (1.0, -1.0) for b in (1.0, -1.0)]
     vertices = np.array([np.roll(axis, turn) for turn in range(3) for axis in axes])
     vertices *= math.radians(degrees) / math.sqrt(1.0 + golden**2)
     turns = np.array([rotation_vector_to_matrix(vertex) for vertex in vertices])
+    turns.setflags(write=False)
+    return turns
+
+
+def neighbour_poses(poses: CandidatePoses, degrees: float) -> CandidatePoses:
+    """Return poses turned from given ones by an angle about the twelve vertices of an icosahedron."""
+    turns = _icosahedral_turns(degrees)
     return CandidatePoses(
         np.einsum("vab,pbc->pvac", turns, poses.rotation).reshape(-1, 3, 3),
         np.einsum("vab,pb->pva", turns, poses.shift).reshape(-1, 3),

@@ -21,6 +21,7 @@ from regroup_dask.science.fourier import (
     shell_power,
     shell_sums,
 )
+from regroup_dask.science.fourier_interpolation import shortened
 from regroup_dask.science.masks import estimate_extent, soft_edge, squared_radius
 from regroup_dask.science.shell_statistics import PADDING, shell_coefficients
 from regroup_dask.science.spherical_harmonics import analysis_matrix, sphere_grid
@@ -34,7 +35,7 @@ class PreparedMap(NamedTuple):
     spectrum : numpy.ndarray
         complex64 (c,), of the whole working map about the origin voxel, at `shell_coefficients`.
     padded : numpy.ndarray
-        complex64 (2 r + 1, 2 r + 1, r + 1), its spectrum on a grid finer by `PADDING`.
+        uint16 (2 r + 1, 2 r + 1, r + 1, 2), its spectrum on a grid finer by `PADDING`, `shortened`.
     shell_power : numpy.ndarray
         float64 (n // 2 + 1,), sum of ``|F|^2`` per shell.
     centre_voxels : numpy.ndarray
@@ -85,7 +86,7 @@ def prepared_shapes(plan: AlignmentPlan) -> dict[str, tuple[tuple[int, ...], np.
     shifts = len(shift_bank(plan.bank_spacing, plan.bank_radius))
     return {
         "spectrum": ((len(shell_coefficients(box)[1]),), complex64),
-        "padded": ((2 * wide + 1, 2 * wide + 1, wide + 1), complex64),
+        "padded": ((2 * wide + 1, 2 * wide + 1, wide + 1, 2), np.dtype(np.uint16)),
         "shell_power": ((plan.n_shells,), float64),
         "centre_voxels": ((3,), float64),
         "cube": ((2 * reach + 1, 2 * reach + 1, reach + 1), complex64),
@@ -244,7 +245,7 @@ def prepare_map(
     whole = centred_spectrum(volume.astype(np.float64))
     kx, ky, kz = shell_coefficients(box)[0].astype(np.int64)
     spectrum = whole[kz % box, ky % box, kx].astype(np.complex64)
-    padded = sampled_spectrum(volume, spacing=1.0 / (PADDING * box), reach=_padded_reach(plan))
+    padded = shortened(sampled_spectrum(volume, spacing=1.0 / (PADDING * box), reach=_padded_reach(plan)))
     whole_power = shell_sums(whole.real**2 + whole.imag**2, box)
 
     limit = 0.5 * box - 0.35 * plan.particle_radius_voxels

@@ -122,11 +122,9 @@ def shell_products(
 
 
 @njit(cache=True, nogil=True)
-def solve_positive(matrix: np.ndarray, vector: np.ndarray, damping: float) -> np.ndarray:
-    """Solve a symmetric positive system by Cholesky's method, its diagonal enlarged by a factor 1 + damping."""
+def factor_positive(matrix: np.ndarray, damping: float, lower: np.ndarray) -> None:
+    """Fill Cholesky's factor of a symmetric positive matrix, its diagonal enlarged by a factor 1 + damping."""
     n = matrix.shape[0]
-    lower = np.zeros((n, n))
-    result = vector.copy()
     for i in range(n):
         for j in range(i + 1):
             value = matrix[i, j]
@@ -138,25 +136,31 @@ def solve_positive(matrix: np.ndarray, vector: np.ndarray, damping: float) -> np
                 lower[i, i] = math.sqrt(max(value, 1e-12 * abs(matrix[i, i]) + 1e-30))
             else:
                 lower[i, j] = value / lower[j, j]
-    for i in range(n):
-        for k in range(i):
-            result[i] -= lower[i, k] * result[k]
-        result[i] /= lower[i, i]
-    for i in range(n - 1, -1, -1):
-        for k in range(i + 1, n):
-            result[i] -= lower[k, i] * result[k]
-        result[i] /= lower[i, i]
-    return result
 
 
 @njit(cache=True, nogil=True)
-def rotation_from_vector(vector: np.ndarray) -> np.ndarray:
-    """Return exp([v]x), float64 (3, 3)."""
+def solve_factored(lower: np.ndarray, vector: np.ndarray, result: np.ndarray) -> None:
+    """Fill the solution of a system whose matrix is ``lower lower^T``."""
+    n = lower.shape[0]
+    for i in range(n):
+        value = vector[i]
+        for k in range(i):
+            value -= lower[i, k] * result[k]
+        result[i] = value / lower[i, i]
+    for i in range(n - 1, -1, -1):
+        value = result[i]
+        for k in range(i + 1, n):
+            value -= lower[k, i] * result[k]
+        result[i] = value / lower[i, i]
+
+
+@njit(cache=True, nogil=True)
+def rotation_from_vector(vector: np.ndarray, out: np.ndarray) -> None:
+    """Fill out, float64 (3, 3), with exp([v]x)."""
     angle = math.sqrt(vector[0] ** 2 + vector[1] ** 2 + vector[2] ** 2)
     a = 1.0 if angle < 1e-9 else math.sin(angle) / angle
     b = 0.5 if angle < 1e-5 else (1.0 - math.cos(angle)) / angle**2
     x, y, z = vector[0], vector[1], vector[2]
-    out = np.empty((3, 3))
     out[0, 0] = 1.0 - b * (y * y + z * z)
     out[0, 1] = b * x * y - a * z
     out[0, 2] = b * x * z + a * y
@@ -166,7 +170,28 @@ def rotation_from_vector(vector: np.ndarray) -> np.ndarray:
     out[2, 0] = b * x * z - a * y
     out[2, 1] = b * y * z + a * x
     out[2, 2] = 1.0 - b * (x * x + y * y)
-    return out
+
+
+@njit(cache=True, nogil=True)
+def _move(
+    step: np.ndarray,
+    turned: np.ndarray,
+    rotation: np.ndarray,
+    shift: np.ndarray,
+    new_rotation: np.ndarray,
+    new_shift: np.ndarray,
+) -> None:
+    """Fill the pose that a step of rotation vector and shift leads to; products of 3 x 3 without a library's call."""
+    rotation_from_vector(step, turned)
+    for i in range(3):
+        new_shift[i] = step[3 + i]
+        for k in range(3):
+            new_shift[i] += turned[i, k] * shift[k]
+        for j in range(3):
+            value = 0.0
+            for k in range(3):
+                value += turned[i, k] * rotation[k, j]
+            new_rotation[i, j] = value
 
 
 @njit(cache=True, nogil=True)
@@ -205,11 +230,15 @@ def refine_poses(
     """
     scores = np.empty(rotations.shape[0])
     norm = math.sqrt(max(fixed_energy * moving_energy, 1e-300))
-    gradient = np.empty(6)
+    gradient, new_gradient, step = np.empty(6), np.empty(6), np.empty(6)
+    rotation, new_rotation, turned = np.empty((3, 3)), np.empty((3, 3)), np.empty((3, 3))
+    shift, new_shift = np.empty(3), np.empty(3)
+    undamped, damped = np.zeros((6, 6)), np.zeros((6, 6))
+    factor_positive(hessian, 0.0, undamped)
     values = np.empty((2, count), dtype=np.float32)
     for p in range(rotations.shape[0]):
-        rotation = rotations[p].copy()
-        shift = shifts[p].copy()
+        rotation[:] = rotations[p]
+        shift[:] = shifts[p]
         value = correlate_at(
             cube,
             reach,
@@ -228,8 +257,12 @@ def refine_poses(
         damping = 0.0
         used = 1
         while used < iterations:
-            scale = max(value, 0.15 * norm) / max(fixed_energy, 1e-300)
-            step = solve_positive(hessian * scale, gradient, damping)
+            if damping > 0.0:
+                factor_positive(hessian, damping, damped)
+                solve_factored(damped, gradient, step)
+            else:
+                solve_factored(undamped, gradient, step)
+            step *= max(fixed_energy, 1e-300) / max(value, 0.15 * norm)
             turn = math.sqrt(step[0] ** 2 + step[1] ** 2 + step[2] ** 2)
             move = math.sqrt(step[3] ** 2 + step[4] ** 2 + step[5] ** 2)
             longest = max(turn / 0.4, move / (0.1 * box))
@@ -237,10 +270,7 @@ def refine_poses(
                 step /= longest
                 turn /= longest
                 move /= longest
-            turned = rotation_from_vector(step[:3])
-            new_rotation = turned @ rotation
-            new_shift = turned @ shift + step[3:]
-            new_gradient = np.empty(6)
+            _move(step, turned, rotation, shift, new_rotation, new_shift)
             new_value = correlate_at(
                 cube,
                 reach,
@@ -258,9 +288,9 @@ def refine_poses(
             )
             used += 1
             if new_value >= value:
-                rotation = new_rotation
-                shift = new_shift
-                gradient = new_gradient
+                rotation[:] = new_rotation
+                shift[:] = new_shift
+                gradient[:] = new_gradient
                 value = new_value
                 damping = 0.0 if damping < 0.5 else damping * 0.1
             else:

@@ -51,15 +51,6 @@ def shell_coefficients(box: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 @njit(cache=True, fastmath=True, nogil=True)
-def _stream(values: np.ndarray) -> float:
-    """Read one value of every cache line in order, and so bring the array near before it is read out of order."""
-    total = np.float32(0.0)
-    for i in range(0, values.shape[0], 16):
-        total += values[i]
-    return float(total)
-
-
-@njit(cache=True, fastmath=True, nogil=True)
 def _moved_sums(
     fixed: np.ndarray,
     padded: np.ndarray,
@@ -74,7 +65,7 @@ def _moved_sums(
     cross: np.ndarray,
     power: np.ndarray,
 ) -> None:
-    """Sum Re conj(F) M and |M|^2 over shells; fixed float32 (2 c,), padded float32, flat."""
+    """Sum Re conj(F) M and |M|^2 over shells; fixed float32 (2 c,), padded uint16, flat."""
     values = np.empty((2, CHUNK), dtype=np.float32)  # small: stays in the nearest cache
     chunk = np.empty((3, CHUNK), dtype=np.float32)
     start = 0
@@ -119,7 +110,8 @@ def cross_power_at(
     spectrum, moving_spectrum : numpy.ndarray
         complex64 (c,) at `shell_coefficients`.
     moving_padded : numpy.ndarray
-        complex64 cube of `fourier.sampled_spectrum` at spacing 1 / (PADDING n).
+        uint16 (..., 2), cube of `fourier.sampled_spectrum` at spacing 1 / (PADDING n), `shortened`: a relative error
+        of 0.002 per node, at random, is far below that of interpolation.
     moving_power : numpy.ndarray
         float64 (n // 2 + 1,) of the unmoved map.
     box : int
@@ -145,8 +137,7 @@ def cross_power_at(
         terms = multiplicity * (spectrum.astype(np.complex128).conj() * moving).real
         return np.add.reduceat(terms, np.concatenate([[0], ends[:-1]])), moving_power.copy()
     cross, power = np.empty(box // 2 + 1), np.empty(box // 2 + 1)
-    flat = moving_padded.reshape(-1).view(np.float32)
-    _stream(flat)
+    flat = moving_padded.reshape(-1)
     _moved_sums(
         spectrum.view(np.float32),
         flat,

@@ -14,7 +14,7 @@ from numba import njit
 
 from regroup_dask.science.fourier_interpolation import interpolate_rotated
 
-GRID = 16
+GRID = 12
 """Shifts per axis; frequencies up to GRID / 2 - 1 cycles per particle box take part."""
 
 

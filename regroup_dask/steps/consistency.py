@@ -31,8 +31,9 @@ def agree_on_poses(
 ) -> PairTable:
     """Align again, from the pose that all the others predict, every pair that the others contradict.
 
-    The better correlation wins; where the hand of a pair cannot be told, the hand that the others predict. Each round
-    solves for all poses anew, so that pairs mended in one round bear witness in the next.
+    The better correlation wins, and the pair is marked as corrected; where the hand of a pair cannot be told, the
+    hand that the others predict. Each round solves for all poses anew, so that pairs mended in one round bear witness
+    in the next.
 
     Parameters
     ----------
@@ -119,3 +120,4 @@ def _keep_better(table: PairTable, result: dict[str, np.ndarray], hand_trust: np
     )
     result["confidence"] = table.confidence[i, j]
     place_pairs(table, {name: values[better] for name, values in result.items()})
+    table.corrected[i[better], j[better]] = table.corrected[j[better], i[better]] = True

@@ -43,6 +43,8 @@ def label_pairs(
         "mirrored": table.mirrored,
         "confidence": table.confidence,
     }
+    if settings.align:
+        variables["corrected"] = table.corrected
     if hand_trust is not None:
         variables["hand_trust"] = hand_trust
         variables["correlation_other_hand"] = table.correlation_other_hand

@@ -21,6 +21,8 @@ class PairTable(NamedTuple):
         float64 (N, N, 3, 3), float64 (N, N, 3), bool (N, N): ``x_i = R (+-x_j) + t``.
     correlation, correlation_other_hand, confidence
         float64 (N, N).
+    corrected
+        bool (N, N): the other pairs contradicted the pose that was found first, and it was replaced.
     cross_power, power_fixed, power_moving
         float64 (N, N, S), sums over the coefficients of each shell.
     """
@@ -31,6 +33,7 @@ class PairTable(NamedTuple):
     correlation: np.ndarray
     correlation_other_hand: np.ndarray
     confidence: np.ndarray
+    corrected: np.ndarray
     cross_power: np.ndarray
     power_fixed: np.ndarray
     power_moving: np.ndarray
@@ -47,6 +50,7 @@ def collect_pairs(n_maps: int, results: list[Result]) -> PairTable:
         correlation=np.full(square, np.nan),
         correlation_other_hand=np.full(square, np.nan),
         confidence=np.full(square, np.nan),
+        corrected=np.zeros(square, bool),
         cross_power=np.full((*square, shells), np.nan, np.float32 if n_maps > DOUBLE_UP_TO else np.float64),
         power_fixed=np.full((*square, shells), np.nan, np.float32 if n_maps > DOUBLE_UP_TO else np.float64),
         power_moving=np.full((*square, shells), np.nan, np.float32 if n_maps > DOUBLE_UP_TO else np.float64),

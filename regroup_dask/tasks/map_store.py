@@ -48,7 +48,7 @@ def create_arrays(path: Path, n_maps: int, shapes: Mapping[str, tuple[tuple[int,
             chunks=(1, *(max(1, size) for size in shape)),
             dtype=dtype,
             compressors=Crc32cCodec(),
-            fill_value=np.nan,
+            fill_value=_missing(np.dtype(dtype)),
             overwrite=True,
         )
 
@@ -76,9 +76,15 @@ def _read(group: zarr.Group, path: Path, index: int, name: str) -> np.ndarray:
         value = _aligned(np.asarray(group[name][index]))  # type: ignore[index]
     except (ValueError, KeyError, FileNotFoundError) as error:
         raise _damaged(path, index, name, f"is damaged ({error})") from error
-    if value.size and np.isnan(value).all():
+    blank = _missing(value.dtype)
+    if value.size and (np.isnan(value) if np.isnan(blank) else value == blank).all():
         raise _damaged(path, index, name, "is missing")
     return value
+
+
+def _missing(dtype: np.dtype) -> float:
+    """What stands where nothing was written: no map is all NaN, nor all the highest integer (NaN, when shortened)."""
+    return np.nan if np.issubdtype(dtype, np.inexact) else float(np.iinfo(dtype).max)
 
 
 def _aligned(values: np.ndarray) -> np.ndarray:

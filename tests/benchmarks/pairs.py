@@ -1,6 +1,6 @@
 """Speed, accuracy and failures of pairwise alignment on synthetic particles, in units of one FFT of the same run.
 
-    python -m tests.benchmarks.pairs [--quick] [--repeats N] [--job FOLDER ...] [--json FILE]
+    python -m tests.benchmarks.pairs [--quick] [--repeats N] [--part I/N] [--job FOLDER ...] [--json FILE]
 
 Particles are sums of Gaussian balls, so that a map at any pose is exact. A failure is a rotation more than 10
 degrees from the truth (symmetry of the particle allowed for); it is a search failure when the true pose,
@@ -62,6 +62,7 @@ CONDITIONS = (
     Condition("SNR 0.01", snr=0.01),
     Condition("quarter missing", missing=0.25),
     Condition("half missing, SNR 0.5", missing=0.5, snr=0.5),
+    Condition("quarter missing, SNR 0.05", missing=0.25, snr=0.05),
     Condition("large", radius=25.0, shift=0.06, balls=160),
     Condition("large, SNR 0.05", radius=25.0, snr=0.05, shift=0.06, balls=160),
     Condition("small", radius=10.0, balls=30, shift=0.25),
@@ -71,9 +72,12 @@ CONDITIONS = (
     Condition("pseudo C2", symmetry=2, odd_mass=0.08),
     Condition("pseudo C4, SNR 0.5", symmetry=4, odd_mass=0.08, snr=0.5, balls=20),
     Condition("pseudo C7, SNR 0.2", symmetry=7, odd_mass=0.08, snr=0.2, balls=12),
+    Condition("pseudo C7, SNR 0.05", symmetry=7, odd_mass=0.08, snr=0.05, balls=12),
     Condition("C4", symmetry=4, balls=20),
+    Condition("C2, subunit missing", symmetry=2, odd_mass=0.08, missing=0.25),
     Condition("fine and coarse map", moving_width=4.0),
     Condition("fine and coarse, SNR 0.2", moving_width=4.0, snr=0.2),
+    Condition("fine and coarse, quarter missing", moving_width=3.0, missing=0.25, snr=0.5),
     Condition("shift 25 %, SNR 0.2", shift=0.25, radius=14.0, snr=0.2),
     Condition("no mask, SNR 0.05", snr=0.05, masked=False),
     Condition("box 65, SNR 0.2", box=65, snr=0.2),
@@ -82,7 +86,14 @@ CONDITIONS = (
     Condition("box 33, SNR 0.5", box=33, radius=9.0, balls=30, snr=0.5),
     Condition("either hand", hand="detect"),
     Condition("either hand, SNR 0.05", hand="detect", snr=0.05),
+    Condition("either hand, SNR 0.02", hand="detect", snr=0.02),
     Condition("either hand, quarter missing", hand="detect", missing=0.25, snr=0.5),
+    Condition("either hand, small, SNR 0.2", hand="detect", radius=10.0, balls=30, snr=0.2, shift=0.25),
+    Condition("either hand, large", hand="detect", radius=25.0, shift=0.06, balls=160, snr=0.1),
+    Condition("either hand, pseudo C4", hand="detect", symmetry=4, odd_mass=0.08, snr=0.5, balls=20),
+    Condition("either hand, box 65", hand="detect", box=65, snr=0.2),
+    Condition("either hand, box 33", hand="detect", box=33, radius=9.0, balls=30, snr=0.5),
+    Condition("either hand, two resolutions", hand="detect", moving_width=3.0, snr=0.2),
 )
 
 
@@ -184,13 +195,13 @@ def centre_error(found: align.PairAlignment, trial: Trial) -> float:
     return float(np.linalg.norm(landed - true))
 
 
-def run_condition(condition: Condition, repeats: int) -> dict[str, object]:
+def run_condition(condition: Condition, repeats: int, first_seed: int = 0) -> dict[str, object]:
     """Align pairs of one condition and sum up."""
     fold = condition.symmetry if not condition.odd_mass else 1
     degrees, voxels, times, confidences = [], [], [], []
     failures = search_failures = plain_failures = wrong_hand = 0
     fft = fft_seconds(20)
-    for seed in range(repeats):
+    for seed in range(first_seed, first_seed + repeats):
         trial = make_trial(condition, seed)
         plan = plan_for([trial.fixed, trial.moving], VOXEL_ANGSTROM, condition.hand)
         fixed, moving = align.prepare_map(trial.fixed, plan), align.prepare_map(trial.moving, plan)
@@ -304,6 +315,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="few pairs per condition")
     parser.add_argument("--repeats", type=int, default=None, help="pairs per condition (12; 4 when quick)")
     parser.add_argument("--only", default="", help="conditions whose name contains this")
+    parser.add_argument("--part", default="1/1", metavar="I/N", help="every N-th condition from the I-th, for runs in pieces")
+    parser.add_argument("--first-seed", type=int, default=0, help="seed of the first pair of each condition")
     parser.add_argument("--job", type=Path, action="append", default=[], help="simulated job with truth.json")
     parser.add_argument("--job-hand", choices=["off", "detect"], default="off")
     parser.add_argument("--json", type=Path, default=None, help="write the figures here too")
@@ -330,9 +343,10 @@ def main(arguments: list[str] | None = None) -> int:
             flush=True,
         )
 
-    for condition in CONDITIONS:
+    piece, pieces = (int(number) for number in options.part.split("/"))
+    for condition in CONDITIONS[piece - 1 :: pieces]:
         if options.only in condition.name:
-            show(run_condition(condition, repeats))
+            show(run_condition(condition, repeats, options.first_seed))
     for folder in options.job:
         show(run_job(folder, options.job_hand))
     result = {
@@ -340,6 +354,7 @@ def main(arguments: list[str] | None = None) -> int:
         "median_ffts": float(np.median([row["ffts"] for row in rows])),
         "failures": int(sum(row["failures"] for row in rows)),
         "search_failures": int(sum(row["search_failures"] for row in rows)),
+        "above_6_ffts": [row["condition"] for row in rows if row["ffts"] > 6],
         "conditions": rows,
     }
     text = json.dumps(result)

@@ -131,6 +131,7 @@ def _pairs(class_ids: np.ndarray, labels: np.ndarray, sizes: np.ndarray, names: 
         "shift_angstrom": np.zeros((count, count, 3)),
         "mirrored": np.zeros((count, count), bool),
         "confidence": np.full((count, count), 12.0),
+        "corrected": np.isin(np.arange(count * count), [1, count]).reshape(count, count),  # the first two classes
     }
     return pairs_dataset(
         class_ids,

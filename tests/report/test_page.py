@@ -78,6 +78,13 @@ def test_says_the_answer(page: Path) -> None:
     assert "regroup-dask run job -k 2 -o OUT" in text
 
 
+def test_names_the_pairs_that_were_corrected(page: Path) -> None:
+    text = re.sub(r"<[^>]*>|\s+", " ", page.read_text(encoding="utf-8"))
+    said = re.search(r"1 pair whose first pose the other pairs contradicted .*?: ([^.]*)\.", re.sub(r" +", " ", text))
+    assert said is not None
+    assert said.group(1).strip() == "0–1"
+
+
 def test_needs_nothing_else(page: Path) -> None:
     text, checker = checked(page)
     assert all(address.startswith(("data:", "#")) for address in checker.addresses)

@@ -111,6 +111,19 @@ def test_measure_rotated_agrees_with_the_pose_that_made_the_map():
     np.testing.assert_allclose(found.power_moving[strong], found.power_fixed[strong], rtol=0.02)
 
 
+def test_no_shift_is_longer_than_the_limit():
+    """Particles whose centres lie further apart than maps may be shifted are brought as near as allowed."""
+    rng = np.random.default_rng(13)
+    centres, masses = blobs(rng, radius=9.0)
+    moving = render(centres + np.array([7.0, 0.0, 0.0]), masses, box=48)
+    fixed = render(centres - np.array([7.0, 0.0, 0.0]), masses, box=48)
+    plan = align.plan_alignment(
+        box=48, voxel_size_angstrom=VOXEL, particle_radius_angstrom=36.0, maximum_shift_angstrom=9.0, hand="detect"
+    )
+    found = align.align_pair(align.prepare_map(fixed, plan), align.prepare_map(moving, plan), plan)
+    assert np.linalg.norm(found.shift_angstrom) < 9.0 + 1.01 * VOXEL
+
+
 def test_same_inputs_give_the_same_bytes():
     fixed, moving, plan, *_ = _pair(11, 32, radius=8.0, snr=0.5)
     first, second = align.align_pair(fixed, moving, plan), align.align_pair(fixed, moving, plan)
