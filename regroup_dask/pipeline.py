@@ -37,6 +37,7 @@ from regroup_dask.steps.regrouping import CLASSES, PAIRS
 from regroup_dask.steps.run_context import RunContext
 from regroup_dask.steps.selection import Selection, survey_and_select
 from regroup_dask.tasks.crew import workers_of
+from regroup_dask.tasks.one_thread import one_thread
 from regroup_dask.tasks.versions import check_shared_folder
 
 logger = logging.getLogger(__name__)
@@ -130,6 +131,7 @@ def regroup_inputs(
     clock = StageClock(listener)
     with (
         store_errors(str(output)),
+        one_thread(),  # the driver's own sums give the same bytes too, however many cores it has
         heard_warnings(clock) as heard,
         run_folder(output, resume=resume, overwrite=overwrite, identity=identity) as folder,
     ):

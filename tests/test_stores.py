@@ -101,7 +101,7 @@ def test_a_run_in_a_store_is_the_run_on_disk(object_store: ObjectStore, tmp_path
 
 
 def test_four_workers_write_what_one_writes(object_store: ObjectStore, tmp_path: Path) -> None:
-    url = object_store.put(write_cryosparc(make_job(n_particles=90, moved=False), tmp_path / "J10"), "J10")
+    url = object_store.put(write_cryosparc(make_job(n_particles=90), tmp_path / "J10"), "J10")
     contents = []
     for n_workers in (1, 4):
         output = f"OUT{n_workers}"
@@ -109,7 +109,7 @@ def test_four_workers_write_what_one_writes(object_store: ObjectStore, tmp_path:
             LocalCluster(n_workers=n_workers, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
             Client(cluster) as client,
         ):
-            regroup_job(url, f"{object_store.url}/{output}", client=client, settings=Settings(2))
+            regroup_job(url, f"{object_store.url}/{output}", client=client)
         contents.append(object_store.contents(output))
     assert set(contents[0]) == set(contents[1])
     for name, data in contents[0].items():

@@ -12,19 +12,37 @@ from threadpoolctl import ThreadpoolController
 
 _lock = threading.Lock()
 _inside = 0
-_limits: Any = None
+_libraries: list[Any] = []
+_threads_before: dict[str, int] = {}
 _arrow_threads = 0
-_controller: ThreadpoolController | None = None
 _modules_then = 0
 
 
-def _known_libraries() -> ThreadpoolController:
-    """Libraries with threads of their own; looking for them takes milliseconds, so only when modules were imported."""
-    global _controller, _modules_then
-    if _controller is None or len(sys.modules) != _modules_then:
+def _hold_libraries() -> None:
+    """Hold every library with threads of its own to one thread.
+
+    Looking for libraries takes milliseconds, so only when modules were imported. SciPy brings a BLAS beside NumPy's: it
+    is loaded before the first look, or the task that happens to import it would run with more threads than the others
+    and give other last digits. Each task asks anew, because OpenMP's limit belongs to the thread that sets it.
+    """
+    global _modules_then
+    import scipy.linalg  # noqa: F401
+
+    if len(sys.modules) != _modules_then:
         _modules_then = len(sys.modules)
-        _controller = ThreadpoolController()
-    return _controller
+        _libraries[:] = ThreadpoolController().lib_controllers
+    for library in _libraries:
+        threads = library.get_num_threads()
+        if threads is not None and threads != 1:
+            _threads_before.setdefault(library.filepath, threads)
+            library.set_num_threads(1)
+
+
+def _let_go_of_libraries() -> None:
+    for library in _libraries:
+        if library.filepath in _threads_before:
+            library.set_num_threads(_threads_before[library.filepath])
+    _threads_before.clear()
 
 
 @contextlib.contextmanager
@@ -33,12 +51,13 @@ def one_thread() -> Iterator[None]:
 
     A worker with a nanny has one thread already; one without has as many as the machine has cores. The limit belongs
     to the process, so it is taken by the first task to come and given back by the last to go: with several worker
-    threads a task must not lift the limit under its neighbour.
+    threads a task must not lift the limit under its neighbour. Libraries that are loaded meanwhile are held from the
+    next task on.
     """
-    global _inside, _limits, _arrow_threads
+    global _inside, _arrow_threads
     with _lock:
+        _hold_libraries()
         if _inside == 0:
-            _limits = _known_libraries().limit(limits=1)
             arrow = sys.modules.get("pyarrow")
             if arrow is not None:
                 _arrow_threads = arrow.cpu_count()
@@ -50,9 +69,8 @@ def one_thread() -> Iterator[None]:
         with _lock:
             _inside -= 1
             if _inside == 0:
-                assert _limits is not None
-                _limits.restore_original_limits()
+                _let_go_of_libraries()
                 arrow = sys.modules.get("pyarrow")
                 if arrow is not None and _arrow_threads:
                     arrow.set_cpu_count(_arrow_threads)
-                _limits, _arrow_threads = None, 0
+                _arrow_threads = 0

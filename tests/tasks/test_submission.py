@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -139,4 +140,11 @@ def test_one_thread_whoever_is_inside():
         with one_thread():
             assert threads_now() == {1}
         assert threads_now() == {1}, "a neighbour lifted the limit"
+
+        def in_another_thread() -> set[int]:
+            with one_thread():
+                return threads_now()
+
+        with ThreadPoolExecutor(1) as executor:
+            assert executor.submit(in_another_thread).result() == {1}, "OpenMP's limit belongs to a thread"
     assert threads_now() == before
