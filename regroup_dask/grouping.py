@@ -86,17 +86,33 @@ def group_pairs(
         "reference_class": ("superclass_id", class_ids[references]),
         "superclass_stability": ("superclass_id", np.asarray(found.superclass_stability)[np.argsort(order)]),
     }
+    coords = coordinates_of_groups(pairs, len(references), None if n_particles is None else sizes)
+    return xr.Dataset(data, coords=coords, attrs=_curves(found))
+
+
+def coordinates_of_groups(pairs: xr.Dataset, n_superclasses: int, sizes: np.ndarray | None) -> dict[str, object]:
+    """Coordinates of a grouping: its classes, with names and sizes where they are known, and its superclasses.
+
+    Parameters
+    ----------
+    pairs
+        The pairs that were grouped; the class ids are those of ``class_i``.
+    n_superclasses
+        Number of superclasses.
+    sizes
+        Particles of each class, or None.
+    """
     coords: dict[str, object] = {
-        "class_id": ("class_id", class_ids),
-        "superclass_id": ("superclass_id", np.arange(len(references))),
+        "class_id": ("class_id", pairs["class_i"].values),
+        "superclass_id": ("superclass_id", np.arange(n_superclasses)),
         "quaternion": ["x", "y", "z", "w"],
         "axis": ["x", "y", "z"],
     }
     if "name" in pairs.coords:
         coords["name"] = ("class_id", pairs["name"].values)
-    if n_particles is not None:
+    if sizes is not None:
         coords["n_particles"] = ("class_id", sizes)
-    return xr.Dataset(data, coords=coords, attrs=_curves(found))
+    return coords
 
 
 def _group(

@@ -134,16 +134,7 @@ def group_as_told(
         "reference_class": ("superclass_id", class_ids[references]),
         "superclass_stability": ("superclass_id", np.array([stability[labels == one].mean() for one in range(len(references))])),
     }
-    coords: dict[str, object] = {
-        "class_id": ("class_id", class_ids),
-        "superclass_id": ("superclass_id", np.arange(len(references))),
-        "quaternion": ["x", "y", "z", "w"],
-        "axis": ["x", "y", "z"],
-    }
-    if "name" in pairs.coords:
-        coords["name"] = ("class_id", pairs["name"].values)
-    if n_particles is not None:
-        coords["n_particles"] = ("class_id", sizes)
+    coords = grouping.coordinates_of_groups(pairs, len(references), None if n_particles is None else sizes)
     return xr.Dataset(data, coords=coords, attrs={**(curves or {}), "n_superclasses": len(references)})
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.cluster.conftest import free_ports
 from tests.tasks.small_job import content, make_job
 
 pytestmark = [pytest.mark.gateway, pytest.mark.slow]
@@ -27,16 +28,6 @@ c.DaskGateway.authenticator_class = "dask_gateway_server.auth.SimpleAuthenticato
 c.UnsafeLocalBackend.clusters_directory = "{folder}"
 c.UnsafeLocalBackend.inherited_environment = ["PATH", "PYTHONPATH", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"]
 """
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 @pytest.fixture
