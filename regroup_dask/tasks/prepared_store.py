@@ -71,7 +71,7 @@ def read_prepared(store: Path, index: int) -> PreparedMap:
     except FileNotFoundError as error:
         raise _damaged(path, index, "is missing") from error
     body = content[: -_SUM.size]
-    if len(content) < _LENGTH.size + _SUM.size or zlib.crc32(body) != _SUM.unpack(content[-_SUM.size :].tobytes())[0]:
+    if len(content) < _LENGTH.size + _SUM.size or zlib.crc32(body.data) != _SUM.unpack(content[-_SUM.size :].tobytes())[0]:
         raise _damaged(path, index, "is damaged")
     (length,) = _LENGTH.unpack(body[: _LENGTH.size].tobytes())
     first = _LENGTH.size + length
@@ -126,7 +126,7 @@ def _aligned_bytes(path: Path) -> np.ndarray:
         start = -room.ctypes.data % ALIGNMENT
         content = room[start : start + size]
         done = 0
-        while done < size and (count := stream.readinto(memoryview(content)[done:])):  # type: ignore[attr-defined]
+        while done < size and (count := stream.readinto(content.data[done:])):  # type: ignore[attr-defined]
             done += count
     return content[:done]
 
