@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from regroup_dask.errors import DamagedStoreError
-from regroup_dask.formats import storage
+from regroup_dask.formats import storage, storing
 from regroup_dask.science.prepared_map import PreparedMap
 from regroup_dask.tasks import cluster_settings
 
@@ -39,7 +39,7 @@ def prepared_path(store: Path, index: int) -> Path:
 
 def create_folder(store: Path) -> None:
     """Make the folder of the prepared maps."""
-    storage.make_folder(store / FOLDER)
+    storing.make_folder(store / FOLDER)
 
 
 def write_prepared(store: Path, index: int, prepared: PreparedMap) -> None:
@@ -54,7 +54,7 @@ def write_prepared(store: Path, index: int, prepared: PreparedMap) -> None:
     header = json.dumps(described, separators=(",", ":")).encode()
     header += b" " * (-(len(header) + _LENGTH.size) % ALIGNMENT)
     whole = b"".join([_LENGTH.pack(len(header)), header, *parts])
-    storage.write_bytes(prepared_path(store, index), whole + _SUM.pack(zlib.crc32(whole)))
+    storing.write_bytes(prepared_path(store, index), whole + _SUM.pack(zlib.crc32(whole)))
 
 
 def read_prepared(store: Path, index: int) -> PreparedMap:
