@@ -22,7 +22,7 @@ from regroup_dask.steps.preparing import PreparedMaps, plan_for_maps, poses_to_m
 from regroup_dask.steps.run_context import RunContext
 from regroup_dask.steps.selection import Selection
 from regroup_dask.steps.tiling import compare_pairs, full_box_correlation
-from regroup_dask.tasks import map_store, prepare
+from regroup_dask.tasks import prepare, prepared_store
 
 
 class Comparison(NamedTuple):
@@ -122,7 +122,7 @@ def _compare_reduced(
 ) -> tuple[PairTable, PreparedMaps, np.ndarray | None]:
     """Mask, prepare and compare the working maps: all pairs, what preparing said, and the trust in their hands."""
     names = [reference.name for reference in references]
-    map_store.create_arrays(store, len(references), align.prepared_shapes(plan))
+    prepared_store.create_folder(store)
     has_mask = mask is not None
     if mask is not None:
         store_mask(mask, plan.box, store, turned=settings.align)
