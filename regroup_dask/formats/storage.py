@@ -31,11 +31,10 @@ STREAM_BYTES = 2**20
 
 COPY_BYTES = 8 * 2**20
 
-DEFAULTS: dict[str, dict[str, Any]] = {
-    # Workers write what others list: a listing kept from before would hide it.
-    "s3": {"use_listings_cache": False},
-    "s3a": {"use_listings_cache": False},
-}
+# Workers write what others list: a listing kept from before would hide it. With one part of a file at a time on its way
+# ten of 50 MB are not in memory, and an object is read without asking for its size first.
+_OF_S3: dict[str, Any] = {"use_listings_cache": False, "max_concurrency": 1}
+DEFAULTS = {"s3": _OF_S3, "s3a": _OF_S3}
 LOCAL_PROTOCOLS = ("file", "local")
 
 _given: dict[str, Any] = {}

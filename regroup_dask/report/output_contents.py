@@ -126,7 +126,7 @@ def _open_store(path: Path) -> xr.Dataset | None:
     if not storage.is_folder(path):
         return None
     try:
-        store = xr.open_zarr(str(path), consolidated=False, chunks=None)
+        store = xr.open_zarr(str(path), chunks=None, zarr_format=3)
         names = [str(name) for name in store.data_vars if store[name].ndim == 4]
         return store.rename({names[0]: DENSITY}) if names and DENSITY not in store else store
     except (KeyError, ValueError, OSError) as error:
