@@ -87,6 +87,11 @@ def is_remote(path: PathOrUrl) -> bool:
     return "://" in text and text.split("://", 1)[0] not in LOCAL_PROTOCOLS
 
 
+def is_path(value: Any) -> bool:
+    """Whether a value names a file: text, a path, or what `location` makes of a URL, which is no `Path`."""
+    return isinstance(value, str | os.PathLike) or type(value).__module__.split(".")[0] == "upath"
+
+
 def location(path: PathOrUrl) -> Path:
     """Return a path, or for a URL what behaves like one: ``/``, ``name``, ``exists``, ``read_text`` and the like."""
     if not is_remote(path):
