@@ -194,8 +194,8 @@ def _grouping_sentences(
         if by_place:
             cited.add("searle")
             sentences.append(
-                "Maps were also compared place by place, in overlapping windows and bands of resolution, by a Gaussian model with "
-                "random effects for what all maps share, what sets each superclass apart and what an error of a pose costs "
+                "Maps were also compared place by place, in overlapping windows and bands of resolution, by a Gaussian model "
+                "with random effects for what all maps share, what sets each superclass apart and what an error of a pose costs "
                 "(Searle et al., 1992); another partition was taken where its evidence together with the likelihood was clearly "
                 "greater."
             )
@@ -214,8 +214,8 @@ def _grouping_sentences(
             sentences.append("Their number was chosen by the largest eigengap (von Luxburg, 2007).")
         else:
             sentences.append(
-                "Their number was chosen as that of the largest gap between distances within and between superclasses, weighted by "
-                "the stability of the grouping when noise is added."
+                "Their number was chosen as that of the largest gap between distances within and between superclasses, weighted "
+                "by the stability of the grouping when noise is added."
             )
     return sentences
 
@@ -229,8 +229,9 @@ def _model_sentence(superclasses: str, n_kept: int, cited: set[str], pair_variab
     if "fsc" not in pair_variables or "signal_fraction" not in pair_variables:
         return f"Classes were grouped into {superclasses} by {start}."
     return (
-        f"Classes were grouped into {superclasses}: from what {start} gave, the likeliest partition was searched under a Gaussian "
-        "model of the Fourier shell correlations of all pairs, in which every map is one of the structures plus its own noise."
+        f"Classes were grouped into {superclasses}: from what {start} gave, the likeliest partition was searched under a "
+        "Gaussian model of the Fourier shell correlations of all pairs, in which every map is one of the structures plus noise of "
+        "its own."
     )
 
 

@@ -115,7 +115,8 @@ def page_contents(contents: OutputContents) -> dict[str, Any]:
     pictured = _pictured(contents.groups)
     moved = None if contents.class_maps is None else move_classes(contents.class_maps, pictured)
     corrected = class_rows.corrected_pairs(contents.pairs)
-    paragraph, references = _methods(contents, None if contents.pairs is None or "corrected" not in contents.pairs else len(corrected))
+    known = contents.pairs is not None and "corrected" in contents.pairs
+    paragraph, references = _methods(contents, len(corrected) if known else None)
     return {
         "headline": answer.headline(contents),
         "cards": answer.superclass_cards(contents, flow),
@@ -201,7 +202,7 @@ def _with_labels(figures: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for figure in figures:
         for side in ("classes", "destinations"):
             middles = [bar["middle"] for bar in figure[side]]
-            placed = page_figures.spread_labels(middles, distance=14.0, height=figure["height"])
+            placed = page_figures.spread_labels(middles, distance=page_figures.FLOW_LABEL, height=figure["height"])
             for bar, at in zip(figure[side], placed, strict=True):
                 bar["label"] = round(at, 2)
     return figures

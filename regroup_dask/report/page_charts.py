@@ -102,7 +102,7 @@ def fsc_chart(frequency: NDArray[np.float64], fsc: NDArray[np.float64], *, super
         across=Axis(0.0, float(at[-1]), ticks, "resolution (Å)"),
         up=Axis(-0.08, 1.02, ((0.0, "0"), (0.25, "0.25"), (0.5, "0.5"), (0.75, "0.75"), (1.0, "1"))),
         label=f"Fourier shell correlation between the members of superclass {superclass}",
-        width=300,
-        height=200,
+        width=236,
+        height=172,
         dashed_y=FSC_LIMIT,
     )
