@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from regroup_dask.errors import DamagedStoreError, InputError, StoreAccessError, StoreError
-from regroup_dask.formats import storage, store_parts
+from regroup_dask.formats import storage, store_parts, storing
 from tests.object_store import Answer, FaultyStore, ObjectStore, Request, forget
 from tests.small_job import make_job, write_cryosparc
 from tests.test_stores import regroup_job, run
@@ -66,7 +66,7 @@ def test_a_fault_that_passes_is_not_noticed(
     assert storage.read_range(url, 1000, 90_000) == (tmp_path / "a").read_bytes()[1000:90_000]
     with storage.open_reading(url) as stream:
         assert stream.read() == (tmp_path / "a").read_bytes()
-    storage.write_bytes(f"{url}2", b"new")
+    storing.write_bytes(f"{url}2", b"new")
     assert object_store.client().get_object(Bucket=object_store.bucket, Key="a2")["Body"].read() == b"new"
     assert spoiled
 
@@ -202,11 +202,11 @@ def test_a_damaged_part_is_noticed(object_store: ObjectStore) -> None:
     store_parts.join_parts(file)
     one = pieces[0][2] + pieces[1][2]
     assert storage.read_bytes(target) == b"before" + one + one + b"after"
-    storage.remove_file(target)
+    storing.remove_file(target)
     path = f"{folder}/000001.rows"
     good = storage.read_bytes(path)
     for bad in (good[:100] + bytes([good[100] ^ 1]) + good[101:], good[:-8], good[:20], b"", None):
-        storage.remove_file(path) if bad is None else storage.write_bytes(path, bad)
+        storing.remove_file(path) if bad is None else storing.write_bytes(path, bad)
         with pytest.raises(DamagedStoreError, match=r"000001.rows is damaged or missing") as caught:
             store_parts.join_parts(file)
         assert caught.value.position == 1

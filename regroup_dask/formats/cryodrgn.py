@@ -28,7 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from regroup_dask.errors import InputError, RegroupWarning
-from regroup_dask.formats import storage
+from regroup_dask.formats import storage, storing
 from regroup_dask.formats.job import Job
 from regroup_dask.formats.mrc_header import read_header
 from regroup_dask.formats.parquet_particles import ParquetParticles, open_parquet_particles
@@ -175,7 +175,7 @@ def open_labels(paths: Sequence[str], *, fragment_rows: int | None, scratch: str
         if scratch is None:
             atexit.register(shutil.rmtree, own, ignore_errors=True)
     copy = os.path.join(own, "labels.parquet")
-    with storage.opened_writing(copy) as stream:
+    with storing.opened_writing(copy) as stream:
         pq.write_table(pa.table(columns), stream, row_group_size=2**20)
     source = open_parquet_particles([copy], fragment_rows=fragment_rows)
     common = {field.name: getattr(source, field.name) for field in dataclasses.fields(source)}

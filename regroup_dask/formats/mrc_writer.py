@@ -10,7 +10,7 @@ import numpy as np
 from mrcfile.constants import MAP_ID
 from mrcfile.dtypes import HEADER_DTYPE
 
-from regroup_dask.formats import storage
+from regroup_dask.formats import storage, storing
 from regroup_dask.formats.mrc_header import HEADER_BYTES
 from regroup_dask.formats.slabs import slab_ranges
 
@@ -58,7 +58,7 @@ def write_mrc(
         raise ValueError("write_mrc needs box= when it is given slabs")
     statistics = _Statistics()
     planes = 0
-    with storage.whole_file(path) as unfinished, open(unfinished, "wb") as stream:
+    with storing.whole_file(path) as unfinished, open(unfinished, "wb") as stream:
         stream.write(b"\0" * HEADER_BYTES)
         for slab in slabs:
             values = np.ascontiguousarray(slab, dtype="<f4")

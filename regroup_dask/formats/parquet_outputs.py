@@ -30,7 +30,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from regroup_dask.errors import RegroupWarning
-from regroup_dask.formats import storage
+from regroup_dask.formats import storage, storing
 from regroup_dask.formats.regroup_plan import Assignment, RegroupPlan, SuperclassMaps, assigned_order
 from regroup_dask.formats.rotations import quaternions_of_matrices
 
@@ -82,7 +82,7 @@ def create_outputs(
     empty: pa.Table | None = None
     for group in range(plan.n_superclasses + 1):
         path = _folder_of(outputs, plan, group)
-        storage.make_folder(path)
+        storing.make_folder(path)
         if totals[group] == 0:
             if empty is None:
                 empty = _empty_table(source, plan)
@@ -219,7 +219,7 @@ def _folder_of(outputs: ParquetOutputs, plan: RegroupPlan, group: int) -> Path:
 
 
 def _write(table: pa.Table, path: Path) -> None:
-    with storage.opened_writing(path) as stream:
+    with storing.opened_writing(path) as stream:
         pq.write_table(
             table,
             stream,

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from regroup_dask.formats import storage
+from regroup_dask.formats import storage, storing
 
 COPIES_BYTES = 16 * 2**30
 """Copies of remote files that a process keeps on its disk, at most; the one asked for last is always kept."""
@@ -113,7 +113,7 @@ def _copied(url: str, opened: Any) -> np.ndarray:
     descriptor, name = tempfile.mkstemp(prefix="regroup_dask_")
     os.close(descriptor)
     try:
-        storage.copy_file(url, name)
+        storing.copy_file(url, name)
         values: np.ndarray = opened(name)
     finally:
         os.unlink(name)

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
-from regroup_dask.formats import storage
+from regroup_dask.formats import storage, storing
 
 COMPONENTS = {
     "rotation_quaternion": ("x", "y", "z", "w"),
@@ -19,9 +19,9 @@ COMPONENTS = {
 
 def write_table(table: pa.Table, folder: Path, name: str) -> None:
     """Write ``NAME.parquet`` and ``NAME.csv``; vectors become one CSV column per component."""
-    with storage.whole_file(folder / f"{name}.parquet") as unfinished:
+    with storing.whole_file(folder / f"{name}.parquet") as unfinished:
         pyarrow.parquet.write_table(table, unfinished, compression="zstd")
-    with storage.whole_file(folder / f"{name}.csv") as unfinished:
+    with storing.whole_file(folder / f"{name}.csv") as unfinished:
         pyarrow.csv.write_csv(flatten(table), unfinished)
 
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from regroup_dask.errors import InputError, OutputExistsError
-from regroup_dask.formats import storage
+from regroup_dask.formats import storage, storing
 from regroup_dask.formats.store_run_folder import check_store_output, store_run_folder
 
 RUN_FILE = "run.json"
@@ -258,7 +258,7 @@ def _differences(name: str, kept: Any, now: Any) -> list[str]:
 
 def write_run(folder: Path, record: dict[str, Any]) -> None:
     """Write run.json in one step."""
-    storage.write_bytes(folder / RUN_FILE, (json.dumps(_plain(record), indent=1, allow_nan=False) + "\n").encode())
+    storing.write_bytes(folder / RUN_FILE, (json.dumps(_plain(record), indent=1, allow_nan=False) + "\n").encode())
 
 
 def _plain(value: Any) -> Any:

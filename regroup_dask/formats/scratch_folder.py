@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from regroup_dask.formats import storage
+from regroup_dask.formats import storage, storing
 
 
 @contextlib.contextmanager
@@ -25,7 +25,7 @@ def scratch_folder(output: str | Path, *, beside: bool = True) -> Iterator[Path]
         try:
             yield remote
         finally:
-            storage.remove_folder(remote)
+            storing.remove_folder(remote)
         return
     near = Path(tempfile.gettempdir() if storage.is_remote(output) else os.path.abspath(output)).parent
     while not near.is_dir():

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from regroup_dask.errors import DamagedStoreError
-from regroup_dask.formats import storage
+from regroup_dask.formats import storage, storing
 
 COPY_BYTES = 8 * 2**20
 
@@ -46,7 +46,7 @@ def write_part(folder: str, index: int, pieces: Iterable[Sequence[Any]], n_secti
                 section.append(np.ascontiguousarray(text).reshape(-1).view(np.uint8).data)
     lengths = [sum(len(text) for text in section) for section in sections]
     sums = [0] * n_sections
-    with storage.opened_writing(_part_path(folder, index)) as stream:
+    with storing.opened_writing(_part_path(folder, index)) as stream:
         for number, section in enumerate(sections):
             for text in section:
                 stream.write(text)
@@ -62,7 +62,7 @@ def join_parts(file: JoinedFile) -> None:
     DamagedStoreError
         A part is missing or is not what was written.
     """
-    with storage.opened_writing(file.path) as joined:
+    with storing.opened_writing(file.path) as joined:
         joined.write(file.before)
         for index in range(file.n_parts):
             path = _part_path(file.parts, index)

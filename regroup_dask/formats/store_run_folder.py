@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from regroup_dask.errors import InputError, OutputExistsError, StoreError
-from regroup_dask.formats import storage
+from regroup_dask.formats import storage, storing
 from regroup_dask.formats.store_errors import store_errors
 
 RUN_FILE = "run.json"
@@ -37,7 +37,7 @@ def check_store_output(output: Path, *, resume: bool, overwrite: bool) -> None:
         return
     if kept.get("status") == COMPLETE:
         if resume:
-            storage.remove_folder(output / WORK)
+            storing.remove_folder(output / WORK)
             raise OutputExistsError(f"The run in {output} is complete: there is nothing to resume.")
         raise OutputExistsError(f"The output folder {output} exists: give another name, or --overwrite to replace it.")
     if not resume:
@@ -74,7 +74,7 @@ def store_run_folder(output: Path, *, resume: bool, overwrite: bool, claim: dict
     resumed = resume and kept_record(output) is not None
     if not resumed:
         if overwrite:
-            storage.remove_folder(output)
+            storing.remove_folder(output)
         _take_name(output, claim)
     try:
         yield output
@@ -85,7 +85,7 @@ def store_run_folder(output: Path, *, resume: bool, overwrite: bool, claim: dict
         if not resumed:
             _remove_while_written(output)
         raise
-    storage.remove_folder(output / WORK)
+    storing.remove_folder(output / WORK)
 
 
 def _take_name(output: Path, claim: dict[str, Any]) -> None:
@@ -100,7 +100,7 @@ def _take_name(output: Path, claim: dict[str, Any]) -> None:
 def _remove_while_written(folder: Path) -> None:
     """Remove a folder that tasks already under way on other processes may still write to."""
     for _ in range(REMOVAL_ATTEMPTS):
-        storage.remove_folder(folder)
+        storing.remove_folder(folder)
         time.sleep(0.1)
         if not storage.exists(folder):
             return

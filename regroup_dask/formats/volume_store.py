@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import zarr
 
-from regroup_dask.formats import storage
+from regroup_dask.formats import storage, storing
 from regroup_dask.formats.slabs import slab_ranges
 from regroup_dask.formats.volume_reference import LazyMap
 from regroup_dask.formats.zarr_volumes import open_zarr_array
@@ -130,7 +130,7 @@ def write_series_zip(path: str | Path, files: Sequence[str | Path]) -> None:
         Packed under their file names.
     """
     with (
-        storage.whole_file(path) as unfinished,
+        storing.whole_file(path) as unfinished,
         zipfile.ZipFile(unfinished, "w", zipfile.ZIP_STORED, allowZip64=True) as archive,
     ):
         for file in files:

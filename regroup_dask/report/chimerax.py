@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 
-from regroup_dask.formats import storage
+from regroup_dask.formats import storage, storing
 from regroup_dask.report.aligned_members import move_classes, voxel_size_of
 from regroup_dask.report.colours import superclass_colour
 from regroup_dask.report.common_frame import poses_to_first
@@ -71,9 +71,9 @@ def write_view(folder: Path) -> Path | None:
     target = folder / SCRIPT
     text = view_commands(read_output(folder))
     if text is None:
-        storage.remove_file(target)
+        storing.remove_file(target)
         return None
-    storage.write_bytes(target, text.encode())
+    storing.write_bytes(target, text.encode())
     return target
 
 

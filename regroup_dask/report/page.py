@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from regroup_dask.formats import storage
+from regroup_dask.formats import storage, storing
 from regroup_dask.report import answer, class_rows, how_made, page_figures
 from regroup_dask.report.aligned_members import align_members, move_classes
 from regroup_dask.report.colours import superclass_colour
@@ -59,7 +59,7 @@ def write_page(folder: Path) -> Path:
     contents = read_output(storage.location(folder))
     text = _with_own_time(render_page(contents), contents.record, began)
     target = contents.folder / PAGE
-    storage.write_bytes(target, text.encode())
+    storing.write_bytes(target, text.encode())
     return target
 
 

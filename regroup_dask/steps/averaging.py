@@ -9,7 +9,7 @@ import xarray as xr
 from scipy.spatial.transform import Rotation
 
 from regroup_dask.errors import DamagedStoreError
-from regroup_dask.formats import ome_metadata, storage, volume_store
+from regroup_dask.formats import ome_metadata, storage, storing, volume_store
 from regroup_dask.formats.mrc_writer import density_range
 from regroup_dask.formats.volumes import VolumeReference, VolumeSeries
 from regroup_dask.report.colours import superclass_colour
@@ -32,7 +32,7 @@ def average_superclasses(groups: xr.Dataset, series: VolumeSeries, run: RunConte
     """
     references = {reference.class_id: reference for reference in series.references}
     scratch = run.work / "spline"
-    storage.make_folder(scratch)
+    storing.make_folder(scratch)
     members = superclass_members(groups, references, scratch)
     filters = [
         averages.SplineUnit(f"class_{member.reference.class_id:05d}", member.reference, member.coefficients)
@@ -52,7 +52,7 @@ def average_superclasses(groups: xr.Dataset, series: VolumeSeries, run: RunConte
             box=series.box,
             voxel_size_angstrom=series.voxel_size_angstrom,
         )
-        storage.write_bytes(laid_out, b"")
+        storing.write_bytes(laid_out, b"")
     slabs = [
         averages.AverageUnit(
             f"superclass_{superclass:04d}_plane_{first:04d}", superclass, first, end, tuple(group), store
@@ -65,7 +65,7 @@ def average_superclasses(groups: xr.Dataset, series: VolumeSeries, run: RunConte
     for slab, result in zip(slabs, written, strict=True):
         checksums[slab.superclass].append(int(result["checksum"]))
     folder = run.folder / "volumes"
-    storage.make_folder(folder)
+    storing.make_folder(folder)
     files = [
         averages.MapFileUnit(
             f"superclass_{superclass:04d}",

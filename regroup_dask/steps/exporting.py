@@ -12,7 +12,7 @@ import numpy as np
 from distributed import Client
 
 from regroup_dask.errors import InputError
-from regroup_dask.formats import storage
+from regroup_dask.formats import storage, storing
 from regroup_dask.formats.cryodrgn_export import ArrayExport
 from regroup_dask.formats.cryosparc.export import RecordExport, check_record_export
 from regroup_dask.formats.cryosparc.volume_groups import write_volume_groups
@@ -216,7 +216,7 @@ def _copied(work: _Work, name: str) -> tuple[list[Path], list[str]]:
     """Copy the side that the particles came from, with RELION's paths of the maps changed to the copy."""
     source = work.output / name
     if storage.is_remote(source):
-        storage.copy_folder(source, work.folder)
+        storing.copy_folder(source, work.folder)
     else:
         shutil.copytree(source, work.folder, dirs_exist_ok=True, ignore=_links)
     model = work.folder / "model.star"

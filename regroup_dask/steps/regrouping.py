@@ -11,7 +11,7 @@ import xarray as xr
 
 from regroup_dask import grouping
 from regroup_dask.errors import RegroupWarning
-from regroup_dask.formats import storage
+from regroup_dask.formats import storage, storing
 from regroup_dask.formats.class_store import read_classes, write_classes
 from regroup_dask.formats.pairs_store import read_pairs, write_pairs
 from regroup_dask.formats.run_folder import read_run
@@ -31,7 +31,7 @@ def copy_comparison(earlier: Path, folder: Path, selection: Selection) -> xr.Dat
     if np.array_equal(pairs["class_i"].values, kept):
         for name in (PAIRS, CLASSES):
             if storage.is_folder(earlier / name):
-                storage.copy_folder(earlier / name, folder / name)
+                storing.copy_folder(earlier / name, folder / name)
         return pairs
     pairs = pairs.sel(class_i=kept, class_j=kept)
     write_pairs(pairs, folder / PAIRS)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from regroup_dask.errors import DamagedStoreError
-from regroup_dask.formats import storage
+from regroup_dask.formats import storing
 from regroup_dask.formats.mrc_writer import write_mrc
 from regroup_dask.formats.remote_array import load_mapped
 from regroup_dask.formats.volume_store import open_superclass, read_slabs, write_slab
@@ -74,7 +74,7 @@ class MapFileUnit(NamedTuple):
 def filter_map(unit: SplineUnit) -> Result:
     """Write the cubic spline coefficients of one map."""
     volume = open_map(unit.reference)
-    with storage.whole_file(unit.path) as partial:
+    with storing.whole_file(unit.path) as partial:
         _reserve_array(partial, volume.shape)
         coefficients = np.lib.format.open_memmap(partial, mode="r+")
         average.spline_coefficients(volume, out=coefficients)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from regroup_dask.formats import storage
+from regroup_dask.formats import storage, storing
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ def save_result(folder: Path, name: str, result: Result) -> None:
     if storage.is_remote(path):
         packed = io.BytesIO()
         np.savez(packed, **result)  # type: ignore[arg-type]
-        storage.write_bytes(path, packed.getvalue())
+        storing.write_bytes(path, packed.getvalue())
         return
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
@@ -69,4 +69,4 @@ def load_results(folder: Path, names: list[str]) -> dict[str, Result]:
 def forget_results(folder: Path, names: list[str]) -> None:
     """Drop results, so that their units are run again."""
     for name in names:
-        storage.remove_file(result_path(folder, name))
+        storing.remove_file(result_path(folder, name))

@@ -17,7 +17,7 @@ from distributed import Client
 
 from regroup_dask import __version__
 from regroup_dask.errors import ClusterError, RegroupError, UnitError
-from regroup_dask.formats import storage
+from regroup_dask.formats import storage, storing
 from regroup_dask.formats.store_errors import store_errors
 from regroup_dask.tasks.checkpoint import Result, load_results, save_result
 from regroup_dask.tasks.one_thread import one_thread
@@ -74,7 +74,7 @@ def run_units(
     """
     results: dict[str, Result] = {}
     if checkpoint is not None:
-        storage.make_folder(checkpoint)
+        storing.make_folder(checkpoint)
         results = load_results(checkpoint, [unit.name for unit in units])
         if results:
             logger.info("%s: %d of %d units restored", checkpoint.name, len(results), len(units))

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import regroup_dask as rd
 from regroup_dask.errors import InputError, StoreAccessError
-from regroup_dask.formats import mrc, storage
+from regroup_dask.formats import mrc, storage, storing
 from regroup_dask.formats.job_folder import recognise_job
 from regroup_dask.formats.particles import open_particles
 from regroup_dask.formats.remote_array import RangeArray, load_mapped
@@ -41,11 +41,11 @@ def test_paths_on_disk_are_left_alone(tmp_path: Path) -> None:
 
 def test_what_is_written_is_there(remote: str) -> None:
     assert not storage.exists(remote)
-    storage.write_bytes(f"{remote}/a.bin", EXAMPLE)
-    with storage.opened_writing(f"{remote}/deeper/b.bin") as stream:
+    storing.write_bytes(f"{remote}/a.bin", EXAMPLE)
+    with storing.opened_writing(f"{remote}/deeper/b.bin") as stream:
         for start in range(0, len(EXAMPLE), 999):
             stream.write(EXAMPLE[start : start + 999])
-    with storage.whole_file(f"{remote}/c.bin") as local:
+    with storing.whole_file(f"{remote}/c.bin") as local:
         local.write_bytes(EXAMPLE[::-1])
     assert storage.file_names(remote) == ["a.bin", "c.bin"]
     assert storage.files_below(remote) == [f"{remote}/{name}" for name in ("a.bin", "c.bin", "deeper/b.bin")]
@@ -57,20 +57,20 @@ def test_what_is_written_is_there(remote: str) -> None:
     assert storage.size_bytes(f"{remote}/deeper/b.bin") == len(EXAMPLE)
     assert storage.read_bytes(f"{remote}/deeper/b.bin") == EXAMPLE
     assert storage.read_bytes(f"{remote}/c.bin") == EXAMPLE[::-1]
-    storage.copy_file(f"{remote}/a.bin", f"{remote}/d.bin")
+    storing.copy_file(f"{remote}/a.bin", f"{remote}/d.bin")
     assert storage.read_bytes(f"{remote}/d.bin") == EXAMPLE
-    storage.remove_file(f"{remote}/a.bin")
-    storage.remove_file(f"{remote}/a.bin")
+    storing.remove_file(f"{remote}/a.bin")
+    storing.remove_file(f"{remote}/a.bin")
     assert not storage.exists(f"{remote}/a.bin")
-    storage.remove_folder(remote)
-    storage.remove_folder(remote)
+    storing.remove_folder(remote)
+    storing.remove_folder(remote)
     assert not storage.exists(remote)
 
 
 def test_a_file_that_failed_is_not_there(remote: str) -> None:
     # The file system in memory knows no unfinished streams.
-    streams = [] if remote.startswith("memory") else [storage.opened_writing]
-    for write in (storage.whole_file, *streams):
+    streams = [] if remote.startswith("memory") else [storing.opened_writing]
+    for write in (storing.whole_file, *streams):
         with pytest.raises(RuntimeError, match="half way"):
             _write_half(write, f"{remote}/a.bin")
         assert not storage.exists(f"{remote}/a.bin")
@@ -86,9 +86,9 @@ def test_folders_are_copied_both_ways(remote: str, tmp_path: Path) -> None:
     (tmp_path / "from" / "deep").mkdir(parents=True)
     (tmp_path / "from" / "a").write_bytes(b"1")
     (tmp_path / "from" / "deep" / "b").write_bytes(b"2")
-    storage.copy_folder(tmp_path / "from", f"{remote}/x")
-    storage.copy_folder(f"{remote}/x", f"{remote}/y")
-    storage.copy_folder(f"{remote}/y", tmp_path / "to")
+    storing.copy_folder(tmp_path / "from", f"{remote}/x")
+    storing.copy_folder(f"{remote}/x", f"{remote}/y")
+    storing.copy_folder(f"{remote}/y", tmp_path / "to")
     assert {path.relative_to(tmp_path / "to"): path.read_bytes() for path in (tmp_path / "to").rglob("*") if path.is_file()} == {
         Path("a"): b"1",
         Path("deep/b"): b"2",
@@ -132,7 +132,7 @@ def test_arrays_by_ranges_are_indexed_as_numpy_does(
     values = np.arange(7 * 5 * 4, dtype="<i2").reshape(7, 5, 4)
     path = f"{object_store.url}/values.bin"
     if not storage.exists(path):
-        storage.write_bytes(path, b"0123" + values.tobytes())
+        storing.write_bytes(path, b"0123" + values.tobytes())
     far = RangeArray(path, values.dtype, 4, values.shape).transpose(axes)
     near = values.transpose(axes)
     assert far.shape == near.shape
@@ -264,7 +264,7 @@ def test_options_travel_and_are_not_shown(object_store: ObjectStore, monkeypatch
     for name in ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     storage.use_storage_options(object_store.options)
-    storage.write_bytes(f"{object_store.url}/a", b"1")
+    storing.write_bytes(f"{object_store.url}/a", b"1")
     carried = pickle.dumps(storage.carried_options())
     assert "testsecret" not in repr(storage.carried_options())
     assert "testsecret" not in repr(storage.location(object_store.url))
@@ -285,7 +285,7 @@ def test_options_from_the_configuration(object_store: ObjectStore, monkeypatch: 
     for name in ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     with dask.config.set({"regroup.storage-options": object_store.options}):
-        storage.write_bytes(f"{object_store.url}/a", b"1")
+        storing.write_bytes(f"{object_store.url}/a", b"1")
         assert storage.read_bytes(f"{object_store.url}/a") == b"1"
 
 

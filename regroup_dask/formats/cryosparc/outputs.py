@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from regroup_dask.formats import storage
+from regroup_dask.formats import storage, storing
 from regroup_dask.formats.cryosparc.arrow_columns import fill_records
 from regroup_dask.formats.cryosparc.particles import CryosparcFragment, CryosparcParticles
 from regroup_dask.formats.cryosparc.record_file import RecordFile, create_record_file, record_header
@@ -68,7 +68,7 @@ def create_outputs(source: CryosparcParticles, plan: RegroupPlan, counts: np.nda
         The whole output folder.
     """
     own = os.path.join(folder, "cryosparc")
-    storage.make_folder(own)
+    storing.make_folder(own)
     slots = plan_slots(source.dtype, source.posterior_slots, plan, path=source.files[0])
     total = np.asarray(counts, dtype=np.int64).reshape(-1, plan.n_superclasses + 1).sum(axis=0)
     sizes = {REGROUPED: (slots.dtype, int(total[:-1].sum()))}

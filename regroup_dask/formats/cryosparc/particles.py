@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from regroup_dask.errors import InputError
-from regroup_dask.formats import storage
+from regroup_dask.formats import storage, storing
 from regroup_dask.formats.cryosparc.arrow_columns import arrow_schema, to_arrow
 from regroup_dask.formats.cryosparc.dataset_file import columns_of_records, open_dataset_file
 from regroup_dask.formats.cryosparc.passthrough import Passthrough, join_passthrough
@@ -160,7 +160,7 @@ def open_cryosparc_particles(
     if remote:
         place = f"{scratch}/particles-{uuid.uuid4().hex[:12]}"
         primary, beside = _moved_stack(primary, folder, place), tuple(_moved_part(part, folder, place) for part in beside)
-        storage.copy_folder(folder, place)
+        storing.copy_folder(folder, place)
 
     dtype = _joined_dtype(primary, beside)
     hard = () if present_prefixes(dtype.names or ()) else _hard_classes(primary, beside, run)

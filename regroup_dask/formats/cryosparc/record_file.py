@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from regroup_dask.formats import storage
+from regroup_dask.formats import storage, storing
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def record_header(dtype: np.dtype, n_rows: int) -> bytes:
 def write_records(path: str, records: np.ndarray) -> None:
     """Write a small file whole."""
     if storage.is_remote(path):
-        storage.write_bytes(path, record_header(records.dtype, len(records)) + records.tobytes())
+        storing.write_bytes(path, record_header(records.dtype, len(records)) + records.tobytes())
         return
     if os.path.exists(path):
         os.unlink(path)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from regroup_dask.errors import InputError
-from regroup_dask.formats import storage
+from regroup_dask.formats import storage, storing
 
 MAX_GROUP_BYTES = 2**20
 
@@ -110,4 +110,4 @@ def write_result_group(
         "version": "v4.5.3",
     }
     text = yaml.safe_dump(content, sort_keys=True, default_flow_style=False)
-    storage.write_bytes(path, text.encode())
+    storing.write_bytes(path, text.encode())

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from regroup_dask.formats import storage
+from regroup_dask.formats import storage, storing
 from regroup_dask.formats.links import link_or_copy
 from regroup_dask.formats.regroup_plan import SuperclassMaps
 
@@ -92,7 +92,7 @@ def write_model(folder: Path, maps: SuperclassMaps, n_particles: np.ndarray, *, 
     # starfile's first line has the time of day in it; the same run shall give the same bytes.
     body = text[text.index("data_model_general") :]
     path = folder / "model.star"
-    storage.write_bytes(path, (COMMENT.format(place=place) + "\n" + body).encode())
+    storing.write_bytes(path, (COMMENT.format(place=place) + "\n" + body).encode())
     return *(folder / name for name in names), path
 
 
