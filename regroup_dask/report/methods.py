@@ -230,8 +230,8 @@ def _model_sentence(superclasses: str, n_kept: int, cited: set[str], pair_variab
         return f"Classes were grouped into {superclasses} by {start}."
     return (
         f"Classes were grouped into {superclasses}: from what {start} gave, the likeliest partition was searched under a "
-        "Gaussian model of the Fourier shell correlations of all pairs, in which every map is one of the structures plus noise of "
-        "its own."
+        "Gaussian model of the Fourier shell correlations of all pairs, in which every map is one of the structures plus its "
+        "own noise."
     )
 
 
