@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -287,7 +288,9 @@ def _star(path: str) -> Rows:
         rows.append(("voxel size", f"{model.voxel_size_angstrom:g} A"))
     for class_id, image in enumerate(model.reference_images):
         share, resolution = model.distribution[class_id], model.resolution_angstrom[class_id]
-        rows.append((f"class id {class_id}", f"{image}, {share:.1%} of the particles, {resolution:.3g} A"))
+        # of a class without particles RELION writes no finite number
+        said = f"{resolution:.3g} A" if math.isfinite(resolution) else "resolution unknown"
+        rows.append((f"class id {class_id}", f"{image}, {share:.1%} of the particles, {said}"))
     return rows
 
 

@@ -6,8 +6,6 @@ map.
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,11 +15,6 @@ import zarr
 from zarr.codecs import Crc32cCodec
 
 from regroup_dask.errors import DamagedStoreError
-from regroup_dask.tasks import cluster_settings
-
-_cache: OrderedDict[tuple[str, int], Any] = OrderedDict()
-_cache_bytes = 0
-_cache_lock = threading.Lock()
 
 
 def create_arrays(path: Path, n_maps: int, shapes: Mapping[str, tuple[tuple[int, ...], np.dtype]]) -> None:
@@ -104,36 +97,6 @@ def _damaged(path: Path, index: int, name: str, what: str) -> DamagedStoreError:
         f"The {name} of map {index} in {path} {what}: give the same command with --resume, and it is made again.",
         index,
     )
-
-
-def read_fields(path: Path, index: int, names: tuple[str, ...], token: str) -> tuple[np.ndarray, ...]:
-    """Read some fields of one map, from this process's cache when it was read before.
-
-    The cache is bounded by the setting ``regroup.map-cache``; to Dask it is unmanaged memory of the worker. `token`
-    tells one preparation from the next at the same path.
-
-    Raises
-    ------
-    DamagedStoreError
-        A chunk is damaged or missing.
-    """
-    global _cache_bytes
-    key = (f"{path}|{token}", index)
-    with _cache_lock:
-        if key in _cache:
-            _cache.move_to_end(key)
-            return _cache[key]
-    group = zarr.open_group(str(path), mode="r", zarr_format=3)
-    values = tuple(_read(group, path, index, name) for name in names)
-    limit = cluster_settings.n_bytes("map-cache")
-    with _cache_lock:
-        if key not in _cache:
-            _cache[key] = values
-            _cache_bytes += sum(value.nbytes for value in values)
-            while _cache_bytes > limit and len(_cache) > 1:
-                _, dropped = _cache.popitem(last=False)
-                _cache_bytes -= sum(value.nbytes for value in dropped)
-    return values
 
 
 def lazy_field(path: Path, name: str) -> Any:
