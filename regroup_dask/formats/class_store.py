@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 import zarr
 
-from regroup_dask.formats.consolidate import consolidate
+from regroup_dask.formats.consolidate import consolidate, open_store
 from regroup_dask.formats.new_store import new_store
 
 DENSITY = "density"
@@ -107,4 +107,4 @@ def _nothing(shape: tuple[int, ...], per_shard: int) -> Any:
 
 def read_classes(path: Path) -> xr.Dataset:
     """Open the store, lazily."""
-    return xr.open_zarr(str(path), chunks=None, zarr_format=3)
+    return open_store(path)

@@ -10,6 +10,7 @@ import xarray as xr
 
 from regroup_dask.errors import InputError
 from regroup_dask.formats import storage
+from regroup_dask.formats.consolidate import open_store
 from regroup_dask.formats.new_store import new_store
 
 CHUNK_BYTES, SHARD_BYTES = 4 * 2**20, 64 * 2**20
@@ -141,6 +142,6 @@ def read_pairs(path: Path) -> xr.Dataset:
     if not storage.is_folder(path):
         raise InputError(f"{path} does not exist: give the output folder of a finished run.")
     try:
-        return xr.open_zarr(str(path), chunks=None, zarr_format=3).load()
+        return open_store(path).load()
     except (KeyError, ValueError, OSError) as error:
         raise InputError(f"{path} cannot be read as the pairs of a run: {error}.") from error

@@ -179,7 +179,7 @@ class ArrayFile:
             raise ValueError(f"{self.path} has the shape {shape}: no place for {rows.shape} from row {first_row}")
         if not len(rows):
             return
-        data = memoryview(self.as_stored(array, rows))
+        data = memoryview(self.as_stored(array, rows).data)
         position = self.offsets[array] + first_row * dtype.itemsize * int(np.prod(shape[1:], dtype=np.int64))
         descriptor = os.open(self.path, os.O_WRONLY)
         try:

@@ -19,10 +19,13 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, cast
 
 from regroup_dask.errors import InputError
 from regroup_dask.formats.store_errors import store_errors
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
 
 PathOrUrl = str | os.PathLike[str]
 
@@ -87,7 +90,7 @@ def is_remote(path: PathOrUrl) -> bool:
     return "://" in text and text.split("://", 1)[0] not in LOCAL_PROTOCOLS
 
 
-def is_path(value: Any) -> bool:
+def is_path(value: Any) -> TypeIs[str | Path]:
     """Whether a value names a file: text, a path, or what `location` makes of a URL, which is no `Path`."""
     return isinstance(value, str | os.PathLike) or type(value).__module__.split(".")[0] == "upath"
 
