@@ -23,7 +23,9 @@ def headline(contents: OutputContents) -> dict[str, str]:
         particles = "No particles were given: the maps alone were grouped."
     else:
         particles = f"{total - remaining:,} of {total:,} particles regrouped ({_percent(total - remaining, total)})"
-        particles += f", {remaining:,} remaining." if remaining else ", none remaining."
+        particles += f", {remaining:,} remaining."
+        if not remaining:
+            particles = f"All {total:,} particles regrouped, none remaining."
     return {"title": title, "particles": particles, "source": _source(contents.record)}
 
 
