@@ -9,8 +9,10 @@ from numpy.typing import NDArray
 from regroup_dask.science.block_model import Edges, agglomeration, make_edges
 from regroup_dask.science.clustering import canonical_labels, cluster
 from regroup_dask.science.local_covariance import LocalCovariance, select_local
+from regroup_dask.science.local_model import LocalModel
 from regroup_dask.science.local_search import evidence_of_numbers, fewest_groups
 from regroup_dask.science.model_selection import choose_number, resample, stability
+from regroup_dask.science.place_stability import draw_windows, resampled_placements, stability_of_numbers
 from regroup_dask.science.reliability import select_maps
 from regroup_dask.science.shell_model import ShellComparison
 
@@ -103,7 +105,8 @@ def group_classes(
     correlation : float[N, N], optional
         Plain correlations, heard where all maps are about equally noisy.
     n_resamplings : int
-        How often noise within the uncertainty is added to see how stable the grouping is.
+        How often windows are drawn anew, or noise within the uncertainty is added where maps were not compared place
+        by place, to see how stable the grouping is.
     seed : int
 
     Returns
@@ -149,6 +152,9 @@ def group_classes(
     if part_local is not None and len(used) > 2:
         evidence = evidence_of_numbers(part_local, largest)
         chosen = fewest_groups(evidence)
+        draws = draw_windows(part_local.product.shape[1], count, seed)
+        if count:
+            stable = stability_of_numbers(LocalModel(part_local), largest, draws)
     k = chosen if n_superclasses == "auto" else int(n_superclasses)
 
     part_shells = None
@@ -166,7 +172,12 @@ def group_classes(
         correlation=part_correlation,
         seed=seed,
     )
-    sure = stability(found, [other.labels[k - 1] for other in resampled])
+    others = [other.labels[k - 1] for other in resampled]
+    if part_local is not None and count and len(used) > 2:
+        fitted = LocalModel(part_local)
+        fitted.improve(found, 4)
+        others = resampled_placements(fitted, found, draws)
+    sure = stability(found, others)
     labels = np.zeros(n, np.int64)
     class_stability = np.zeros(n)
     labels[used], class_stability[used] = found, sure.class_stability
