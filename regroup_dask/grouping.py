@@ -7,7 +7,7 @@ import xarray as xr
 from scipy.spatial.transform import Rotation
 
 from regroup_dask.errors import InputError
-from regroup_dask.science import frames, grouping, sparse_grouping
+from regroup_dask.science import frames, grouping, hands, sparse_grouping
 from regroup_dask.science.local_covariance import LocalCovariance
 from regroup_dask.science.reliability import Reliability
 from regroup_dask.science.shell_model import ShellComparison
@@ -220,7 +220,7 @@ def superclass_poses(
     """Pose of every class into its superclass frame: quaternions, shifts in angstrom, mirrored."""
     n_classes = len(labels)
     quaternion = np.tile([0.0, 0.0, 0.0, 1.0], (n_classes, 1))
-    shift, mirrored = np.zeros((n_classes, 3)), np.zeros(n_classes, bool)
+    shift, mirrored = np.zeros((n_classes, 3)), opposite_hands(pairs, sizes)
     if not pairs.attrs.get("align", 1) or "rotation_quaternion" not in pairs:
         return quaternion, shift, mirrored
     if frame == "common":
@@ -230,22 +230,29 @@ def superclass_poses(
     for members, reference in blocks:
         if len(members) == 1:
             continue
-        solved = _synchronized(pairs, members, int(np.flatnonzero(members == reference)[0]))
+        solved = _synchronized(pairs, members, int(np.flatnonzero(members == reference)[0]), mirrored[members])
         quaternion[members] = Rotation.from_matrix(solved.rotation).as_quat(canonical=True)
-        shift[members], mirrored[members] = solved.shift_angstrom, solved.mirrored
-        quaternion[reference], shift[reference], mirrored[reference] = (0.0, 0.0, 0.0, 1.0), 0.0, False
+        shift[members] = solved.shift_angstrom
+        quaternion[reference], shift[reference] = (0.0, 0.0, 0.0, 1.0), 0.0
     return quaternion, shift, mirrored
 
 
+def agreed_hands(pairs: xr.Dataset, sizes: np.ndarray) -> hands.AgreedHands:
+    """Hands of all classes of a run, that of most particles being kept, and the parts between which no pair tells it."""
+    n_classes = len(sizes)
+    if not pairs.attrs.get("align", 1) or "mirrored" not in pairs:
+        return hands.AgreedHands(np.zeros(n_classes, bool), np.arange(n_classes))
+    compared = pair_weights(pairs["correlation"].values)
+    trust = np.nan_to_num(pairs["hand_trust"].values) if "hand_trust" in pairs else compared
+    return hands.agree_on_hands(pairs["mirrored"].values, np.where(compared > 0, trust, 0.0), sizes)
+
+
 def opposite_hands(pairs: xr.Dataset, sizes: np.ndarray) -> np.ndarray:
-    """Which classes are of the other hand than the largest class of all, bool (N,); False where it cannot be told."""
-    everything = np.arange(len(sizes))
-    if not pairs.attrs.get("align", 1) or "mirrored" not in pairs or not pairs["mirrored"].values.any():
-        return np.zeros(len(sizes), bool)
-    return _synchronized(pairs, everything, int(np.argmax(sizes))).mirrored
+    """Which classes are of the other hand than most particles, bool (N,); False where it cannot be told."""
+    return agreed_hands(pairs, sizes).other_hand
 
 
-def _synchronized(pairs: xr.Dataset, members: np.ndarray, reference: int) -> frames.Frames:
+def _synchronized(pairs: xr.Dataset, members: np.ndarray, reference: int, mirrored: np.ndarray) -> frames.Frames:
     """Poses of some classes in the frame of one of them, from all pairs between them."""
     square = np.ix_(members, members)
     matrices = Rotation.from_quat(pairs["rotation_quaternion"].values[square].reshape(-1, 4)).as_matrix()
@@ -255,7 +262,7 @@ def _synchronized(pairs: xr.Dataset, members: np.ndarray, reference: int) -> fra
         pairs["mirrored"].values[square],
         pair_weights(pairs["correlation"].values[square]),
         reference=reference,
-        hand_weight=pairs["hand_trust"].values[square] if "hand_trust" in pairs else None,
+        other_hand=mirrored,
     )
 
 

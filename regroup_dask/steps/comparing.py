@@ -11,7 +11,7 @@ import xarray as xr
 
 from regroup_dask.errors import DamagedStoreError
 from regroup_dask.formats.volumes import VolumeReference
-from regroup_dask.science import align, noise, similarity
+from regroup_dask.science import align, hands, noise, similarity
 from regroup_dask.science.rotations import Pose
 from regroup_dask.settings import Settings
 from regroup_dask.steps.consistency import agree_on_poses, trust_in_hands
@@ -22,7 +22,7 @@ from regroup_dask.steps.preparing import PreparedMaps, plan_for_maps, poses_to_m
 from regroup_dask.steps.run_context import RunContext
 from regroup_dask.steps.selection import Selection
 from regroup_dask.steps.tiling import compare_pairs, full_box_correlation
-from regroup_dask.tasks import map_store, prepare
+from regroup_dask.tasks import prepare, prepared_store
 
 
 class Comparison(NamedTuple):
@@ -34,10 +34,13 @@ class Comparison(NamedTuple):
         Dataset on (class_i, class_j), as pairs.zarr holds it.
     classes
         The working maps of the kept classes and their statistics, as classes.zarr holds them.
+    working_maps
+        The run's own store of these maps.
     """
 
     pairs: xr.Dataset
     classes: xr.Dataset
+    working_maps: Path
 
 
 def compare_maps(
@@ -79,24 +82,14 @@ def compare_maps(
     )
     try:
         table, prepared_maps, hand_trust = _compare_reduced(
-            references, selection, plan, statistics, settings, run, store, mask
+            references, selection, plan, statistics, settings, run, store, mask, ssnr
         )
     except DamagedStoreError as error:
         for stage in ("prepare", "prepare_unmasked"):
             run.forget(stage, [f"map_{error.position:05d}"])
         run.forget("reduce", [f"class_{references[error.position].class_id:05d}"])
         raise
-    found = similarity.estimate_similarity(
-        table.cross_power,
-        table.power_fixed,
-        table.power_moving,
-        solvent_power=prepared_maps.power,
-        solvent_fraction=prepared_maps.solvent_fraction,
-        mask_volume_fraction=prepared_maps.mask_volume_fraction,
-        half_map_fsc=_half_map_fsc(statistics),
-        ssnr=None if ssnr is None else ssnr[:, : table.cross_power.shape[-1]],
-        coefficients=noise.shell_coefficients(box),
-    )
+    found = _estimate_similarity(table, prepared_maps, statistics, box, ssnr)
     try:
         local = compare_places(
             table,
@@ -108,7 +101,7 @@ def compare_maps(
             store,
             run,
             reference=selection.reference,
-            hand_trust=hand_trust,
+            other_hand=_other_hand(table, hand_trust, selection),
             has_mask=mask is not None,
         )
     except DamagedStoreError as error:
@@ -116,7 +109,7 @@ def compare_maps(
         run.forget("reduce", [f"class_{references[error.position].class_id:05d}"])
         raise
     dataset = label_pairs(references, selection, settings, plan, table, found, hand_trust, local)
-    return Comparison(dataset, label_classes(selection, plan, statistics, extents, found, store))
+    return Comparison(dataset, label_classes(selection, plan, statistics, extents, found, store), store)
 
 
 def _compare_reduced(
@@ -128,10 +121,11 @@ def _compare_reduced(
     run: RunContext,
     store: Path,
     mask: VolumeReference | None,
+    ssnr: np.ndarray | None,
 ) -> tuple[PairTable, PreparedMaps, np.ndarray | None]:
     """Mask, prepare and compare the working maps: all pairs, what preparing said, and the trust in their hands."""
     names = [reference.name for reference in references]
-    map_store.create_arrays(store, len(references), align.prepared_shapes(plan))
+    prepared_store.create_folder(store)
     has_mask = mask is not None
     if mask is not None:
         store_mask(mask, plan.box, store, turned=settings.align)
@@ -145,11 +139,43 @@ def _compare_reduced(
     table = compare_pairs(prepared_maps, names, plan, settings, store, run, token=token)
     hand_trust = None
     if settings.align:
-        hand_trust = trust_in_hands(table, plan.box, prepared_maps.mask_volume_fraction)
+        alike = None
+        if table.mirrored.any():
+            alike = _estimate_similarity(table, prepared_maps, statistics, plan.box, ssnr).similarity
+        hand_trust = trust_in_hands(table, plan.box, prepared_maps.mask_volume_fraction, alike)
         table = agree_on_poses(table, selection, plan, store, run, token=token, names=names, hand_trust=hand_trust)
     else:
         table = table._replace(correlation=full_box_correlation(references, settings, mask, run))
     return table, prepared_maps, hand_trust
+
+
+def _estimate_similarity(
+    table: PairTable,
+    prepared_maps: PreparedMaps,
+    statistics: tuple[noise.MapStatistics, ...],
+    box: int,
+    ssnr: np.ndarray | None,
+) -> similarity.Similarity:
+    """How alike the structures of all pairs are, from everything that is known of the noise."""
+    return similarity.estimate_similarity(
+        table.cross_power,
+        table.power_fixed,
+        table.power_moving,
+        solvent_power=prepared_maps.power,
+        solvent_fraction=prepared_maps.solvent_fraction,
+        mask_volume_fraction=prepared_maps.mask_volume_fraction,
+        half_map_fsc=_half_map_fsc(statistics),
+        ssnr=None if ssnr is None else ssnr[:, : table.cross_power.shape[-1]],
+        coefficients=noise.shell_coefficients(box),
+    )
+
+
+def _other_hand(table: PairTable, hand_trust: np.ndarray | None, selection: Selection) -> np.ndarray | None:
+    """Which maps are to be inverted into the frame of the largest class, where a mask lies; it is not inverted itself."""
+    if hand_trust is None:
+        return None
+    agreed = hands.agree_on_hands(table.mirrored, hand_trust, selection.kept_sizes)
+    return agreed.other_hand ^ agreed.other_hand[selection.reference]
 
 
 def _half_map_fsc(statistics: tuple[noise.MapStatistics, ...]) -> np.ndarray | None:

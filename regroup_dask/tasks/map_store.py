@@ -6,8 +6,6 @@ map.
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,11 +15,6 @@ import zarr
 from zarr.codecs import Crc32cCodec
 
 from regroup_dask.errors import DamagedStoreError
-from regroup_dask.tasks import cluster_settings
-
-_cache: OrderedDict[tuple[str, int], Any] = OrderedDict()
-_cache_bytes = 0
-_cache_lock = threading.Lock()
 
 
 def create_arrays(path: Path, n_maps: int, shapes: Mapping[str, tuple[tuple[int, ...], np.dtype]]) -> None:
@@ -36,7 +29,7 @@ def create_arrays(path: Path, n_maps: int, shapes: Mapping[str, tuple[tuple[int,
     shapes
         Shape and type of each field of one map; types are real or complex floating point.
     """
-    group = zarr.open_group(str(path), mode="a")
+    group = zarr.open_group(str(path), mode="a", zarr_format=3)
     for name, (shape, dtype) in shapes.items():
         whole = (n_maps, *shape)
         kept = group.get(name)
@@ -55,7 +48,7 @@ def create_arrays(path: Path, n_maps: int, shapes: Mapping[str, tuple[tuple[int,
 
 def write_map(path: Path, index: int, fields: Mapping[str, np.ndarray]) -> None:
     """Write the fields of one map; one writer per chunk, so that tasks never meet."""
-    group = zarr.open_group(str(path), mode="r+")
+    group = zarr.open_group(str(path), mode="r+", zarr_format=3)
     for name, value in fields.items():
         group[name][index] = value  # type: ignore[index]
 
@@ -68,7 +61,7 @@ def read_field(path: Path, index: int, name: str) -> np.ndarray:
     DamagedStoreError
         Its chunk is damaged or missing.
     """
-    return _read(zarr.open_group(str(path), mode="r"), path, index, name)
+    return _read(zarr.open_group(str(path), mode="r", zarr_format=3), path, index, name)
 
 
 def _read(group: zarr.Group, path: Path, index: int, name: str) -> np.ndarray:
@@ -106,38 +99,8 @@ def _damaged(path: Path, index: int, name: str, what: str) -> DamagedStoreError:
     )
 
 
-def read_fields(path: Path, index: int, names: tuple[str, ...], token: str) -> tuple[np.ndarray, ...]:
-    """Read some fields of one map, from this process's cache when it was read before.
-
-    The cache is bounded by the setting ``regroup.map-cache``; to Dask it is unmanaged memory of the worker. `token`
-    tells one preparation from the next at the same path.
-
-    Raises
-    ------
-    DamagedStoreError
-        A chunk is damaged or missing.
-    """
-    global _cache_bytes
-    key = (f"{path}|{token}", index)
-    with _cache_lock:
-        if key in _cache:
-            _cache.move_to_end(key)
-            return _cache[key]
-    group = zarr.open_group(str(path), mode="r")
-    values = tuple(_read(group, path, index, name) for name in names)
-    limit = cluster_settings.n_bytes("map-cache")
-    with _cache_lock:
-        if key not in _cache:
-            _cache[key] = values
-            _cache_bytes += sum(value.nbytes for value in values)
-            while _cache_bytes > limit and len(_cache) > 1:
-                _, dropped = _cache.popitem(last=False)
-                _cache_bytes -= sum(value.nbytes for value in dropped)
-    return values
-
-
 def lazy_field(path: Path, name: str) -> Any:
     """One field of all maps as a Dask array, a chunk per map."""
     import dask.array as da
 
-    return da.from_zarr(str(path), component=name)
+    return da.from_zarr(zarr.open_array(f"{path!s}/{name}", mode="r", zarr_format=3))

@@ -12,7 +12,7 @@ import numpy as np
 from regroup_dask.errors import RegroupError, UnitError
 from regroup_dask.formats.volumes import VolumeReference, open_map
 from regroup_dask.science import align, masks
-from regroup_dask.tasks import map_store
+from regroup_dask.tasks import prepared_store
 from regroup_dask.tasks.execute import Result
 
 LARGEST_TILE = 24
@@ -158,10 +158,7 @@ def compare_tile(unit: TileUnit) -> Result:
 
 
 def _compare_pair(unit: TileUnit, position: int) -> align.PairAlignment:
-    fixed, moving = (
-        align.PreparedMap(*map_store.read_fields(unit.store, index, align.PreparedMap._fields, unit.token))
-        for index in unit.pairs[position]
-    )
+    fixed, moving = (prepared_store.cached_prepared(unit.store, index, unit.token) for index in unit.pairs[position])
     if unit.starts is not None:
         rotation, shift, mirrored = unit.starts[position]
         return align.refine_pair(fixed, moving, unit.plan, rotation=rotation, shift_angstrom=shift, mirrored=mirrored)

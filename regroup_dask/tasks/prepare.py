@@ -10,7 +10,7 @@ import numpy as np
 
 from regroup_dask.formats.volumes import VolumeReference, checked_map_slabs, read_map
 from regroup_dask.science import align, average, fourier, invariants, masks, noise, rotations
-from regroup_dask.tasks import map_store
+from regroup_dask.tasks import map_store, prepared_store
 from regroup_dask.tasks.execute import Result
 
 LARGEST_WORKING_BOX = 64
@@ -146,7 +146,7 @@ def prepare_map(unit: PrepareUnit) -> Result:
         )
         working = apply_mask(working, mask)
     prepared = align.prepare_map(working, unit.plan, noise_power=statistics.solvent_power)
-    map_store.write_map(unit.store, unit.position, prepared._asdict())
+    prepared_store.write_prepared(unit.store, unit.position, prepared)
     return {
         "power": np.asarray(statistics.solvent_power, np.float64),
         "solvent_fraction": np.asarray(statistics.solvent_fraction, np.float64),
