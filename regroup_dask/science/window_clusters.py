@@ -137,7 +137,7 @@ def partition_terms(weight, gram, shared, sizes, guide, coefficients, base, prio
     ``weight[B, W, K]``, ``gram[B, W, K, K]``, ``shared[B, W]``, ``sizes[G, B]``, ``guide[B]`` (the size by which unions
     are ordered), ``coefficients[B, W]``, ``base[B, W]``, ``prior[K]``.
     """
-    n_bands, n_windows, k = weight.shape
+    n_windows, k = weight.shape[1:]
     out = np.empty((n_windows, sizes.shape[0], k))
     order = np.zeros((n_windows, max(k - 1, 1), 2), np.int64)
     for w in range(n_windows):
