@@ -73,6 +73,15 @@ def test_junk_is_flagged_with_a_reason():
     found = group_classes(1 - wide, 2, distance=wide, distance_sigma=spread)
     assert found.junk.tolist() == [False] * 8 + [True]
     assert "resembles no other map" in found.reason[-1]
+    # The others show the two superclasses that are asked for: it takes none of them. Of three it is one.
+    assert np.unique(found.labels[:4]).size == np.unique(found.labels[4:8]).size == 1
+    assert found.labels[0] != found.labels[4]
+    for number in (3, "auto"):
+        three = group_classes(1 - wide, number, distance=wide, distance_sigma=spread)
+        assert three.labels.tolist() == [0] * 4 + [1] * 4 + [2]
+    # One structure and it, two asked for: nobody wants the one structure parted.
+    few = np.ix_([0, 1, 2, 3, 8], [0, 1, 2, 3, 8])
+    assert group_classes(1 - wide[few], 2, distance=wide[few], distance_sigma=spread[few]).labels.tolist() == [0, 0, 0, 0, 1]
     information = np.full(n, 500.0)
     information[2] = 0.5
     found = group_classes(1 - wide, 2, distance=wide, distance_sigma=spread, information=information)
