@@ -7,7 +7,7 @@ import xarray as xr
 from scipy.spatial.transform import Rotation
 
 from regroup_dask.errors import InputError
-from regroup_dask.science import frames, grouping, sparse_grouping
+from regroup_dask.science import frames, grouping, sparse_frames, sparse_grouping
 from regroup_dask.science.local_covariance import LocalCovariance
 from regroup_dask.science.reliability import Reliability
 from regroup_dask.science.shell_model import ShellComparison
@@ -230,7 +230,7 @@ def superclass_poses(
     for members, reference in blocks:
         if len(members) == 1:
             continue
-        solved = _synchronized(pairs, members, int(np.flatnonzero(members == reference)[0]))
+        solved = _synchronized(pairs, members, reference)
         quaternion[members] = Rotation.from_matrix(solved.rotation).as_quat(canonical=True)
         shift[members], mirrored[members] = solved.shift_angstrom, solved.mirrored
         quaternion[reference], shift[reference], mirrored[reference] = (0.0, 0.0, 0.0, 1.0), 0.0, False
@@ -239,31 +239,58 @@ def superclass_poses(
 
 def opposite_hands(pairs: xr.Dataset, sizes: np.ndarray) -> np.ndarray:
     """Which classes are of the other hand than the largest class of all, bool (N,); False where it cannot be told."""
-    everything = np.arange(len(sizes))
     if not pairs.attrs.get("align", 1) or "mirrored" not in pairs or not pairs["mirrored"].values.any():
         return np.zeros(len(sizes), bool)
-    return _synchronized(pairs, everything, int(np.argmax(sizes))).mirrored
+    return _synchronized(pairs, np.arange(len(sizes)), int(np.argmax(sizes))).mirrored
 
 
-def _synchronized(pairs: xr.Dataset, members: np.ndarray, reference: int) -> frames.Frames:
+def _synchronized(
+    pairs: xr.Dataset, members: np.ndarray, reference: int
+) -> frames.Frames | sparse_frames.SparseFrames:
     """Poses of some classes in the frame of one of them, from all pairs between them."""
     square = np.ix_(members, members)
+    compared = np.isfinite(pairs["correlation"].values[square])
+    if len(members) > MOST_DENSE_CLASSES or not compared[~np.eye(len(members), dtype=bool)].all():
+        return _synchronized_list(pairs, members, reference, compared)
     matrices = Rotation.from_quat(pairs["rotation_quaternion"].values[square].reshape(-1, 4)).as_matrix()
     return frames.synchronize(
         matrices.reshape(len(members), len(members), 3, 3),
         pairs["shift_angstrom"].values[square],
         pairs["mirrored"].values[square],
         pair_weights(pairs["correlation"].values[square]),
-        reference=reference,
+        reference=int(np.flatnonzero(members == reference)[0]),
         hand_weight=pairs["hand_trust"].values[square] if "hand_trust" in pairs else None,
     )
 
 
+def _synchronized_list(
+    pairs: xr.Dataset, members: np.ndarray, reference: int, compared: np.ndarray
+) -> sparse_frames.SparseFrames:
+    """The same from those pairs that were compared; classes that no pair joins to the reference stay as they are."""
+    listed = np.argwhere(np.triu(compared, 1))
+    i, j = members[listed].T
+    correlation = np.asarray(pairs["correlation"].values[i, j], np.float64)
+    return sparse_frames.synchronize_pairs(
+        listed,
+        Rotation.from_quat(pairs["rotation_quaternion"].values[i, j].reshape(-1, 4)).as_matrix(),
+        np.asarray(pairs["shift_angstrom"].values[i, j], np.float64),
+        pairs["mirrored"].values[i, j],
+        weights_of_correlations(correlation),
+        priority=members == reference,
+        hand_weight=np.asarray(pairs["hand_trust"].values[i, j], np.float64) if "hand_trust" in pairs else None,
+    )
+
+
 def pair_weights(correlation: np.ndarray) -> np.ndarray:
-    """Weight of each pair in agreeing on poses: the square of what the two maps have in common; 0 if not compared."""
-    weight = np.where(np.isfinite(correlation), np.clip(correlation, 1e-6, 1) ** 2, 0.0)
+    """Weight of each pair in agreeing on poses, (N, N); 0 if not compared."""
+    weight = weights_of_correlations(correlation)
     np.fill_diagonal(weight, 0.0)
     return weight
+
+
+def weights_of_correlations(correlation: np.ndarray) -> np.ndarray:
+    """The square of what two maps have in common, as the weight of their pair; 0 if not compared."""
+    return np.where(np.isfinite(correlation), np.clip(correlation, 1e-6, 1) ** 2, 0.0)
 
 
 def similarity_to_superclass(measure: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -85,9 +85,24 @@ def tile_pairs(n_maps: int) -> list[tuple[tuple[int, int], ...]]:
     return _finer_at_the_end(sorted(tiles, key=len, reverse=True))
 
 
-def pair_runs(pairs: list[tuple[int, int]]) -> list[tuple[tuple[int, int], ...]]:
-    """Cut a list of some pairs into tasks; pairs of nearby maps stay together, so that few maps are read for each."""
-    ordered = sorted(pairs, key=lambda pair: (pair[0] // LARGEST_TILE, pair[1] // LARGEST_TILE, pair))
+def pair_runs(pairs: list[tuple[int, int]], order: Sequence[int] | None = None) -> list[tuple[tuple[int, int], ...]]:
+    """Cut a list of some pairs into tasks, so that few maps are read for each.
+
+    Parameters
+    ----------
+    pairs
+        Pairs (i, j), i < j.
+    order
+        All maps, those that have many pairs with each other side by side; None as they are numbered.
+    """
+    n_maps = 1 + max((j for _, j in pairs), default=-1)
+    place = {int(index): at // LARGEST_TILE for at, index in enumerate(range(n_maps) if order is None else order)}
+
+    def block(pair: tuple[int, int]) -> tuple[int, int, tuple[int, int]]:
+        first, second = place[pair[0]], place[pair[1]]
+        return min(first, second), max(first, second), pair
+
+    ordered = sorted(pairs, key=block)
     runs = [tuple(ordered[start : start + PAIRS_PER_RUN]) for start in range(0, len(ordered), PAIRS_PER_RUN)]
     return _finer_at_the_end(runs)
 
