@@ -23,6 +23,7 @@ SUBSPACE_STEPS = 300
 POLISH_ROUNDS = 60
 SHIFT_ROUNDS = 10
 RESEAT_AT = (15, 25, 35)
+AGREEING_DEGREES = 3.0
 MOST = 0.6
 # Third maps looked at for each pair, among the surest neighbours of its first map and of its second.
 THIRD_MAPS = 16
@@ -130,6 +131,23 @@ def synchronize_pairs(
     return SparseFrames(
         rotations, shifts, other_hand, part, residual, wrong[np.argsort(-residual[wrong], kind="stable")]
     )
+
+
+def cycle_residual_degrees(
+    pairs: NDArray[np.int64],
+    rotation: NDArray[np.float64],
+    mirrored: NDArray[np.bool_],
+    weight: NDArray[np.float64],
+    *,
+    n_maps: int,
+) -> NDArray[np.float64]:
+    """For every pair the weighted median, over third maps, of how far the cycle i-k-j is from closing, float64[P].
+
+    Parameters are those of `synchronize_pairs`; NaN for a pair whose maps have no third one in common.
+    """
+    trust = np.nan_to_num(np.maximum(weight, 0.0))
+    graph = _both_directions(pairs, rotation, np.zeros((len(pairs), 3)), mirrored, n_maps)
+    return _cycle_residual_degrees(graph, np.concatenate([trust, trust]))[: len(pairs)]
 
 
 def predicted_pairs(
@@ -274,28 +292,36 @@ def _polish_rotations(
 
 
 def _reseat(graph: _Graph, rotations: NDArray[np.float64], weight: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Give each map that fewer than most of its pairs agree with the rotation, of those they name, that most support.
+    """Turn whole clusters, of maps whose pairs agree, to where most of their pairs with others say.
 
-    A mean of votes that contradict each other lies between them, and reweighing may leave it there.
+    A mean of votes that contradict each other lies between them, and reweighing may leave it there; and a cluster that
+    its own pairs hold together does not follow, map by map, the few that join it to the rest.
     """
-    agree = _residual_degrees(graph, rotations) < INCONSISTENT_DEGREES
-    total = graph.sums(weight)
-    doubtful = np.flatnonzero(graph.sums(weight * agree) < MOST * total)
-    if not len(doubtful):
+    agree = (weight > 0) & (_residual_degrees(graph, rotations) < AGREEING_DEGREES)
+    # A map that most of its pairs contradict is on its own, though it agree with one of them.
+    doubtful = graph.sums(weight * agree) < MOST * graph.sums(weight)
+    agree &= ~(doubtful[graph.head] | doubtful[graph.tail])
+    cluster = _parts(graph, np.where(agree, weight, 0.0))
+    outward = np.flatnonzero((weight > 0) & (cluster[graph.head] != cluster[graph.tail]))
+    if not len(outward):
         return rotations
-    order = np.lexsort((graph.tail, -weight, graph.head))
-    start = np.concatenate([[0], np.cumsum(np.bincount(graph.head, minlength=graph.n_maps))])
+    size = np.bincount(cluster)
+    # The surest first within each cluster.
+    outward = outward[np.lexsort((graph.tail[outward], -weight[outward], cluster[graph.head[outward]]))]
+    clusters, start = np.unique(cluster[graph.head[outward]], return_index=True)
+    stop = np.append(start[1:], len(outward))
     seated = rotations.copy()
-    for index in doubtful:
-        rows = order[start[index] : start[index + 1]]
-        rows = rows[weight[rows] > 0]
-        if not len(rows):
-            continue
-        votes = rotations[graph.tail[rows]] @ np.swapaxes(graph.rotation[rows], 1, 2)
-        candidates = np.concatenate([rotations[index][None], votes[:THIRD_MAPS]])
-        apart = rotation_angle_degrees(candidates[:, None], votes[None])
+    for number in np.argsort(size[clusters], kind="stable"):
+        rows = outward[start[number] : stop[number]]
+        said = seated[graph.tail[rows]] @ np.swapaxes(graph.rotation[rows], 1, 2)
+        turns = said @ np.swapaxes(seated[graph.head[rows]], 1, 2)
+        candidates = np.concatenate([np.eye(3)[None], turns[:THIRD_MAPS]])
+        apart = rotation_angle_degrees(candidates[:, None], turns[None])
         support = (weight[rows] / (1.0 + (apart / 5.0) ** 2) ** 2).sum(axis=1)
-        seated[index] = candidates[int(np.argmax(support))]
+        best = int(np.argmax(support))
+        if best and support[best] > 1.01 * support[0]:
+            members = cluster == clusters[number]
+            seated[members] = candidates[best] @ seated[members]
     return seated
 
 
@@ -331,7 +357,7 @@ def _shifts(
 
 
 def _cycle_residual_degrees(graph: _Graph, weight: NDArray[np.float64]) -> NDArray[np.float64]:
-    """For every pair the weighted median, over third maps, of how far the cycle i-k-j is from closing; NaN without any.
+    """See `cycle_residual_degrees`.
 
     Only the surest neighbours of the two maps are asked, so that the work grows with the number of pairs.
     """

@@ -6,21 +6,15 @@ pairs of a map are sums over rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from regroup_dask.science.consensus import shared_variance
 from regroup_dask.science.reliability import Reliability, estimate_reliability
-from regroup_dask.science.similarity import ROUNDS, STRUCTURE_VARIANCE, information_of, transfer_loss, transfer_slopes
+from regroup_dask.science.similarity import STRUCTURE_VARIANCE, information_of, transfer_loss, transfer_slopes
 
-# At most so many steps for the shares of signal; each map has tens of neighbours, so fewer are needed.
-CONJUGATE_STEPS = 100
-NEIGHBOURS = 40
-MAPS_AT_A_TIME = 500
 ROWS_AT_A_TIME = 65_536
 
 
@@ -104,13 +98,8 @@ def estimate_sparse_similarity(
     for rows in _blocks(len(pairs)):
         fsc[rows] = np.clip(fsc[rows] / transfer_loss(slope[first[rows]] - slope[second[rows]]), -1, 1)
     q = reliability.signal_fraction
-    variance = shared_variance(reliability, effective)
-    distance, sigma, of_first, of_second = _distances(pairs, fsc, q, variance, effective)
-    for _ in range(ROUNDS):
-        weights = _neighbour_weights(pairs, distance, sigma, n_maps)
-        correction, variance = _share_signal(pairs, fsc, reliability, effective, weights)
-        q = np.clip(reliability.signal_fraction * np.clip(1 + correction, 0.3, 1.7) ** 2, 0.02, 1.0)
-        distance, sigma, of_first, of_second = _distances(pairs, fsc, q, variance, effective)
+    distance, sigma, of_first, of_second = _distances(pairs, fsc, q, shared_variance(reliability, effective), effective)
+    q = np.clip(q, 0.02, 1.0)
     blind = ~np.isfinite(distance)
     distance[blind], sigma[blind] = 1.0, 1.0
     return SparseSimilarity(
@@ -181,122 +170,6 @@ def _distances(
             of_first[rows] = np.sqrt((squared * np.where(usable, variance[i], 0)).sum(axis=1)) / total
             of_second[rows] = np.sqrt((squared * np.where(usable, variance[j], 0)).sum(axis=1)) / total
     return distance, sigma, of_first, of_second
-
-
-def _neighbour_weights(
-    pairs: NDArray[np.int64], distance: NDArray[np.float64], sigma: NDArray[np.float64], n_maps: int
-) -> NDArray[np.float64]:
-    """Chance that two maps show one structure; see `consensus.neighbour_weights`."""
-    known = np.isfinite(distance) & (sigma > 0)
-    bound = np.full(n_maps, np.inf)
-    upper = np.where(known, distance + sigma, np.inf)
-    np.minimum.at(bound, pairs[:, 0], upper)
-    np.minimum.at(bound, pairs[:, 1], upper)
-    deviations = np.maximum(np.where(known, sigma, np.inf), 1e-9)
-    with np.errstate(invalid="ignore"):
-        total = sum(
-            np.minimum((np.maximum(distance - bound[pairs[:, side]], 0) / deviations) ** 2, 1e9) for side in (0, 1)
-        )
-    return np.where(known, np.exp(-0.5 * np.nan_to_num(np.asarray(total), nan=np.inf)), 0.0)
-
-
-def _share_signal(
-    pairs: NDArray[np.int64],
-    fsc: NDArray[np.float64],
-    reliability: Reliability,
-    coefficients: NDArray[np.float64],
-    weights: NDArray[np.float64],
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Correct every map's ``r`` per shell by what its likely equals say; see `consensus.share_signal`."""
-    q = reliability.signal_fraction
-    n_maps = len(q)
-    prior = shared_variance(reliability, coefficients)
-    near = np.flatnonzero(weights > 1e-6)
-    i, j = pairs[near].T
-    inverse_snr = (1 - q) / q
-    usable = np.isfinite(q[i]) & np.isfinite(q[j]) & np.isfinite(fsc[near])
-    usable[:, 0] = False
-    noise = inverse_snr[i] * inverse_snr[j] / (2 * coefficients) + 1e-4
-    precision = np.where(usable, weights[near, None] / noise, 0.0)
-    excess = np.where(usable, fsc[near] / np.sqrt(q[i] * q[j]) - 1, 0.0)
-    of_first, of_second = (
-        sp.csr_matrix((np.ones(len(near)), (side, np.arange(len(near)))), shape=(n_maps, len(near))) for side in (i, j)
-    )
-    here = np.isfinite(q)
-    here[:, 0] = False
-    own = np.where(here, 1 / np.where(here, prior, 1.0), 1.0)
-    diagonal = own + (of_first + of_second) @ precision
-    pull = (of_first + of_second) @ (precision * excess)
-
-    def applied(x: NDArray[np.float64]) -> NDArray[np.float64]:
-        return diagonal * x + of_first @ (precision * x[j]) + of_second @ (precision * x[i])
-
-    correction = _solve_columns(applied, pull, diagonal)
-    variance = _diagonal_of_inverse(pairs[near], precision, diagonal)
-    return np.where(here, correction, 0.0), np.where(here, variance, prior)
-
-
-def _diagonal_of_inverse(
-    pairs: NDArray[np.int64], precision: NDArray[np.float64], diagonal: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Diagonal of the inverse of the normal equations, float64[N, S], each map among its surest neighbours only.
-
-    Exact for a map whose equals are no more than those, and too small by little beyond.
-    """
-    n_maps, n_shells = diagonal.shape
-    n_pairs = len(pairs)
-    if not n_pairs:
-        return 1 / diagonal
-    head, tail = np.concatenate([pairs, pairs[:, ::-1]]).T
-    row = np.tile(np.arange(n_pairs), 2)
-    total = precision.sum(axis=1)[row]
-    order = np.lexsort((tail, -total, head))
-    count = np.bincount(head, minlength=n_maps)
-    start = np.concatenate([[0], np.cumsum(count)[:-1]])
-    by_key = np.lexsort((tail, head))
-    keys = (head * n_maps + tail)[by_key]
-    found = np.empty_like(diagonal)
-    for first in range(0, n_maps, MAPS_AT_A_TIME):
-        maps = np.arange(first, min(first + MAPS_AT_A_TIME, n_maps))
-        width = int(min(count[maps].max(), NEIGHBOURS))
-        place = np.arange(width)
-        there = np.column_stack([np.ones(len(maps), bool), place < count[maps, None]])
-        at = order[np.minimum(start[maps, None] + place, 2 * n_pairs - 1)]
-        members = np.column_stack([maps, tail[at]])
-        wanted = members[:, :, None] * n_maps + members[:, None, :]
-        where = np.minimum(np.searchsorted(keys, wanted), 2 * n_pairs - 1)
-        joined = (keys[where] == wanted) & there[:, :, None] & there[:, None, :]
-        rows = np.where(joined, row[by_key[where]], 0)
-        unit = np.zeros((len(maps), width + 1, 1))
-        unit[:, 0] = 1.0
-        for s in range(n_shells):
-            matrix = np.where(joined, precision[rows, s], 0.0)
-            matrix[:, np.arange(width + 1), np.arange(width + 1)] = np.where(there, diagonal[members, s], 1.0)
-            found[maps, s] = np.linalg.solve(matrix, unit)[:, 0, 0]
-    return found
-
-
-def _solve_columns(
-    applied: Callable[[NDArray[np.float64]], NDArray[np.float64]], right: NDArray[np.float64], diagonal: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Solve a positive definite system for every column at once by conjugate gradients, scaled by the diagonal."""
-    found = np.zeros_like(right)
-    residual = right.copy()
-    scaled = residual / diagonal
-    direction, power = scaled.copy(), (residual * scaled).sum(axis=0)
-    enough = 1e-16 * power
-    for _ in range(CONJUGATE_STEPS):
-        if (power <= enough).all():
-            break
-        image = applied(direction)
-        along = (direction * image).sum(axis=0)
-        step = np.divide(power, along, out=np.zeros_like(power), where=along > 0)
-        found += step * direction
-        residual -= step * image
-        scaled = residual / diagonal
-        before, power = power, (residual * scaled).sum(axis=0)
-        direction = scaled + np.divide(power, before, out=np.zeros_like(power), where=before > 0) * direction
-    return found
 
 
 def _median_per_map(

@@ -39,8 +39,9 @@ def test_same_as_the_dense_table(known_noise, share):
     dense = estimate_similarity(cross, fixed, moving, **given)
     sparse = estimate_sparse_similarity(pairs, cross[i, j], fixed[i, j], moving[i, j], n_maps=n, **given)
     np.testing.assert_allclose(sparse.correlation, dense.correlation[i, j], atol=1e-12)
-    # The variance that is left of each map's share of signal is an approximation: a small part of sigma.
-    assert np.abs((sparse.distance - dense.distance[i, j]) / dense.distance_sigma[i, j]).max() < 0.1
-    np.testing.assert_allclose(sparse.distance_sigma, dense.distance_sigma[i, j], rtol=0.05)
-    np.testing.assert_allclose(sparse.information, dense.information, rtol=0.02)
-    np.testing.assert_allclose(sparse.shared_sigma, dense.shared_sigma, rtol=0.1)
+    np.testing.assert_allclose(sparse.distance, dense.distance[i, j], atol=1e-9)
+    np.testing.assert_allclose(sparse.distance_sigma, dense.distance_sigma[i, j], rtol=1e-9)
+    np.testing.assert_allclose(sparse.similarity, dense.similarity[i, j], atol=1e-9)
+    np.testing.assert_allclose(sparse.signal_fraction, dense.signal_fraction, atol=1e-12)
+    np.testing.assert_allclose(sparse.information, dense.information)
+    np.testing.assert_allclose(sparse.shared_sigma, dense.shared_sigma)
