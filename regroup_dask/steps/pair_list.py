@@ -71,7 +71,7 @@ def replace_rows(pairs: PairList, rows: np.ndarray, result: Result) -> None:
 def square(n_maps: int, pairs: np.ndarray, values: np.ndarray, *, blank: float, diagonal: float) -> np.ndarray:
     """A symmetric table (N, N) of values that are known for some pairs."""
     kind = bool if values.dtype == bool else _kind(n_maps)
-    table = np.full((n_maps, n_maps), blank, kind)
+    table: np.ndarray = np.full((n_maps, n_maps), blank, kind)
     i, j = pairs.T
     table[i, j] = table[j, i] = values
     np.fill_diagonal(table, diagonal)
@@ -92,11 +92,13 @@ def square_poses(n_maps: int, pairs: PairList) -> tuple[np.ndarray, np.ndarray]:
     return quaternion, shift
 
 
-def table_bytes(n_maps: int, n_pairs: int, n_shells: int) -> int:
-    """Memory of the driver for the tables over pairs of so many maps, while they are labelled, grouped and written."""
-    per_entry = 9 * np.dtype(_kind(n_maps)).itemsize + 7 * np.dtype(_kind(n_maps)).itemsize + 3
-    per_pair = 3 * 8 * n_shells + 3 * 4 * n_shells + 4 * 8 * n_shells + 60 * 8
-    return 2 * n_maps**2 * per_entry + n_pairs * per_pair
+def driver_bytes(n_maps: int, n_pairs: int, n_shells: int) -> int:
+    """Memory that the driver needs at most for so many pairs: as rows, and as the tables that are grouped and written."""
+    # Results as they come, rows in their order beside them, and the shell correlations.
+    per_pair = (8 * 3 * n_shells + 160) + (4 * 3 * n_shells + 160) + 8 * n_shells
+    # Seven numbers, a quaternion and a shift, three yes or no; twice, where pairs are added.
+    per_entry = 2 * (14 * np.dtype(_kind(n_maps)).itemsize + 3)
+    return n_pairs * per_pair + n_maps**2 * per_entry
 
 
 def _kind(n_maps: int) -> type:

@@ -95,7 +95,7 @@ def pair_runs(pairs: list[tuple[int, int]], order: Sequence[int] | None = None) 
     order
         All maps, those that have many pairs with each other side by side; None as they are numbered.
     """
-    n_maps = 1 + max((j for _, j in pairs), default=-1)
+    n_maps = 1 + max((max(pair) for pair in pairs), default=-1)
     place = {int(index): at // LARGEST_TILE for at, index in enumerate(range(n_maps) if order is None else order)}
 
     def block(pair: tuple[int, int]) -> tuple[int, int, tuple[int, int]]:
