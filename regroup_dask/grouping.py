@@ -7,7 +7,7 @@ import xarray as xr
 from scipy.spatial.transform import Rotation
 
 from regroup_dask.errors import InputError
-from regroup_dask.science import frames, grouping, sparse_frames, sparse_grouping
+from regroup_dask.science import frames, grouping, hands, sparse_frames, sparse_grouping
 from regroup_dask.science.local_covariance import LocalCovariance
 from regroup_dask.science.reliability import Reliability
 from regroup_dask.science.shell_model import ShellComparison
@@ -220,7 +220,7 @@ def superclass_poses(
     """Pose of every class into its superclass frame: quaternions, shifts in angstrom, mirrored."""
     n_classes = len(labels)
     quaternion = np.tile([0.0, 0.0, 0.0, 1.0], (n_classes, 1))
-    shift, mirrored = np.zeros((n_classes, 3)), np.zeros(n_classes, bool)
+    shift, mirrored = np.zeros((n_classes, 3)), opposite_hands(pairs, sizes)
     if not pairs.attrs.get("align", 1) or "rotation_quaternion" not in pairs:
         return quaternion, shift, mirrored
     if frame == "common":
@@ -230,28 +230,42 @@ def superclass_poses(
     for members, reference in blocks:
         if len(members) == 1:
             continue
-        solved = _synchronized(pairs, members, reference)
+        solved = _synchronized(pairs, members, reference, mirrored[members])
         quaternion[members] = Rotation.from_matrix(solved.rotation).as_quat(canonical=True)
-        shift[members], mirrored[members] = solved.shift_angstrom, solved.mirrored
-        quaternion[reference], shift[reference], mirrored[reference] = (0.0, 0.0, 0.0, 1.0), 0.0, False
+        shift[members] = solved.shift_angstrom
+        quaternion[reference], shift[reference] = (0.0, 0.0, 0.0, 1.0), 0.0
     return quaternion, shift, mirrored
 
 
+def agreed_hands(pairs: xr.Dataset, sizes: np.ndarray) -> hands.AgreedHands:
+    """Hands of all classes of a run, that of most particles being kept, and the parts between which no pair tells it."""
+    n_classes = len(sizes)
+    if not pairs.attrs.get("align", 1) or "mirrored" not in pairs:
+        return hands.AgreedHands(np.zeros(n_classes, bool), np.arange(n_classes))
+    if n_classes > MOST_DENSE_CLASSES:
+        listed = np.argwhere(np.triu(np.isfinite(pairs["correlation"].values), 1))
+        i, j = listed.T
+        weight = weights_of_correlations(np.asarray(pairs["correlation"].values[i, j], np.float64))
+        said = np.nan_to_num(pairs["hand_trust"].values[i, j]) if "hand_trust" in pairs else weight
+        return sparse_frames.agree_on_listed_hands(listed, pairs["mirrored"].values[i, j], said, sizes=sizes)
+    compared = pair_weights(pairs["correlation"].values)
+    trust = np.nan_to_num(pairs["hand_trust"].values) if "hand_trust" in pairs else compared
+    return hands.agree_on_hands(pairs["mirrored"].values, np.where(compared > 0, trust, 0.0), sizes)
+
+
 def opposite_hands(pairs: xr.Dataset, sizes: np.ndarray) -> np.ndarray:
-    """Which classes are of the other hand than the largest class of all, bool (N,); False where it cannot be told."""
-    if not pairs.attrs.get("align", 1) or "mirrored" not in pairs or not pairs["mirrored"].values.any():
-        return np.zeros(len(sizes), bool)
-    return _synchronized(pairs, np.arange(len(sizes)), int(np.argmax(sizes))).mirrored
+    """Which classes are of the other hand than most particles, bool (N,); False where it cannot be told."""
+    return agreed_hands(pairs, sizes).other_hand
 
 
 def _synchronized(
-    pairs: xr.Dataset, members: np.ndarray, reference: int
+    pairs: xr.Dataset, members: np.ndarray, reference: int, mirrored: np.ndarray
 ) -> frames.Frames | sparse_frames.SparseFrames:
     """Poses of some classes in the frame of one of them, from all pairs between them."""
     square = np.ix_(members, members)
     compared = np.isfinite(pairs["correlation"].values[square])
     if len(members) > MOST_DENSE_CLASSES or not compared[~np.eye(len(members), dtype=bool)].all():
-        return _synchronized_list(pairs, members, reference, compared)
+        return _synchronized_list(pairs, members, reference, compared, mirrored)
     matrices = Rotation.from_quat(pairs["rotation_quaternion"].values[square].reshape(-1, 4)).as_matrix()
     return frames.synchronize(
         matrices.reshape(len(members), len(members), 3, 3),
@@ -259,12 +273,12 @@ def _synchronized(
         pairs["mirrored"].values[square],
         pair_weights(pairs["correlation"].values[square]),
         reference=int(np.flatnonzero(members == reference)[0]),
-        hand_weight=pairs["hand_trust"].values[square] if "hand_trust" in pairs else None,
+        other_hand=mirrored,
     )
 
 
 def _synchronized_list(
-    pairs: xr.Dataset, members: np.ndarray, reference: int, compared: np.ndarray
+    pairs: xr.Dataset, members: np.ndarray, reference: int, compared: np.ndarray, mirrored: np.ndarray
 ) -> sparse_frames.SparseFrames:
     """The same from those pairs that were compared; classes that no pair joins to the reference stay as they are."""
     listed = np.argwhere(np.triu(compared, 1))
@@ -277,7 +291,7 @@ def _synchronized_list(
         pairs["mirrored"].values[i, j],
         weights_of_correlations(correlation),
         priority=members == reference,
-        hand_weight=np.asarray(pairs["hand_trust"].values[i, j], np.float64) if "hand_trust" in pairs else None,
+        other_hand=mirrored,
     )
 
 

@@ -30,6 +30,7 @@ from regroup_dask.report.chimerax import write_view
 from regroup_dask.report.page import write_page
 from regroup_dask.settings import Settings
 from regroup_dask.steps import averaging, comparing, particles, polishing, regrouping, tables
+from regroup_dask.steps.hand_sentences import hand_sentences
 from regroup_dask.steps.inputs import Inputs, check_inputs, fingerprints
 from regroup_dask.steps.mask import write_mask
 from regroup_dask.steps.plan import check_memory, plan_lines, plan_run
@@ -151,7 +152,8 @@ def regroup_inputs(
         else:
             pairs = regrouping.copy_comparison(earlier, folder, selection)
         pairs, groups = regrouping.group_classes(pairs, selection, settings, run, earlier=earlier, told=told)
-        _say_of_hands(pairs, groups, settings)
+        for sentence in hand_sentences(pairs, groups, settings):
+            warnings.warn(sentence, RegroupWarning, stacklevel=2)
         if settings.align and inputs.mask is None:
             classes_store = folder / CLASSES
             groups = polishing.polish_poses(groups, read_classes(classes_store), classes_store, settings, run)
@@ -215,41 +217,6 @@ def _compare(inputs: Inputs, selection: Selection, settings: Settings, run: RunC
     write_pairs(found.pairs, run.folder / PAIRS)
     write_classes(found.classes, run.folder / CLASSES)
     return found.pairs
-
-
-def _say_of_hands(pairs: xr.Dataset, groups: xr.Dataset, settings: Settings) -> None:
-    """Report classes of the opposite hand, or that no pair can tell the hand."""
-    if "hand_trust" not in pairs or settings.hand == "off":
-        return
-    opposite = groups["class_id"].values[groups["opposite_hand"].values]
-    if len(opposite):
-        warnings.warn(
-            f"Of the opposite hand to the largest class: class {', '.join(map(str, opposite))}; within a superclass "
-            f"maps are inverted to the hand of its frame before they are averaged.{_turned_superclasses(groups)} Which of "
-            "the two hands is the right one the maps do not say.",
-            RegroupWarning,
-            stacklevel=2,
-        )
-    elif not (pairs["hand_trust"].values > 0).any():
-        warnings.warn(
-            "At the resolution of these maps their hand cannot be told: every class keeps the hand it has.",
-            RegroupWarning,
-            stacklevel=2,
-        )
-
-
-def _turned_superclasses(groups: xr.Dataset) -> str:
-    """Say which superclasses have the hand of a frame that is of the opposite hand."""
-    opposite = set(groups["class_id"].values[groups["opposite_hand"].values & ~groups["mirrored"].values].tolist())
-    turned = [
-        f"superclass {label} has the hand of class {reference}"
-        for label, reference in enumerate(groups["reference_class"].values.tolist())
-        if reference in opposite
-    ]
-    if not turned:
-        return ""
-    listed = ", ".join(turned)
-    return f" {listed[0].upper()}{listed[1:]}, its frame: --frame common gives all superclasses the hand of the largest."
 
 
 def _count(

@@ -247,7 +247,7 @@ def test_run_record_says_what_was_done(run):
     assert record["settings"]["align"] is True
     assert len(record["fingerprints"]) >= 7
     (note,) = record["warnings"]
-    assert note.startswith("Of the opposite hand to the largest class: class 4;")
+    assert note.startswith("Of the opposite hand to most of the particles: class 4;")
     assert (result.output / "report.html").stat().st_size > 10_000
     assert not (result.output / "work").exists()
     assert not result.output.with_name(result.output.name + ".partial").exists()

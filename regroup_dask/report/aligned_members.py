@@ -11,8 +11,11 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from regroup_dask.report.member_differences import radii, signal_power, significant_difference
+from regroup_dask.report.side_by_side import side_by_side
 from regroup_dask.science.average import move_map
 from regroup_dask.science.fourier import shell_sums
+
+READ_TOGETHER = 32
 
 
 class AlignedMembers(NamedTuple):
@@ -87,20 +90,24 @@ def move_classes(class_maps: xr.Dataset, groups: xr.Dataset) -> xr.DataArray:
     present = [int(class_id) for class_id in groups["class_id"].values if class_id in class_maps["class_id"].values]
     size = class_maps.sizes["x"]
     moved = np.zeros((len(present), size, size, size), np.float32)
-    for index, class_id in enumerate(present):
-        volume = np.ascontiguousarray(class_maps["density"].sel(class_id=class_id).values, np.float32)
-        pose = groups.sel(class_id=class_id)
-        quaternion, shift = pose["rotation_quaternion"].values, pose["shift_angstrom"].values
-        mirrored = bool(pose["mirrored"])
-        if np.array_equal(quaternion, [0, 0, 0, 1]) and not shift.any() and not mirrored:
-            moved[index] = volume
-            continue
+    chosen = groups.sel(class_id=present)
+    quaternions, shifts = chosen["rotation_quaternion"].values, chosen["shift_angstrom"].values
+    mirrored = chosen["mirrored"].values.astype(bool)
+
+    def move(index: int) -> None:
+        if np.array_equal(quaternions[index], [0, 0, 0, 1]) and not shifts[index].any() and not mirrored[index]:
+            return
         moved[index] = move_map(
-            volume,
-            rotation=Rotation.from_quat(quaternion).as_matrix(),
-            shift_voxel=shift / voxel_size,
-            mirrored=mirrored,
+            moved[index],
+            rotation=Rotation.from_quat(quaternions[index]).as_matrix(),
+            shift_voxel=shifts[index] / voxel_size,
+            mirrored=bool(mirrored[index]),
         )
+
+    for start in range(0, len(present), READ_TOGETHER):
+        together = present[start : start + READ_TOGETHER]
+        moved[start : start + len(together)] = class_maps["density"].sel(class_id=together).values
+        side_by_side(move, range(start, start + len(together)))
     return xr.DataArray(
         moved,
         dims=("class_id", "z", "y", "x"),
@@ -149,18 +156,21 @@ def align_members(
         spectra = [scipy.fft.rfftn(volume) for volume in maps]
         total = np.sum(spectra, axis=0)
         own_power = np.array([shell_sums(np.abs(spectrum) ** 2, box) for spectrum in spectra])
-        for index, spectrum in enumerate(spectra):
-            others = (total - spectrum) / (len(members) - 1)
+
+        def compare(index: int) -> None:
+            others = (total - spectra[index]) / (len(members) - 1)
             signal = signal_power(others, np.delete(own_power, index, axis=0))
             finest = _coarser_resolution(known["resolution_angstrom"], index, box * voxel_size / (box // 2))
             deviation[index], limit[index] = significant_difference(
-                spectrum,
+                spectra[index],
                 others,
                 signal,
                 cut_shell=box * voxel_size / finest,
                 radius_voxel=radius_voxel,
                 noise_power=known["noise_power"][index] / gains[index] ** 2,
             )
+
+        side_by_side(compare, range(len(members)))
     return AlignedMembers(superclass, members, maps, maps.mean(axis=0), deviation, limit, radius_voxel, voxel_size)
 
 

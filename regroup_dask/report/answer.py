@@ -23,7 +23,9 @@ def headline(contents: OutputContents) -> dict[str, str]:
         particles = "No particles were given: the maps alone were grouped."
     else:
         particles = f"{total - remaining:,} of {total:,} particles regrouped ({_percent(total - remaining, total)})"
-        particles += f", {remaining:,} remaining." if remaining else ", none remaining."
+        particles += f", {remaining:,} remaining."
+        if not remaining:
+            particles = f"All {total:,} particles regrouped, none remaining."
     return {"title": title, "particles": particles, "source": _source(contents.record)}
 
 
@@ -147,8 +149,8 @@ def warnings_in_words(contents: OutputContents) -> list[str]:
         subject = "Class" if len(mirrored) == 1 else "Classes"
         verb = "has" if len(mirrored) == 1 else "have"
         sentences.append(
-            f"{subject} {', '.join(map(str, mirrored))} {verb} the opposite hand of the reference class, and "
-            f"{'was' if len(mirrored) == 1 else 'were'} mirrored for the average."
+            f"{subject} {', '.join(map(str, mirrored))} {verb} the opposite hand to most of the particles, and "
+            f"{'was' if len(mirrored) == 1 else 'were'} inverted for the average."
         )
     return sentences
 

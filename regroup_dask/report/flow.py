@@ -43,7 +43,7 @@ class Flow(NamedTuple):
     total: float
 
 
-def lay_out_flow(flow: xr.DataArray, *, gap: float = 0.012) -> Flow:
+def lay_out_flow(flow: xr.DataArray, *, gap: float = 0.012, least_slot: float = 0.0) -> Flow:
     """Place bars and ribbons.
 
     Parameters
@@ -52,6 +52,8 @@ def lay_out_flow(flow: xr.DataArray, *, gap: float = 0.012) -> Flow:
         Particles on (class_id, destination); destination -1 is what remains, class -1 has no posterior.
     gap
         Space between bars, as a share of the height; less when there are many.
+    least_slot
+        Space that every bar has at least, as a share of the height, so that its label fits beside it.
 
     Returns
     -------
@@ -68,8 +70,11 @@ def lay_out_flow(flow: xr.DataArray, *, gap: float = 0.012) -> Flow:
     home = place[np.argmax(values, axis=1)]
     rows = sorted(np.flatnonzero(keep), key=lambda row: (home[row], -values[row].sum(), class_ids[row]))
     columns = [column for column in np.argsort(place) if destinations[column] >= 0 or values[:, column].sum() > 0]
-    left = _bars([int(class_ids[row]) for row in rows], values[rows].sum(axis=1), total, gap)
-    right = _bars([int(destinations[column]) for column in columns], values[:, columns].sum(axis=0), total, gap)
+    particles = (values[rows].sum(axis=1) / total, values[:, columns].sum(axis=0) / total)
+    # One scale for both sides: a ribbon is as wide where it ends as where it begins.
+    scale = min(_largest_scale(shares, gap, least_slot) for shares in particles)
+    left = _bars([int(class_ids[row]) for row in rows], particles[0], total, scale, least_slot)
+    right = _bars([int(destinations[column]) for column in columns], particles[1], total, scale, least_slot)
     left_at, right_at = [bar.begin for bar in left], [bar.begin for bar in right]
     ribbons = []
     for index, row in enumerate(rows):
@@ -77,37 +82,50 @@ def lay_out_flow(flow: xr.DataArray, *, gap: float = 0.012) -> Flow:
             share = values[row, column] / total
             if share <= 0:
                 continue
-            left_width = share * _scale(left)
-            right_width = share * _scale(right)
+            width = share * scale
             if share >= SMALLEST_RIBBON:
                 ribbons.append(
                     Ribbon(
                         left[index].identity,
                         right[number].identity,
                         float(values[row, column]),
-                        (left_at[index], left_at[index] + left_width),
-                        (right_at[number], right_at[number] + right_width),
+                        (left_at[index], left_at[index] + width),
+                        (right_at[number], right_at[number] + width),
                     )
                 )
-            left_at[index] += left_width
-            right_at[number] += right_width
+            left_at[index] += width
+            right_at[number] += width
     return Flow(tuple(left), tuple(right), tuple(ribbons), total)
 
 
-def _bars(identities: list[int], particles: np.ndarray, total: float, gap: float) -> list[Bar]:
-    gap = min(gap, 0.3 / max(len(identities), 1))
-    scale = 1 - gap * (len(identities) - 1)
+def _largest_scale(shares: np.ndarray, gap: float, least_slot: float) -> float:
+    """Height that all particles together may take, if every bar has its slot and there are gaps between them."""
+    count = len(shares)
+    room = 1 - min(gap, 0.3 / max(count, 1)) * (count - 1)
+    least_slot = min(least_slot, 0.8 * room / max(count, 1))
+    narrow = np.zeros(count, bool)
+    while True:
+        # Bars narrower than a slot take the slot; the others share what is left.
+        wide = float(shares[~narrow].sum())
+        scale = (room - least_slot * narrow.sum()) / wide if wide > 0 else room
+        more = shares * scale < least_slot
+        if not (more & ~narrow).any():
+            return scale
+        narrow |= more
+
+
+def _bars(identities: list[int], shares: np.ndarray, total: float, scale: float, least_slot: float) -> list[Bar]:
+    """Bars in slots from 0 to 1; what the slots leave is between them, half of what a slot leaves on either side."""
+    count = len(identities)
+    widths = shares * scale
+    slots = np.maximum(widths, min(least_slot, 0.8 / max(count, 1)))
+    between = max(0.0, 1 - float(slots.sum())) / max(count - 1, 1) if count > 1 else 0.0
     bars, at = [], 0.0
-    for identity, count in zip(identities, particles, strict=True):
-        width = float(count) / total * scale
-        bars.append(Bar(identity, float(count), at, at + width))
-        at += width + gap
+    for identity, share, width, slot in zip(identities, shares, widths, slots, strict=True):
+        begin = at + (slot - width) / 2
+        bars.append(Bar(identity, float(share * total), begin, begin + width))
+        at += slot + between
     return bars
-
-
-def _scale(bars: list[Bar]) -> float:
-    """Height that all particles together take on one side."""
-    return sum(bar.end - bar.begin for bar in bars)
 
 
 def plot_flow(flow: xr.Dataset | xr.DataArray, *, rule: str = "particles") -> Figure:

@@ -124,6 +124,15 @@ def fsc_of_members(pairs: xr.Dataset | None, members: AlignedMembers) -> tuple[N
     return np.arange(fsc.shape[-1]) / extent, fsc
 
 
+def resolution_ticks(finest: float) -> list[int]:
+    """Round resolutions, in angstrom, that stand far enough apart on an axis of frequencies up to `finest`."""
+    spaced: list[int] = []
+    for tick in (50, 30, 20, 15, 12, 10, 8, 7, 6, 5, 4, 3):
+        if 1 / tick <= finest and (not spaced or 1 / tick - 1 / spaced[-1] > 0.13 * finest):
+            spaced.append(tick)
+    return spaced
+
+
 def plot_fsc(frequency: NDArray[np.float64], fsc: NDArray[np.float64], *, superclass: int = 0, ink: str = "black") -> Figure:
     """Plot the FSC of every pair of members of a superclass, and their median.
 
@@ -158,11 +167,7 @@ def plot_fsc(frequency: NDArray[np.float64], fsc: NDArray[np.float64], *, superc
     if len(curves) > 1:
         axes.plot(at, np.nanmedian(curves, axis=0), color=colour, linewidth=2.2)
     axes.set(ylim=(-0.08, 1.02), xlim=(0, at[-1]), xlabel="resolution (Å)", ylabel="FSC")
-    ticks = [value for value in (50, 30, 20, 15, 12, 10, 8, 7, 6, 5, 4, 3) if 1 / value <= at[-1]]
-    spaced: list[int] = []
-    for tick in ticks:
-        if not spaced or 1 / tick - 1 / spaced[-1] > 0.13 * at[-1]:
-            spaced.append(tick)
+    spaced = resolution_ticks(float(at[-1]))
     axes.set_xticks([1 / tick for tick in spaced], [str(tick) for tick in spaced])
     axes.spines[["top", "right"]].set_visible(False)
     for part in (*axes.spines.values(),):

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-LARGEST_FOR_MODELS = 120
-"""Beyond as many classes `regroup_dask.science.clustering` goes by linkage alone."""
+MOST_DENSE_CLASSES, MOST_FOR_BLOCKS = 300, 60
+"""Limits of `regroup_dask.grouping` and of `regroup_dask.science.clustering`, up to which a model takes part."""
 
 REFERENCES = {
     "crowther": "Crowther, R. A. (1972). The fast rotation function. In: The Molecular Replacement Method (ed. "
     "Rossmann, M. G.), 173–178. Gordon and Breach.",
     "holland": "Holland, P. W., Laskey, K. B. & Leinhardt, S. (1983). Stochastic blockmodels: first steps. Soc. Netw. 5, "
     "109–137.",
-    "hubert": "Hubert, L. & Arabie, P. (1985). Comparing partitions. J. Classif. 2, 193–218.",
+    "kass": "Kass, R. E. & Raftery, A. E. (1995). Bayes factors. J. Am. Stat. Assoc. 90, 773–795.",
     "kazhdan": "Kazhdan, M., Funkhouser, T. & Rusinkiewicz, S. (2003). Rotation invariant spherical harmonic representation "
     "of 3D shape descriptors. Symposium on Geometry Processing, 156–164.",
     "kovacs": "Kovacs, J. A. & Wriggers, W. (2002). Fast rotational matching. Acta Crystallogr. D 58, 1282–1286.",
@@ -26,13 +26,21 @@ REFERENCES = {
     "hand, and contrast loss in single-particle electron cryomicroscopy. J. Mol. Biol. 333, 721–745.",
     "scheres": "Scheres, S. H. W. (2012). RELION: implementation of a Bayesian approach to cryo-EM structure "
     "determination. J. Struct. Biol. 180, 519–530.",
+    "searle": "Searle, S. R., Casella, G. & McCulloch, C. E. (1992). Variance Components. Wiley.",
     "singer": "Singer, A. & Shkolnisky, Y. (2011). Three-dimensional structure determination from common lines in "
     "cryo-EM by eigenvectors and semidefinite programming. SIAM J. Imaging Sci. 4, 543–572.",
+    "zelnik": "Zelnik-Manor, L. & Perona, P. (2004). Self-tuning spectral clustering. Adv. Neural Inf. Process. Syst. "
+    "17, 1601–1608.",
 }
 
 
 def methods_paragraph(
-    record: dict[str, Any], pair_attributes: dict[str, Any], pair_variables: Collection[str] = ()
+    record: dict[str, Any],
+    pair_attributes: dict[str, Any],
+    pair_variables: Collection[str] = (),
+    *,
+    every_pair: bool = True,
+    n_corrected: int | None = None,
 ) -> tuple[str, list[str]]:
     """Describe what a run did.
 
@@ -44,6 +52,10 @@ def methods_paragraph(
         Attributes of pairs.zarr.
     pair_variables
         Names of what pairs.zarr holds.
+    every_pair
+        Whether all pairs were compared; if not, they were grouped as a graph.
+    n_corrected
+        How many pairs were aligned again because others contradicted them; None where it is not known.
 
     Returns
     -------
@@ -55,8 +67,8 @@ def methods_paragraph(
     sentences = [
         _input_sentence(record, pair_attributes, cited),
         _map_sentence(settings, pair_attributes),
-        *_comparison_sentences(settings, pair_attributes, cited),
-        *_grouping_sentences(record, settings, cited, pair_variables),
+        *_comparison_sentences(settings, cited, n_corrected),
+        *_grouping_sentences(record, settings, cited, pair_variables, every_pair),
         *_output_sentences(record, settings),
     ]
     text = " ".join(sentence for sentence in sentences if sentence)
@@ -111,7 +123,7 @@ def _map_sentence(settings: dict[str, Any], pair_attributes: dict[str, Any]) -> 
     return " ".join(parts)
 
 
-def _comparison_sentences(settings: dict[str, Any], pair_attributes: dict[str, Any], cited: set[str]) -> list[str]:
+def _comparison_sentences(settings: dict[str, Any], cited: set[str], n_corrected: int | None) -> list[str]:
     sentences = []
     if settings.get("pairs", "all") != "all":
         cited.add("kazhdan")
@@ -126,8 +138,7 @@ def _comparison_sentences(settings: dict[str, Any], pair_attributes: dict[str, A
             f"{pairs} was aligned{hand} over all rotations, by correlation of their expansions in spherical "
             "harmonics on the rotation group (Crowther, 1972; Kovacs & Wriggers, 2002), and over shifts of up to "
             f"{settings.get('maximum_shift_angstrom', 0):g} Å; the best poses were refined in Fourier space. Relative "
-            "orientations were made consistent over all pairs (Singer & Shkolnisky, 2011), and pairs that the others "
-            "contradicted were aligned again."
+            f"orientations were made consistent over all pairs (Singer & Shkolnisky, 2011){_corrected_words(n_corrected)}."
         )
     else:
         sentences.append("Maps were compared in the orientation they came in.")
@@ -143,44 +154,85 @@ def _comparison_sentences(settings: dict[str, Any], pair_attributes: dict[str, A
     return sentences
 
 
+def _corrected_words(n_corrected: int | None) -> str:
+    if n_corrected is None:
+        return ", and pairs that the others contradicted were aligned again"
+    if n_corrected == 0:
+        return "; no pair contradicted the others"
+    pairs, were = ("pair", "was") if n_corrected == 1 else ("pairs", "were")
+    return f", and {n_corrected} {pairs} that the others contradicted {were} aligned again"
+
+
 def _grouping_sentences(
-    record: dict[str, Any], settings: dict[str, Any], cited: set[str], pair_variables: Collection[str]
+    record: dict[str, Any],
+    settings: dict[str, Any],
+    cited: set[str],
+    pair_variables: Collection[str],
+    every_pair: bool,
 ) -> list[str]:
     count = record.get("n_superclasses")
     superclasses = "one superclass" if count == 1 else f"{count} superclasses"
     by_hand = record.get("by_hand") or []
     after, superclasses = superclasses, "superclasses" if by_hand else superclasses
-    if settings.get("similarity", "structure") != "structure" or "distance" not in pair_variables:
+    n_kept = record.get("n_classes_kept") or 0
+    by_place = False
+    if not every_pair or n_kept > MOST_DENSE_CLASSES:
+        cited.add("zelnik")
+        sentences = [
+            f"Classes were grouped into {superclasses} by spectral clustering of the graph of the pairs that were compared, with "
+            "self-tuned affinities (Zelnik-Manor & Perona, 2004)."
+        ]
+    elif settings.get("similarity", "structure") != "structure" or "distance" not in pair_variables:
         cited.update(("luxburg", "ng"))
         sentences = [
             f"Classes were grouped into {superclasses} by spectral clustering of the similarities (Ng et al., 2002; von "
             "Luxburg, 2007)."
         ]
-    elif (record.get("n_classes_kept") or 0) > LARGEST_FOR_MODELS:
-        sentences = [
-            f"Classes were grouped into {superclasses} by average linkage of 1 − similarity, each weighted by the inverse of "
-            "its variance."
-        ]
     else:
-        cited.update(("holland", "hubert"))
-        models = "a block model of them (Holland et al., 1983)"
-        if "fsc" in pair_variables and "signal_fraction" in pair_variables:
-            models += " and a Gaussian model of the Fourier shell correlations"
-        sentences = [
-            f"Classes were grouped into {superclasses} by average linkage of 1 − similarity, each weighted by the inverse of "
-            f"its variance, and by {models}; of these groupings the one that agreed best with all of them was taken "
-            "(adjusted Rand index; Hubert & Arabie, 1985)."
-        ]
+        by_place = "place_product" in pair_variables
+        sentences = [_model_sentence(superclasses, n_kept, cited, pair_variables)]
+        if by_place:
+            cited.add("searle")
+            sentences.append(
+                "Maps were also compared place by place, in overlapping windows and bands of resolution, by a Gaussian model "
+                "with random effects for what all maps share, what sets each superclass apart and what an error of a pose costs "
+                "(Searle et al., 1992); another partition was taken where its evidence together with the likelihood was clearly "
+                "greater."
+            )
     if by_hand:
         edits = "; ".join(str(edit) for step in by_hand for edit in step.get("edits") or [])
         sentences.append(f"These were then changed by hand ({edits}), which left {after}.")
     if settings.get("n_superclasses") == "auto":
-        cited.add("luxburg")
-        sentences.append(
-            "Their number was chosen as that of the largest gap between distances within and between superclasses (von "
-            "Luxburg, 2007), weighted by the stability of the grouping when noise is added."
-        )
+        if by_place:
+            cited.add("kass")
+            sentences.append(
+                "Their number is the fewest against which no other has strong evidence in this model (20 to 1; Kass & Raftery, "
+                "1995)."
+            )
+        elif not every_pair or n_kept > MOST_DENSE_CLASSES:
+            cited.add("luxburg")
+            sentences.append("Their number was chosen by the largest eigengap (von Luxburg, 2007).")
+        else:
+            sentences.append(
+                "Their number was chosen as that of the largest gap between distances within and between superclasses, weighted "
+                "by the stability of the grouping when noise is added."
+            )
     return sentences
+
+
+def _model_sentence(superclasses: str, n_kept: int, cited: set[str], pair_variables: Collection[str]) -> str:
+    """Say how noise-weighted distances, and where they are kept the shell correlations, gave the partition."""
+    start = "average linkage of the differences of pairs, each weighted by the inverse of its variance"
+    if n_kept <= MOST_FOR_BLOCKS:
+        cited.add("holland")
+        start += ", and a block model of them (Holland et al., 1983)"
+    if "fsc" not in pair_variables or "signal_fraction" not in pair_variables:
+        return f"Classes were grouped into {superclasses} by {start}."
+    return (
+        f"Classes were grouped into {superclasses}: from what {start} gave, the likeliest partition was searched under a "
+        "Gaussian model of the Fourier shell correlations of all pairs, in which every map is one of the structures plus its "
+        "own noise."
+    )
 
 
 def _output_sentences(record: dict[str, Any], settings: dict[str, Any]) -> list[str]:

@@ -128,6 +128,8 @@ def _open_store(path: Path) -> xr.Dataset | None:
     try:
         store = xr.open_zarr(str(path), consolidated=False, chunks=None)
         names = [str(name) for name in store.data_vars if store[name].ndim == 4]
+        # Read once: one value after the other takes as long as all of them, every time.
+        store = store.assign({name: values.load() for name, values in store.data_vars.items() if values.ndim < 4})
         return store.rename({names[0]: DENSITY}) if names and DENSITY not in store else store
     except (KeyError, ValueError, OSError) as error:
         logger.warning("%s cannot be read and is left out of the report: %s", path, error)

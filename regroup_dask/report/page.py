@@ -16,12 +16,12 @@ from regroup_dask.report import answer, class_rows, how_made, page_figures
 from regroup_dask.report.aligned_members import align_members, move_classes
 from regroup_dask.report.colours import superclass_colour
 from regroup_dask.report.common_frame import in_one_frame
-from regroup_dask.report.inline_svg import ACCENT, INK, inline_svg
-from regroup_dask.report.members import fsc_of_members, member_images, plot_fsc
+from regroup_dask.report.members import fsc_of_members, member_images
 from regroup_dask.report.methods import methods_paragraph
 from regroup_dask.report.output_contents import OutputContents, read_flow, read_output
+from regroup_dask.report.page_charts import count_charts, fsc_chart
 from regroup_dask.report.pictures import data_uri, grey_png, rgb_png, shaded_png
-from regroup_dask.report.stability import count_curves, neighbour_groupings, plot_stability
+from regroup_dask.report.stability import count_curves, neighbour_groupings
 from regroup_dask.report.superclass_views import (
     draw_superclasses,
     scale_bar,
@@ -114,11 +114,9 @@ def page_contents(contents: OutputContents) -> dict[str, Any]:
     )
     pictured = _pictured(contents.groups)
     moved = None if contents.class_maps is None else move_classes(contents.class_maps, pictured)
-    paragraph, references = methods_paragraph(
-        contents.record,
-        {} if contents.pairs is None else dict(contents.pairs.attrs),
-        () if contents.pairs is None else [str(name) for name in contents.pairs.data_vars],
-    )
+    corrected = class_rows.corrected_pairs(contents.pairs)
+    known = contents.pairs is not None and "corrected" in contents.pairs
+    paragraph, references = _methods(contents, len(corrected) if known else None)
     return {
         "headline": answer.headline(contents),
         "cards": answer.superclass_cards(contents, flow),
@@ -133,7 +131,7 @@ def page_contents(contents: OutputContents) -> dict[str, Any]:
         "choice": _choice(contents),
         "members": _members(contents, moved, pictured),
         "rows": class_rows.class_rows(contents),
-        "corrected": class_rows.corrected_pairs(contents.pairs),
+        "corrected": corrected,
         "contradictions": class_rows.contradicting_pairs(contents.pairs, contents.groups),
         "aligned": bool(contents.record.get("settings", {}).get("align")),
         "record": contents.record,
@@ -145,6 +143,19 @@ def page_contents(contents: OutputContents) -> dict[str, Any]:
         "methods": paragraph,
         "references": references,
     }
+
+
+def _methods(contents: OutputContents, n_corrected: int | None) -> tuple[str, list[str]]:
+    pairs = contents.pairs
+    if pairs is None:
+        return methods_paragraph(contents.record, {})
+    return methods_paragraph(
+        contents.record,
+        dict(pairs.attrs),
+        [str(name) for name in pairs.data_vars],
+        every_pair=bool(np.isfinite(pairs["correlation"].values).all()),
+        n_corrected=n_corrected,
+    )
 
 
 def _views(contents: OutputContents, moved: xr.DataArray | None) -> dict[str, Any] | None:
@@ -191,7 +202,7 @@ def _with_labels(figures: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for figure in figures:
         for side in ("classes", "destinations"):
             middles = [bar["middle"] for bar in figure[side]]
-            placed = page_figures.spread_labels(middles, distance=14.0, height=figure["height"])
+            placed = page_figures.spread_labels(middles, distance=page_figures.FLOW_LABEL, height=figure["height"])
             for bar, at in zip(figure[side], placed, strict=True):
                 bar["label"] = round(at, 2)
     return figures
@@ -203,15 +214,7 @@ def _choice(contents: OutputContents) -> dict[str, Any]:
     measure = "correlation" if settings.get("similarity") == "correlation" else "similarity"
     curves = count_curves(contents.pairs, contents.record.get("grouping") or {}, measure=measure)
     shown = [] if curves is None else [str(name) for name in curves.data_vars if int(curves[name].count()) > 1]
-    figures = [
-        inline_svg(
-            plot_stability(curves[[name]], chosen, ink=INK, accent=ACCENT),
-            label=f"{name} against the number of superclasses; {chosen} is marked",
-            salt=name,
-        )
-        for name in shown
-        if curves is not None
-    ]
+    figures = [] if curves is None else count_charts(curves, chosen)
     neighbours = [] if contents.pairs is None else neighbour_groupings(contents.pairs, contents.groups, settings)
     table = []
     if curves is not None:
@@ -267,9 +270,7 @@ def _members(contents: OutputContents, moved: xr.DataArray | None, pictured: xr.
             order = aligned.class_ids.tolist()
             if len(order) > 1:
                 frequency, fsc = fsc_of_members(contents.pairs, aligned)
-                words = f"Fourier shell correlation between the members of superclass {superclass}."
-                figure = plot_fsc(frequency, fsc, superclass=superclass, ink=INK)
-                entry["fsc"] = inline_svg(figure, label=words, salt=f"fsc{superclass}")
+                entry["fsc"] = fsc_chart(frequency, fsc, superclass=superclass)
         else:
             strips, share_of = {}, {}
             order = pictured["class_id"].values[pictured["superclass"].values == superclass].tolist()

@@ -25,6 +25,7 @@ from regroup_dask.report.similarity import (
 TREE_HEIGHT = 84.0
 STRIP = 16.0
 LABELS = 34.0
+FLOW_LABEL, TALLEST_FLOW = 13.0, 2400.0
 
 
 def matrix_figure(pairs: xr.Dataset, groups: xr.Dataset) -> dict[str, Any]:
@@ -158,10 +159,11 @@ def flow_figures(flow: xr.Dataset) -> list[dict[str, Any]]:
     for name, text in words.items():
         if name not in flow:
             continue
-        laid = flow_figure.lay_out_flow(flow[name])
+        n_bars = int((flow[name].sum("destination") > 0).sum())
+        height = float(np.clip(30 * n_bars, 200, max(900, min(FLOW_LABEL * 1.25 * n_bars, TALLEST_FLOW))))
+        laid = flow_figure.lay_out_flow(flow[name], least_slot=FLOW_LABEL / height)
         if laid.total <= 0:
             continue
-        height = float(np.clip(30 * len(laid.classes), 200, 1400))
         figures.append(
             {
                 "name": name,

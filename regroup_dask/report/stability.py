@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import xarray as xr
 
 from regroup_dask.errors import InputError
 from regroup_dask.grouping import group_pairs
+from regroup_dask.science.block_model import Edges, agglomerate, make_edges
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,10 +20,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LARGEST_CURVE = 24
+MOST_GROUPED_ANEW = 16
 CURVE_NAMES = {
     "stability": ("stability_curve", "stability"),
     "eigengap": ("eigengap_curve", "eigengap"),
     "separation": ("separation_curve", "separation"),
+    "evidence": ("evidence_curve", "evidence"),
 }
 SAME = "the grouping stays as it is"
 CANDIDATES = ("candidate_superclasses", "candidates", "n_superclasses_tried")
@@ -74,7 +78,10 @@ def _eigengaps(similarity: np.ndarray) -> xr.Dataset:
 
 
 def neighbour_groupings(pairs: xr.Dataset, groups: xr.Dataset, settings: dict[str, Any]) -> list[dict[str, Any]]:
-    """Group once more with one superclass less and one more, and say in words what changes.
+    """Say in words what one superclass less and one more would change.
+
+    Few classes are grouped once more, as ``regroup-dask group`` would. Of many that takes longer than all the rest of a
+    page: there the two superclasses that are most alike are named, and the one that falls apart most.
 
     Parameters
     ----------
@@ -88,27 +95,80 @@ def neighbour_groupings(pairs: xr.Dataset, groups: xr.Dataset, settings: dict[st
     Returns
     -------
     list of dict
-        ``n_superclasses`` and ``sentences``.
+        ``n_superclasses``, ``sentences``, and ``nested``: whether it is told from this grouping alone.
     """
     chosen = int(groups.sizes["superclass_id"])
+    nested = pairs.sizes["class_i"] > MOST_GROUPED_ANEW
     found = []
     for count in (chosen - 1, chosen + 1):
         if not 1 <= count <= pairs.sizes["class_i"] - 1:
             continue
         try:
-            other = group_pairs(
-                pairs,
-                count,
-                similarity=settings.get("similarity", "structure"),
-                frame=settings.get("frame", "superclass"),
-                seed=settings.get("seed", 0),
-                n_resamplings=0,
-            )
+            other = _next_grouping(pairs, groups, count) if nested else _grouped_anew(pairs, count, settings)
         except InputError as error:
             logger.warning("no grouping into %d superclasses for the report: %s", count, error)
             continue
-        found.append({"n_superclasses": count, "sentences": describe_change(groups, other)})
+        found.append({"n_superclasses": count, "sentences": describe_change(groups, other), "nested": nested})
     return found
+
+
+def _grouped_anew(pairs: xr.Dataset, count: int, settings: dict[str, Any]) -> xr.Dataset:
+    return group_pairs(
+        pairs,
+        count,
+        similarity=settings.get("similarity", "structure"),
+        frame=settings.get("frame", "superclass"),
+        seed=settings.get("seed", 0),
+        n_resamplings=0,
+    )
+
+
+def _next_grouping(pairs: xr.Dataset, groups: xr.Dataset, count: int) -> xr.Dataset:
+    """Unite the two superclasses of least mean distance, or split the one whose two parts are furthest apart.
+
+    Mean distances weigh each pair by its inverse variance, as in `science.block_model.agglomeration`.
+    """
+    known = np.isin(groups["class_id"].values, pairs["class_i"].values) & (groups["superclass"].values >= 0)
+    class_ids, labels = groups["class_id"].values[known], groups["superclass"].values[known]
+    chosen = pairs.sel(class_i=class_ids, class_j=class_ids)
+    edges = _edges(chosen)
+    weight = 1 / (edges.variance + edges.shared_variance[:, None] + edges.shared_variance[None])
+
+    def apart(first: np.ndarray, second: np.ndarray) -> float:
+        """Mean distance of two sets of classes; those never compared are far from each other."""
+        weights = weight[np.ix_(first, second)]
+        total = float(weights.sum())
+        return float((weights * edges.distance[np.ix_(first, second)]).sum()) / total if total > 0 else np.inf
+
+    families = {int(label): np.flatnonzero(labels == label) for label in np.unique(labels)}
+    after = labels.copy()
+    if count < len(families):
+        pairs_of_families = itertools.combinations(families, 2)
+        kept, gone = min(pairs_of_families, key=lambda two: (apart(families[two[0]], families[two[1]]), two))
+        after[families[gone]] = kept
+    else:
+        halves = {}
+        for label, members in families.items():
+            if len(members) > 1:
+                square = np.ix_(members, members)
+                own = edges._replace(
+                    distance=edges.distance[square],
+                    variance=edges.variance[square],
+                    shared_variance=edges.shared_variance[members],
+                )
+                part = agglomerate(own, 2)
+                halves[label] = (members[part == 0], members[part == 1])
+        widest = max(halves, key=lambda label: (apart(*halves[label]), -label))
+        after[halves[widest][1]] = max(families) + 1
+    return xr.Dataset({"superclass": ("class_id", after)}, coords={"class_id": class_ids})
+
+
+def _edges(pairs: xr.Dataset) -> Edges:
+    if "distance" in pairs and "distance_sigma" in pairs:
+        shared = pairs["shared_sigma"].values if "shared_sigma" in pairs else None
+        return make_edges(pairs["distance"].values, pairs["distance_sigma"].values, shared)
+    distance = 1 - pairs["similarity" if "similarity" in pairs else "correlation"].values.astype(np.float64)
+    return make_edges(distance, np.full_like(distance, 0.01), None)
 
 
 def describe_change(groups: xr.Dataset, other: xr.Dataset) -> list[str]:

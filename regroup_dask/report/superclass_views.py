@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -13,6 +11,7 @@ from numpy.typing import NDArray
 
 from regroup_dask.report.colours import superclass_colour
 from regroup_dask.report.pictures import shades_of
+from regroup_dask.report.side_by_side import side_by_side
 from regroup_dask.report.surface import (
     DIRECTION_WORDS,
     DIRECTIONS,
@@ -132,10 +131,8 @@ def draw_superclasses(maps: xr.DataArray, *, pixels: int = 320) -> DrawnSupercla
             centre=tuple(centre),
         )
 
-    # The workers of a run are idle by now, and most of the time is spent in NumPy, which lets other threads go on.
     wanted = [(superclass, direction) for superclass in range(len(clean)) for direction in DIRECTIONS]
-    with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
-        views = dict(zip(wanted, pool.map(draw, *zip(*wanted, strict=True)), strict=True))
+    views = dict(zip(wanted, side_by_side(lambda one: draw(*one), wanted), strict=True))
     drawn = tuple(
         DrawnSuperclass(
             superclass, threshold, {direction: views[superclass, direction] for direction in DIRECTIONS}

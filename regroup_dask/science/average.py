@@ -74,7 +74,7 @@ def _reflect(index: int, size: int) -> int:
     return index
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _add_moved_slab(
     coefficients: NDArray[np.float32],
     matrix: NDArray[np.float64],

@@ -118,7 +118,8 @@ def decide_by_place(
         fitted = model.copy()
         fitted.improve(partition, 3)
         state, structures = signal_and_structures(shells, partition, k)
-        score.append(0.5 * fitted.evidence(partition) - 0.5 * total_cost(state, structures, partition))
+        evidence = fitted.evidence(partition) + fitted.log_prior()
+        score.append(0.5 * evidence - 0.5 * total_cost(state, structures, partition))
     return found if score[1] > score[0] + _CLEARLY_BETTER else labels
 
 

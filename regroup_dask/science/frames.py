@@ -1,9 +1,9 @@
 """One frame for many maps: relative poses made to agree, wrong ones found, hands made consistent.
 
 Relative poses of N maps contain N - 1 independent ones; the rest must agree with them around every cycle.
-Hands (signs) and rotations are synchronized from the top eigenvectors of the matrix of all relative ones
-(Singer 2011, Appl. Comput. Harmon. Anal. 30, 20; Singer and Shkolnisky 2011, SIAM J. Imaging Sci. 4, 543),
-then made robust by reweighting (iteratively reweighted least squares, as in Chatterjee and Govindu 2018, IEEE
+Hands come first (`hands.agree_on_hands`). Rotations are synchronized from the top eigenvectors of the matrix of
+all relative ones (Singer 2011, Appl. Comput. Harmon. Anal. 30, 20; Singer and Shkolnisky 2011, SIAM J. Imaging Sci.
+4, 543), then made robust by reweighting (iteratively reweighted least squares, as in Chatterjee and Govindu 2018, IEEE
 TPAMI 40, 958); shifts follow by weighted linear least squares. Pairs that contradict the result are named,
 with the poses that the result predicts, so that they can be aligned again from there.
 """
@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from regroup_dask.errors import InputError
+from regroup_dask.science.hands import agree_on_hands
 from regroup_dask.science.rotations import Pose, nearest_rotation, rotation_angle_degrees
 
 INCONSISTENT_DEGREES = 10.0
@@ -144,32 +145,6 @@ def cycle_residual_degrees(rotation: np.ndarray, mirrored: np.ndarray, weight: n
     return result
 
 
-def _synchronize_hands(mirrored: np.ndarray, weight: np.ndarray, reference: int) -> np.ndarray:
-    """Return which maps are of the other hand than the reference, by the top eigenvector of the signs.
-
-    Maps that no weight connects with the reference keep its hand.
-    """
-    n = len(mirrored)
-    reached = np.zeros(n, dtype=bool)
-    reached[reference] = True
-    for _ in range(n):
-        reached |= (weight[reached] > 0).any(axis=0)
-    signs = np.where(mirrored, -1.0, 1.0) * weight * reached[:, None] * reached[None, :]
-    if not (signs < 0).any():
-        return np.zeros(n, dtype=bool)
-    degree = np.sqrt(np.maximum(np.abs(signs).sum(axis=1), 1e-300))
-    _, vectors = np.linalg.eigh(np.where(reached[:, None] & reached[None, :], signs / np.outer(degree, degree), 0.0))
-    top = np.where(vectors[:, -1] < 0, -1.0, 1.0)
-    for _ in range(n):  # settle maps that the eigenvector leaves near zero by majority
-        vote = signs @ top
-        better = np.where(vote == 0, top, np.sign(vote))
-        worst = int(np.argmax(np.where(better != top, np.abs(vote), -1.0)))
-        if better[worst] == top[worst]:
-            break
-        top[worst] = better[worst]
-    return np.asarray((top * top[reference] < 0) & reached)
-
-
 def _spectral_rotations(rotation: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Return rotations R_k with R_i^T R_j near rotation[i, j], from the three top eigenvectors."""
     n = len(rotation)
@@ -254,6 +229,7 @@ def synchronize(
     *,
     reference: int,
     hand_weight: np.ndarray | None = None,
+    other_hand: np.ndarray | None = None,
 ) -> Frames:
     """Find poses of all maps in one frame that agree best with the relative poses of pairs, wrong ones among them.
 
@@ -268,10 +244,13 @@ def synchronize(
     weight : numpy.ndarray
         float64 (N, N), trust in each pair, 0 (or NaN) for pairs that were not compared.
     reference : int
-        the map whose pose is exactly the identity.
+        the map whose rotation is exactly the identity, and whose shift is none.
     hand_weight : numpy.ndarray, optional
         float64 (N, N), trust in what each pair says of the hand (`hands.hand_weights`); `weight` by default.
-        Maps of whose hand nothing is known keep the reference's.
+        Maps that no trust connects with the reference agree among themselves and keep the hand of most of them.
+    other_hand : numpy.ndarray, optional
+        bool (N,), which maps are mirrored, the reference too if it says so; by default what the pairs say, and the
+        reference is not.
 
     Returns
     -------
@@ -286,18 +265,24 @@ def synchronize(
     if not 0 <= reference < n:
         raise InputError(f"the reference {reference} is not one of the {n} maps; give 0 to {n - 1}")
     if n == 1:
-        return Frames(np.eye(3)[None], np.zeros((1, 3)), np.zeros(1, bool), np.zeros((1, 1)), [])
+        alone = np.zeros(1, bool) if other_hand is None else np.asarray(other_hand, bool)
+        return Frames(np.eye(3)[None], np.zeros((1, 3)), alone, np.zeros((1, 1)), [])
     relative, shift, hand, trust = complete_pairs(
         np.asarray(rotation, np.float64),
         np.asarray(shift_angstrom, np.float64),
         np.asarray(mirrored, bool),
         weight,
     )
-    voice = trust
-    if hand_weight is not None:
-        voice = np.triu(np.nan_to_num(np.asarray(hand_weight, np.float64)), 1)
-        voice = np.where(trust > 0, voice + voice.T, 0.0)
-    other_hand = _synchronize_hands(hand, voice, reference)
+    if other_hand is None:
+        voice = trust
+        if hand_weight is not None:
+            voice = np.triu(np.nan_to_num(np.asarray(hand_weight, np.float64)), 1)
+            voice = np.where(trust > 0, voice + voice.T, 0.0)
+        agreed = agree_on_hands(hand, voice)
+        its_part = agreed.part == agreed.part[reference]
+        other_hand = agreed.other_hand ^ (its_part & agreed.other_hand[reference])
+    else:
+        other_hand = np.asarray(other_hand, bool)
     agrees = ~((other_hand[:, None] ^ other_hand[None, :]) ^ hand)
     usable = np.where(agrees, trust, 0.0)
     cycles = cycle_residual_degrees(relative, hand, trust)
@@ -313,7 +298,7 @@ def synchronize(
 
 
 def _anchor(rotations: np.ndarray, shifts: np.ndarray, reference: int) -> tuple[np.ndarray, np.ndarray]:
-    """Turn all poses so that the reference's is exactly the identity."""
+    """Turn and move all poses so that the reference neither turns nor moves."""
     back = rotations[reference].T
     shifts = (shifts - shifts[reference]) @ back.T
     rotations = nearest_rotation(back @ rotations)

@@ -149,7 +149,9 @@ class LocalModel:
         variance = noise[:, None] + LEAST_MISFIT * self.shared[:, :, None] + self.reach[:, :, None] * self.misfit
         self.precision = np.where(have[:, None], 1 / variance, 0.0)
         power = np.einsum("bwii->bwi", self.scaled)
-        self.base = (np.where(have[:, None], np.log(variance), 0.0) + power * self.precision).sum(axis=2)
+        # The maps were divided by their gains: the density of what was measured has them in its volume.
+        volume = np.log(variance) + 2 * np.log(self.gain)[:, None]
+        self.base = (np.where(have[:, None], volume, 0.0) + power * self.precision).sum(axis=2)
 
     def sums(self, labels: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
         """Precision of each group, products of the groups' weighted sums, and of each map with them."""
@@ -167,6 +169,14 @@ class LocalModel:
     def evidence(self, labels: NDArray[np.int64]) -> float:
         """Log evidence of a partition."""
         return float(self.window_evidence(labels).sum())
+
+    def log_prior(self) -> float:
+        """Log density, up to a constant, of gains, noise and misfits before the maps were compared place by place."""
+        local = self.local
+        noise = (self.noise / local.noise - 1) / np.maximum(local.noise_error, 1e-3)
+        gain = (self.gain - 1) ** 2 / (GAIN_ERROR**2 + (0.5 * local.noise * local.noise_error) ** 2)
+        misfit = float((self.misfit / EXPECTED_MISFIT - 1).sum())
+        return -0.5 * float((noise**2 + gain)[local.have].sum()) - misfit
 
     def placements(
         self,

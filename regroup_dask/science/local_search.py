@@ -78,7 +78,7 @@ def _fitted(
         before, labels = labels, move_maps(model, labels)
         if np.array_equal(before, labels):
             break
-    return model.evidence(labels), labels, model
+    return model.evidence(labels) + model.log_prior(), labels, model
 
 
 def search_partition(

@@ -17,6 +17,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import cg
 
 from regroup_dask.science.frames import FINEST_SHIFT_ANGSTROM, INCONSISTENT_DEGREES
+from regroup_dask.science.hands import AgreedHands
 from regroup_dask.science.rotations import nearest_rotation, rotation_angle_degrees
 
 SUBSPACE_STEPS = 300
@@ -79,7 +80,7 @@ def synchronize_pairs(
     weight: NDArray[np.float64],
     *,
     priority: NDArray[np.integer],
-    hand_weight: NDArray[np.float64] | None = None,
+    other_hand: NDArray[np.bool_],
 ) -> SparseFrames:
     """Find poses of all maps that agree best with the relative poses of some pairs, wrong ones among them.
 
@@ -93,9 +94,8 @@ def synchronize_pairs(
         Trust in each pair; 0 (or NaN) leaves it out.
     priority : int[N]
         The root of each part, whose pose is exactly the identity, is its map of highest priority, the first of equals.
-    hand_weight : float64[P], optional
-        Trust in what each pair says of the hand; `weight` by default. Maps of whose hand nothing is known keep that of
-        their root.
+    other_hand : bool[N]
+        Maps that are inverted before anything else (`agree_on_listed_hands`); pairs that contradict it do not count.
 
     Returns
     -------
@@ -107,11 +107,6 @@ def synchronize_pairs(
     trust = np.concatenate([trust, trust])
     part = _parts(graph, trust)
     roots = _roots(part, priority)
-    voice = trust
-    if hand_weight is not None:
-        said = np.nan_to_num(np.maximum(hand_weight, 0.0))
-        voice = np.where(trust > 0, np.concatenate([said, said]), 0.0)
-    other_hand = _hands(graph, voice, roots[part])
     agrees = ~(other_hand[graph.head] ^ other_hand[graph.tail] ^ graph.mirrored)
     usable = np.where(agrees, trust, 0.0)
     cycles = _cycle_residual_degrees(graph, trust)
@@ -197,26 +192,52 @@ def _roots(part: NDArray[np.int64], priority: NDArray[np.integer]) -> NDArray[np
     return order[first]
 
 
-def _hands(graph: _Graph, voice: NDArray[np.float64], root_of: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which maps are of the other hand than their root, by the top eigenvector of the signs of each part."""
-    n_maps = graph.n_maps
-    heard = _parts(graph, voice)
-    if not ((voice > 0) & graph.mirrored).any():
-        return np.zeros(n_maps, bool)
-    signs = _matrix(graph, np.where(graph.mirrored, -1.0, 1.0) * voice)
-    degree = np.sqrt(np.maximum(graph.sums(voice), 1e-300))
-    scale = sp.diags(1.0 / degree)
-    # Each part has an eigenvector of its own: started from all of them at once, the iteration keeps them apart.
-    top = _iterate(scale @ signs @ scale, np.random.default_rng(0).normal(size=(n_maps, 1)), heard, SUBSPACE_STEPS)[:, 0]
-    top = np.where(top < 0, -1.0, 1.0)
-    for _ in range(n_maps):  # settle maps that the eigenvector leaves near zero by majority
-        vote = signs @ top
-        against = np.where((vote != 0) & (np.sign(vote) != top), np.abs(vote), 0.0)
-        worst = int(np.argmax(against))
-        if against[worst] == 0:
-            break
-        top[worst] = -top[worst]
-    return np.asarray((top * top[root_of] < 0) & (heard == heard[root_of]))
+def agree_on_listed_hands(
+    pairs: NDArray[np.int64],
+    mirrored: NDArray[np.bool_],
+    weight: NDArray[np.float64],
+    *,
+    sizes: NDArray[np.integer],
+) -> AgreedHands:
+    """Find the maps of the other hand, as `hands.agree_on_hands`, from a list of pairs.
+
+    Parameters
+    ----------
+    pairs : int64[P, 2]
+        Maps of each pair.
+    mirrored : bool[P]
+        They were found to be of different hands.
+    weight : float64[P]
+        Trust in that; 0 where a pair cannot tell.
+    sizes : int[N]
+        How much each map counts.
+
+    Returns
+    -------
+    AgreedHands
+    """
+    n_maps = len(sizes)
+    rows = np.flatnonzero(weight > 0)
+    nothing = np.zeros((len(rows), 3))
+    graph = _both_directions(pairs[rows], np.zeros((len(rows), 3, 3)), nothing, mirrored[rows], n_maps)
+    voice = np.concatenate([weight[rows], weight[rows]])
+    part = _parts(graph, voice)
+    side = np.ones(n_maps)
+    if graph.mirrored.any():
+        signs = _matrix(graph, np.where(graph.mirrored, -1.0, 1.0) * voice)
+        scale = sp.diags(1.0 / np.sqrt(np.maximum(graph.sums(voice), 1e-300)))
+        start = np.random.default_rng(0).normal(size=(n_maps, 1))
+        side = np.where(_iterate(scale @ signs @ scale, start, part, SUBSPACE_STEPS)[:, 0] < 0, -1.0, 1.0)
+        for _ in range(n_maps):  # settle maps that the eigenvector leaves near zero by majority
+            vote = signs @ side
+            against = np.where((vote != 0) & (np.sign(vote) != side), np.abs(vote), 0.0)
+            worst = int(np.argmax(against))
+            if against[worst] == 0:
+                break
+            side[worst] = -side[worst]
+    lead = np.bincount(part, side * np.asarray(sizes, np.float64))
+    lead = np.where(lead == 0, side[_roots(part, sizes)], lead)
+    return AgreedHands(side * lead[part] < 0, part)
 
 
 def _iterate(

@@ -11,7 +11,7 @@ import xarray as xr
 
 from regroup_dask.errors import DamagedStoreError
 from regroup_dask.formats.volumes import VolumeReference
-from regroup_dask.science import align, noise, similarity, sparse_similarity
+from regroup_dask.science import align, hands, noise, similarity, sparse_similarity
 from regroup_dask.science.rotations import Pose
 from regroup_dask.settings import Settings
 from regroup_dask.steps.consistency import agree_on_poses, trust_in_hands
@@ -81,33 +81,22 @@ def compare_maps(
     )
     try:
         table, prepared_maps, hand_trust = _compare_reduced(
-            references, selection, plan, statistics, settings, run, store, mask
+            references, selection, plan, statistics, settings, run, store, mask, ssnr
         )
     except DamagedStoreError as error:
         for stage in ("prepare", "prepare_unmasked"):
             run.forget(stage, [f"map_{error.position:05d}"])
         run.forget("reduce", [f"class_{references[error.position].class_id:05d}"])
         raise
-    known_of_noise: dict[str, Any] = {
-        "solvent_power": prepared_maps.power,
-        "solvent_fraction": prepared_maps.solvent_fraction,
-        "mask_volume_fraction": prepared_maps.mask_volume_fraction,
-        "half_map_fsc": _half_map_fsc(statistics),
-        "ssnr": None if ssnr is None else ssnr[:, : table.cross_power.shape[-1]],
-        "coefficients": noise.shell_coefficients(box),
-    }
-    powers = table.cross_power, table.power_fixed, table.power_moving
     plain = None if settings.align else full_box_correlation(references, settings, mask, run)
     if isinstance(table, PairList):
-        listed = sparse_similarity.estimate_sparse_similarity(
-            table.pairs, *powers, n_maps=len(references), **known_of_noise
-        )
+        listed = _estimate_listed(table, prepared_maps, statistics, box, ssnr)
         variables = listed_variables(table, listed, settings, hand_trust, plain, n_maps=len(references))
         dataset = label_pairs(references, selection, settings, plan, variables, listed, None)
         return Comparison(dataset, label_classes(selection, plan, statistics, extents, listed, store))
     if plain is not None:
         table = table._replace(correlation=plain)
-    found = similarity.estimate_similarity(*powers, **known_of_noise)
+    found = _estimate_similarity(table, prepared_maps, statistics, box, ssnr)
     try:
         local = compare_places(
             table,
@@ -119,7 +108,7 @@ def compare_maps(
             store,
             run,
             reference=selection.reference,
-            hand_trust=hand_trust,
+            other_hand=_other_hand(table, hand_trust, selection),
             has_mask=mask is not None,
         )
     except DamagedStoreError as error:
@@ -140,6 +129,7 @@ def _compare_reduced(
     run: RunContext,
     store: Path,
     mask: VolumeReference | None,
+    ssnr: np.ndarray | None,
 ) -> tuple[PairTable | PairList, PreparedMaps, np.ndarray | None]:
     """Mask, prepare and compare the working maps: the pairs, what preparing said, and the trust in their hands."""
     names = [reference.name for reference in references]
@@ -159,14 +149,66 @@ def _compare_reduced(
     if are_listed(len(references), settings):
         pairs = list_pairs(results)
         if settings.align:
-            hand_trust = trust_in_listed_hands(pairs, plan.box, prepared_maps.mask_volume_fraction)
+            alike = None
+            if pairs.mirrored.any():
+                alike = _estimate_listed(pairs, prepared_maps, statistics, plan.box, ssnr).similarity
+            hand_trust = trust_in_listed_hands(pairs, plan.box, prepared_maps.mask_volume_fraction, alike)
             agree_on_listed_poses(pairs, selection, plan, store, run, token=token, names=names, hand_trust=hand_trust)
         return pairs, prepared_maps, hand_trust
     table = collect_pairs(len(references), results)
     if settings.align:
-        hand_trust = trust_in_hands(table, plan.box, prepared_maps.mask_volume_fraction)
+        alike = None
+        if table.mirrored.any():
+            alike = _estimate_similarity(table, prepared_maps, statistics, plan.box, ssnr).similarity
+        hand_trust = trust_in_hands(table, plan.box, prepared_maps.mask_volume_fraction, alike)
         table = agree_on_poses(table, selection, plan, store, run, token=token, names=names, hand_trust=hand_trust)
     return table, prepared_maps, hand_trust
+
+
+def _estimate_similarity(
+    table: PairTable,
+    prepared_maps: PreparedMaps,
+    statistics: tuple[noise.MapStatistics, ...],
+    box: int,
+    ssnr: np.ndarray | None,
+) -> similarity.Similarity:
+    """How alike the structures of all pairs are, from everything that is known of the noise."""
+    known = _known_of_noise(prepared_maps, statistics, box, ssnr)
+    return similarity.estimate_similarity(table.cross_power, table.power_fixed, table.power_moving, **known)
+
+
+def _estimate_listed(
+    table: PairList,
+    prepared_maps: PreparedMaps,
+    statistics: tuple[noise.MapStatistics, ...],
+    box: int,
+    ssnr: np.ndarray | None,
+) -> sparse_similarity.SparseSimilarity:
+    """The same for a list of pairs."""
+    known = _known_of_noise(prepared_maps, statistics, box, ssnr)
+    powers = table.cross_power, table.power_fixed, table.power_moving
+    return sparse_similarity.estimate_sparse_similarity(table.pairs, *powers, n_maps=len(statistics), **known)
+
+
+def _known_of_noise(
+    prepared_maps: PreparedMaps, statistics: tuple[noise.MapStatistics, ...], box: int, ssnr: np.ndarray | None
+) -> dict[str, Any]:
+    return {
+        "solvent_power": prepared_maps.power,
+        "solvent_fraction": prepared_maps.solvent_fraction,
+        "mask_volume_fraction": prepared_maps.mask_volume_fraction,
+        "half_map_fsc": _half_map_fsc(statistics),
+        "ssnr": None if ssnr is None else ssnr[:, : box // 2 + 1],
+        "coefficients": noise.shell_coefficients(box),
+    }
+
+
+def _other_hand(table: PairTable, hand_trust: np.ndarray | None, selection: Selection) -> np.ndarray | None:
+    """Which maps are to be inverted into the frame of the largest class, where a mask lies; it is not inverted itself."""
+    if hand_trust is None:
+        return None
+    agreed = hands.agree_on_hands(table.mirrored, hand_trust, selection.kept_sizes)
+    return agreed.other_hand ^ agreed.other_hand[selection.reference]
 
 
 def _half_map_fsc(statistics: tuple[noise.MapStatistics, ...]) -> np.ndarray | None:

@@ -24,12 +24,20 @@ def are_listed(n_maps: int, settings: Settings) -> bool:
     return n_maps > MOST_DENSE_CLASSES or (settings.n_nearest is not None and settings.n_nearest < n_maps - 1)
 
 
-def trust_in_listed_hands(table: PairList, box: int, mask_volume_fraction: np.ndarray) -> np.ndarray:
-    """How surely each pair tells whether its maps are of one hand, float64 (P,); 0 where it cannot."""
+def trust_in_listed_hands(
+    table: PairList, box: int, mask_volume_fraction: np.ndarray, similarity: np.ndarray | None
+) -> np.ndarray:
+    """How surely each pair tells whether its maps are of one hand, float64 (P,); 0 where it cannot.
+
+    Parameters are those of `consistency.trust_in_hands`, rows for tables.
+    """
     independent = hands.independent_coefficients(
         table.power_fixed, table.power_moving, fourier.shell_counts(box), filled_fraction=float(np.mean(mask_volume_fraction))
     )
-    evidence = hands.hand_evidence(table.correlation, np.nan_to_num(table.correlation_other_hand), independent)
+    correlations = table.correlation, np.nan_to_num(table.correlation_other_hand)
+    evidence = hands.hand_evidence(*correlations, independent)
+    if similarity is not None:
+        evidence = hands.judge_by_structure(evidence, similarity, *correlations)
     return np.where(np.isfinite(table.correlation_other_hand), hands.hand_weights(evidence), 0.0)
 
 
@@ -50,6 +58,9 @@ def agree_on_listed_poses(
     """
     tried = np.zeros(len(table.pairs), bool)
     for number in range(ROUNDS):
+        agreed = sparse_frames.agree_on_listed_hands(
+            table.pairs, table.mirrored, hand_trust, sizes=selection.kept_sizes
+        )
         solved = sparse_frames.synchronize_pairs(
             table.pairs,
             table.rotation,
@@ -57,33 +68,39 @@ def agree_on_listed_poses(
             table.mirrored,
             weights_of_correlations(table.correlation),
             priority=selection.kept_sizes,
-            hand_weight=hand_trust,
+            other_hand=agreed.other_hand,
         )
-        rows = solved.inconsistent[~tried[solved.inconsistent]]
+        # Pairs of nearby maps together, so that few maps are read for each unit.
+        rows = np.sort(solved.inconsistent[~tried[solved.inconsistent]])
         if not len(rows):
             break
-        tried[rows] = True
-        # Pairs of nearby maps together, so that few maps are read for each unit.
-        rows = np.sort(rows)
-        rotation, shift, mirrored = sparse_frames.predicted_pairs(solved, *table.pairs[rows].T)
-        chunks = [slice(start, start + PAIRS_PER_UNIT) for start in range(0, len(rows), PAIRS_PER_UNIT)]
-        units = []
-        for chunk in chunks:
-            chosen = tuple((int(i), int(j)) for i, j in table.pairs[rows[chunk]])
-            starts = tuple(zip(rotation[chunk], shift[chunk], mirrored[chunk].tolist(), strict=True))
-            name = f"round_{number}_{chunk.start:07d}"
-            units.append(
-                pairs.TileUnit(name, chosen, store, token, plan, True, starts, pairs.name_maps(chosen, names))
-            )
-        for chunk, result in zip(chunks, run.run("mend", "Mending pairs", pairs.compare_tile, units), strict=True):
-            _keep_better(table, rows[chunk], result, hand_trust)
+        _, _, mirrored = sparse_frames.predicted_pairs(solved, *table.pairs[rows].T)
+        untold = (table.mirrored[rows] != mirrored) & (hand_trust[rows] == 0)
+        # Their poses are those of the other hand and say nothing of this one: they are searched, before others rely on them.
+        searched = untold & ~mirrored
+        refined = ~searched & (~untold if number == 0 else True)
+        one_hand = plan._replace(hand="off") if searched.any() else plan
+        units, homes = [], []
+        for kind, chosen, its_plan in (("refine", rows[refined], plan), ("search", rows[searched], one_hand)):
+            tried[chosen] = True
+            for start in range(0, len(chosen), PAIRS_PER_UNIT):
+                home = chosen[start : start + PAIRS_PER_UNIT]
+                its_pairs = tuple((int(i), int(j)) for i, j in table.pairs[home])
+                predicted = sparse_frames.predicted_pairs(solved, *table.pairs[home].T)
+                starts = None if kind == "search" else tuple((r, t, bool(m)) for r, t, m in zip(*predicted, strict=True))
+                name = f"round_{number}_{kind}_{start:07d}"
+                maps = pairs.name_maps(its_pairs, names)
+                units.append(pairs.TileUnit(name, its_pairs, store, token, its_plan, True, starts, maps))
+                homes.append(home)
+        for home, result in zip(homes, run.run("mend", "Mending pairs", pairs.compare_tile, units), strict=True):
+            _keep_better(table, home, result, hand_trust)
 
 
 def _keep_better(table: PairList, rows: np.ndarray, result: dict[str, np.ndarray], hand_trust: np.ndarray) -> None:
     other_hand = (result["mirrored"] != table.mirrored[rows]) & (hand_trust[rows] == 0)
     better = other_hand | (result["correlation"] > table.correlation[rows])
-    # A refinement knows neither confidence nor the other hand: what the search found of them stays.
+    # A refinement knows neither confidence nor the other hand, a search of one hand not the other: what is known stays.
     result["correlation_other_hand"] = np.where(other_hand, table.correlation[rows], table.correlation_other_hand[rows])
-    result["confidence"] = table.confidence[rows]
+    result["confidence"] = np.where(np.isnan(result["confidence"]), table.confidence[rows], result["confidence"])
     replace_rows(table, rows[better], {name: values[better] for name, values in result.items()})
     table.corrected[rows[better]] = True

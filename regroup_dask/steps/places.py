@@ -31,7 +31,7 @@ def compare_places(
     run: RunContext,
     *,
     reference: int,
-    hand_trust: np.ndarray | None,
+    other_hand: np.ndarray | None,
     has_mask: bool,
 ) -> LocalCovariance | None:
     """Second moments of all maps in the frame of one of them, band by band and window by window.
@@ -48,8 +48,8 @@ def compare_places(
         Of the run.
     reference
         The map whose frame all are moved into; the mask, if there is one, lies there.
-    hand_trust
-        From `consistency.trust_in_hands`.
+    other_hand
+        Which maps are inverted to the hand of that map, bool (N,); None when nothing was aligned.
     has_mask
         Whether the store holds a mask.
 
@@ -69,7 +69,7 @@ def compare_places(
     if not len(shared):
         return None
     box = min(plan.box, 2 * (int(shared[-1]) + 2))
-    poses = _poses(table, settings, reference, hand_trust)
+    poses = _poses(table, settings, reference, other_hand)
     map_store.create_arrays(store, n_maps, {places.PLACED: ((box,) * 3, np.dtype(np.float32))})
     units = [
         places.PlaceUnit(f"map_{index:05d}", index, store, poses[index], plan.voxel_size_angstrom, box)
@@ -100,7 +100,7 @@ def compare_places(
 
 
 def _poses(
-    table: PairTable, settings: Settings, reference: int, hand_trust: np.ndarray | None
+    table: PairTable, settings: Settings, reference: int, other_hand: np.ndarray | None
 ) -> list[Pose] | list[None]:
     if not settings.align:
         return [None] * len(table.correlation)
@@ -110,7 +110,7 @@ def _poses(
         table.mirrored,
         pair_weights(table.correlation),
         reference=reference,
-        hand_weight=hand_trust,
+        other_hand=other_hand,
     )
     return [frames.frame_pose(solved, index) for index in range(len(table.correlation))]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 import sys
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from regroup_dask.report.colours import ink_on, superclass_colour
-from regroup_dask.report.inline_svg import INK, inline_svg
 from regroup_dask.report.methods import methods_paragraph
 from regroup_dask.report.output_contents import OutputContents, read_output
 from regroup_dask.report.pictures import colour_png, grey_png, shaded_png
@@ -102,19 +100,6 @@ def test_no_pyplot(contents: OutputContents) -> None:
     assert ("matplotlib.pyplot" in sys.modules) == before
 
 
-def test_svg_takes_the_colours_of_the_page(contents: OutputContents) -> None:
-    curves = count_curves(contents.pairs, {})
-    assert curves is not None
-    text = inline_svg(plot_stability(curves, 3, ink=INK), label='a "label" & more', salt="one")
-    assert text == inline_svg(plot_stability(curves, 3, ink=INK), label='a "label" & more', salt="one")
-    assert INK not in text
-    assert "currentColor" in text
-    assert "font-family" not in text
-    assert set(re.findall(r'xlink:href="#([^"]+)"|url\(#([^)]+)\)', text)) <= {
-        (name, "") for name in re.findall(r' id="([^"]+)"', text)
-    } | {("", name) for name in re.findall(r' id="([^"]+)"', text)}
-
-
 def test_pictures_say_what_the_arrays_say() -> None:
     image = np.linspace(0, 1, 12).reshape(3, 4)
     grey = np.asarray(Image.open(io.BytesIO(grey_png(image)))) / 255
@@ -159,11 +144,19 @@ def test_methods_say_only_what_was_done(contents: OutputContents) -> None:
     assert "summed class posterior" in still
     assert not any(name in " ".join(fewer) for name in ("Crowther", "Rosenthal", "Singer"))
     assert "spectral clustering" in still
-    modelled, more = methods_paragraph(record, {}, ("distance", "fsc", "signal_fraction"))
+    kept = ("distance", "fsc", "signal_fraction")
+    modelled, more = methods_paragraph(record, {}, kept, n_corrected=3)
     assert "spectral clustering" not in modelled
+    assert "place by place" not in modelled
+    assert "3 pairs that the others contradicted were aligned again" in modelled
     assert any("Holland" in reference for reference in more)
+    by_place, most = methods_paragraph(record, {}, (*kept, "place_product"))
+    assert "place by place" in by_place
+    assert any("Searle" in reference for reference in most)
+    assert "graph of the pairs" in methods_paragraph(record, {}, kept, every_pair=False)[0]
     auto = {**record, "settings": {**record["settings"], "n_superclasses": "auto"}}
     assert "number was chosen" in methods_paragraph(auto, {}, ("distance",))[0]
+    assert "strong evidence" in methods_paragraph(auto, {}, ("distance", "place_product"))[0]
 
 
 def test_reads_from_a_path(tmp_path: Path) -> None:

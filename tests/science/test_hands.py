@@ -5,7 +5,13 @@ import numpy as np
 from regroup_dask.science import align
 from regroup_dask.science.fourier import shell_counts
 from regroup_dask.science.frames import synchronize
-from regroup_dask.science.hands import hand_evidence, hand_weights, independent_coefficients
+from regroup_dask.science.hands import (
+    agree_on_hands,
+    hand_evidence,
+    hand_weights,
+    independent_coefficients,
+    judge_by_structure,
+)
 from regroup_dask.science.rotations import rotation_angle_degrees
 from tests.science.particles import blobs, random_rotation, render
 
@@ -70,3 +76,37 @@ def test_pairs_without_a_voice_do_not_turn_hands():
     np.testing.assert_array_equal(frames.mirrored, [False] * 5 + [True])
     for k in range(n):
         assert rotation_angle_degrees(frames.rotation[k], rotations[0].T @ rotations[k]) < 1e-3
+
+
+def test_each_part_keeps_the_hand_of_most_of_it():
+    other = np.array([True, False, False, True, True, False, True])
+    part = np.array([0, 0, 0, 1, 1, 1, 2])
+    mirrored = other[:, None] != other[None, :]
+    weight = np.where(part[:, None] == part[None, :], 1.0, 0.0) * ~np.eye(7, dtype=bool)
+    agreed = agree_on_hands(mirrored, weight)
+    np.testing.assert_array_equal(agreed.other_hand, [True, False, False, False, False, True, False])
+    np.testing.assert_array_equal(agreed.part, part)
+    heavy = agree_on_hands(mirrored, weight, np.array([5, 2, 2, 1, 1, 3, 1]))
+    np.testing.assert_array_equal(heavy.other_hand, [False, True, True, True, True, False, False])
+    # of two hands that count the same the largest map's stays
+    even = agree_on_hands(mirrored[:3, :3], weight[:3, :3], np.array([4, 3, 1]))
+    np.testing.assert_array_equal(even.other_hand, [False, True, True])
+
+
+def test_hands_are_right_in_spite_of_wrong_pairs():
+    rng = np.random.default_rng(4)
+    other = rng.random(12) < 0.35
+    wrong = np.triu(rng.random((12, 12)) < 0.2, 1)
+    mirrored = (other[:, None] != other[None, :]) ^ wrong ^ wrong.T
+    weight = np.ones((12, 12)) - np.eye(12)
+    np.testing.assert_array_equal(agree_on_hands(mirrored, weight).other_hand, other)
+
+
+def test_maps_of_different_structures_tell_less():
+    found, other = np.array([0.9, 0.67, 0.67, 0.8]), np.array([0.6, 0.6, 0.5, 0.6])
+    evidence = hand_evidence(found, other, np.array([500.0, 4000.0, 6000.0, 500.0]))
+    assert evidence.told.all()
+    alike = np.array([0.99, 0.67, 0.67, np.nan])
+    judged = judge_by_structure(evidence, alike, found, other)
+    # one structure; another one; another one, far beyond chance; nothing known
+    np.testing.assert_array_equal(judged.told, [True, False, True, False])

@@ -92,7 +92,9 @@ def joined(poses, pairs, cluster, frame="superclass"):
 def check(poses, groups, frame="superclass"):
     for k in range(N_MAPS):
         reference = 0 if frame == "common" or LABELS[k] == 0 else 12
-        exact = compose_pose(invert_pose(poses[reference]), poses[k])
+        # The frame is that of the reference, inverted where it is of the other hand than most.
+        frame_of = Pose(np.eye(3), np.zeros(3), bool(groups["mirrored"].values[reference]))
+        exact = compose_pose(frame_of, compose_pose(invert_pose(poses[reference]), poses[k]))
         found = Rotation.from_quat(groups["rotation_quaternion"].values[k])
         away = np.degrees((found * Rotation.from_matrix(exact.rotation).inv()).magnitude())
         assert bool(groups["mirrored"].values[k]) == exact.mirrored, k

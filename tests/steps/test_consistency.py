@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from regroup_dask.science.align import plan_alignment
 from regroup_dask.steps.consistency import agree_on_poses
 from regroup_dask.steps.pair_table import collect_pairs
 
@@ -59,7 +60,7 @@ def test_a_contradicted_pair_is_mended_and_marked_only_if_it_scores_better(found
     aligner = Aligner(found_again)
     table = agree_on_poses(
         table,
-        SimpleNamespace(kept=np.arange(N_MAPS), reference=0),
+        SimpleNamespace(kept=np.arange(N_MAPS), kept_sizes=np.ones(N_MAPS), reference=0),
         None,
         None,
         aligner,
@@ -76,3 +77,31 @@ def test_a_contradicted_pair_is_mended_and_marked_only_if_it_scores_better(found
     marked[1, 3] = marked[3, 1] = mended
     np.testing.assert_array_equal(table.corrected, marked)
     assert (np.abs(table.rotation[1, 3] - rotation[0]).max() < 1e-6) == mended
+
+
+def test_a_pair_that_cannot_tell_its_hand_is_searched_again_in_the_hand_of_the_others():
+    pairs = [(i, j) for i in range(N_MAPS) for j in range(i + 1, N_MAPS)]
+    first = tile(pairs, 0.8)
+    wrong = pairs.index((1, 3))
+    first["mirrored"][wrong] = True
+    table = collect_pairs(N_MAPS, [first])
+    asked = []
+
+    def run(stage, label, function, units):
+        asked.extend((unit.pairs, unit.starts, unit.plan.hand) for unit in units)
+        return [tile(list(unit.pairs), 0.7) for unit in units]
+
+    agree_on_poses(
+        table,
+        SimpleNamespace(kept=np.arange(N_MAPS), kept_sizes=np.ones(N_MAPS), reference=0),
+        plan_alignment(box=32, voxel_size_angstrom=4.0, maximum_shift_angstrom=20.0, hand="detect"),
+        None,
+        SimpleNamespace(run=run),
+        token="",
+        hand_trust=np.zeros((N_MAPS, N_MAPS)),
+        names=[f"map {index}" for index in range(N_MAPS)],
+    )
+    assert asked == [(((1, 3),), None, "off")]
+    assert not table.mirrored.any()
+    assert table.correlation[1, 3] == 0.7  # the hand of the others goes before a score that cannot tell it
+    assert table.correlation_other_hand[1, 3] == 0.8

@@ -65,7 +65,8 @@ def test_tables_that_do_not_fit_the_driver_are_refused_with_a_remedy():
         plan_run(10_000, series(10_000, 128), None, Settings(n_superclasses=4, align=True, pairs=pairs))
         for pairs in ("all", "nearest")
     )
-    with pytest.raises(InputError, match=r"has 32.00 GiB of memory, but the driver needs up to .* 49995000 pairs .*--pairs nearest"):
+    refused = r"has 32.00 GiB of memory, but the driver needs up to .* 49995000 pairs .*--pairs nearest"
+    with pytest.raises(InputError, match=refused):
         check_memory(every, (), driver_limit=32 * GIB)
     check_memory(nearest, (), driver_limit=32 * GIB)
     with pytest.raises(InputError, match=r"8.00 GiB .* --exclude-classes\)\.$"):
