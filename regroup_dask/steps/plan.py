@@ -156,11 +156,11 @@ def check_memory(
         The message says what does not fit, where, and what to do.
     """
     if plan.driver_bytes > driver_limit:
-        fewer = "; --pairs nearest keeps far fewer pairs" if plan.n_pairs > PAIRS_OF_MANY * plan.n_maps else ""
+        instead = "; --pairs nearest keeps far fewer pairs" if plan.n_pairs > PAIRS_OF_MANY * plan.n_maps else ""
         raise InputError(
             f"This machine has {format_bytes(driver_limit)} of memory, but the driver needs up to "
             f"{format_bytes(plan.driver_bytes)} for the tables of {plan.n_pairs} pairs of {plan.n_maps} maps: run it where "
-            f"there is that much, or leave out maps (--minimum-class-size, --exclude-classes){fewer}."
+            f"there is that much, or leave out maps (--minimum-class-size, --exclude-classes){instead}."
         )
     for worker in workers:
         needed = plan.worker_bytes(worker.threads)
