@@ -36,10 +36,13 @@ class Comparison(NamedTuple):
         Dataset on (class_i, class_j), as pairs.zarr holds it.
     classes
         The working maps of the kept classes and their statistics, as classes.zarr holds them.
+    working_maps
+        The run's own store of these maps.
     """
 
     pairs: xr.Dataset
     classes: xr.Dataset
+    working_maps: Path
 
 
 def compare_maps(
@@ -93,7 +96,7 @@ def compare_maps(
         listed = _estimate_listed(table, prepared_maps, statistics, box, ssnr)
         variables = listed_variables(table, listed, settings, hand_trust, plain, n_maps=len(references))
         dataset = label_pairs(references, selection, settings, plan, variables, listed, None)
-        return Comparison(dataset, label_classes(selection, plan, statistics, extents, listed, store))
+        return Comparison(dataset, label_classes(selection, plan, statistics, extents, listed, store), store)
     if plain is not None:
         table = table._replace(correlation=plain)
     found = _estimate_similarity(table, prepared_maps, statistics, box, ssnr)
@@ -117,7 +120,7 @@ def compare_maps(
         raise
     variables = table_variables(table, found, settings, hand_trust)
     dataset = label_pairs(references, selection, settings, plan, variables, found, local)
-    return Comparison(dataset, label_classes(selection, plan, statistics, extents, found, store))
+    return Comparison(dataset, label_classes(selection, plan, statistics, extents, found, store), store)
 
 
 def _compare_reduced(

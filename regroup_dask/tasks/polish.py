@@ -43,7 +43,7 @@ class PolishUnit(NamedTuple):
 
 def polish_members(unit: PolishUnit) -> Result:
     """Return the refined pose of each chosen member, and its correlation with the others before and after."""
-    maps = zarr.open_group(str(unit.store), mode="r")["density"]
+    maps = zarr.open_array(f"{unit.store!s}/density", mode="r", zarr_format=3)
     voxel_size = unit.plan.voxel_size_angstrom
     volumes = [np.ascontiguousarray(maps[row]) for row in unit.rows]  # type: ignore[index]
     total = np.zeros(volumes[0].shape, np.float64)
