@@ -21,6 +21,8 @@ PAIRS_PER_RUN = 256
 # The last eighth of the work is cut finer, and the last thirtieth finer still: else most workers wait, at the end, for
 # the few that have just begun a large tile. Small tiles read more maps for each pair, so not all are small.
 FINER_FROM = (7 / 8, 29 / 30)
+# But not into crumbs: each costs the scheduler and the driver 6 ms, which 64 workers would wait for at the end.
+LEAST_PIECE, PIECES_OF_ALL = 100, 5000
 SLAB_BYTES = 96 * 2**20
 UNPACKED_BYTES = 512 * 2**20
 
@@ -110,10 +112,13 @@ def pair_runs(pairs: list[tuple[int, int]], order: Sequence[int] | None = None) 
 def _finer_at_the_end(tiles: list[tuple[tuple[int, int], ...]]) -> list[tuple[tuple[int, int], ...]]:
     """Cut tiles near the end of a list by their maps, into pieces of half and of a quarter as many on each side."""
     n_pairs = sum(map(len, tiles))
+    least = min(LEAST_PIECE, n_pairs // PIECES_OF_ALL)
     made: list[tuple[tuple[int, int], ...]] = []
     before = 0
     for tile in tiles:
         pieces = 2 ** sum(before >= start * n_pairs for start in FINER_FROM)
+        while pieces > 1 and len(tile) < pieces**2 * least:
+            pieces //= 2
         made.extend(_pieces(tile, pieces))
         before += len(tile)
     return sorted(made, key=len, reverse=True)
