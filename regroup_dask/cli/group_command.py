@@ -36,6 +36,9 @@ EXAMPLES = (
 )
 
 
+QUICK_CLASSES, QUICK_BOX, QUICK_PARTICLES = 24, 128, 300_000
+
+
 class Wanted(NamedTuple):
     """One grouping that was asked for, and the folder it goes to."""
 
@@ -229,7 +232,8 @@ def _write(folder: Path, wanted: list[Wanted], options: dict[str, Any], watching
     with scratch_folder(targets[0]) as scratch, contextlib.ExitStack() as stack:
         connect = functools.cache(lambda: stack.enter_context(connected(where)))
         inputs = inputs_of_record(record, wanted[0].settings.class_prefix, scratch, on_cluster(connect))
-        client = connect()
+        client = None if _is_quick(record, inputs, wanted, where, watching) else connect()
+        known: dict[tuple[str, bytes], Any] = {}
         for one, target in zip(wanted, targets, strict=True):
             with says_how_to_resume(target), watching.listener(Console(stderr=True)) as listener:
                 profiler = watching.profiler(client, listener)
@@ -244,8 +248,23 @@ def _write(folder: Path, wanted: list[Wanted], options: dict[str, Any], watching
                     command=pipeline.command_line(),
                     earlier=folder,
                     told=one.told,
+                    known=known,
                 )
                 if profiler is not None:
                     keep_profile(result.output, profiler.finish())
             results.append(result)
     return results
+
+
+def _is_quick(record: dict[str, Any], inputs: Any, wanted: list[Wanted], where: Any, watching: Watching) -> bool:
+    """Whether this process is done before a cluster of its own would have started."""
+    from regroup_dask.tasks.connect import Where
+
+    return (
+        len(wanted) == 1
+        and where == Where()
+        and not watching.profile
+        and int(record.get("n_classes_kept") or 0) <= QUICK_CLASSES
+        and inputs.series.box <= QUICK_BOX
+        and int(record.get("n_particles") or 0) <= QUICK_PARTICLES
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -77,7 +78,7 @@ def polish_poses(
             )
             homes.append([int(members[position]) for position in chosen])
     refined = list(poses)
-    results = run.run("polish", "Polishing poses", polish.polish_members, units)
+    results = run.run("polish", "Polishing poses", polish.polish_members, units, same=_what_counts)
     for home, result in zip(homes, results, strict=True):
         for row, member in enumerate(home):
             # A refinement weighs shells by their noise, so the plain correlation may fall a little; if it falls more
@@ -86,6 +87,11 @@ def polish_poses(
                 refined[member] = Pose(result["rotation"][row], result["shift_angstrom"][row], poses[member].mirrored)
     poses = _anchor(poses, refined, families, ids, groups["reference_class"].values, labels)
     return _with_poses(groups, poses)
+
+
+def _what_counts(unit: polish.PolishUnit) -> bytes:
+    """All that the poses of a superclass depend on: not its number, nor the folder that the same maps are copied to."""
+    return pickle.dumps(unit._replace(name="", store=Path()))
 
 
 def _anchor(
