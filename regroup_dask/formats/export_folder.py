@@ -17,6 +17,14 @@ MARK = ".export"
 REMOVAL_ATTEMPTS = 100
 
 
+def check_target(target: Path) -> None:
+    """Raise `InputError` where an export cannot go."""
+    if not target.name:
+        raise InputError("The folder to make has no name of its own: give another with -o.")
+    if os.path.lexists(target):
+        raise InputError(f"The folder {target} exists: give another with -o.")
+
+
 @contextlib.contextmanager
 def export_folder(target: Path) -> Iterator[Path]:
     """Yield ``TARGET.partial``, and give it its name when the block ends well; else nothing is left of it.
@@ -27,10 +35,7 @@ def export_folder(target: Path) -> Iterator[Path]:
         The target exists, cannot be made or written, or another export is writing it now.
     """
     target = Path(os.path.abspath(target))
-    if not target.name:
-        raise InputError("The folder to make has no name of its own: give another with -o.")
-    if os.path.lexists(target):
-        raise InputError(f"The folder {target} exists: give another with -o.")
+    check_target(target)
     partial = target.with_name(target.name + ".partial")
     mark = partial / MARK
     if os.path.lexists(partial) and not mark.is_file():
