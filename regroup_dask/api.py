@@ -337,8 +337,8 @@ def regroup(
 
 
 def _are_paths(volumes: Any) -> bool:
-    return isinstance(volumes, str | Path) or (
-        isinstance(volumes, Sequence) and all(isinstance(item, str | Path) for item in volumes)
+    return storage.is_path(volumes) or (
+        isinstance(volumes, Sequence) and all(storage.is_path(item) for item in volumes)
     )
 
 

@@ -19,7 +19,7 @@ from distributed import Client
 from regroup_dask import __version__, grouping
 from regroup_dask.errors import RegroupWarning
 from regroup_dask.formats import result_tables, volume_store
-from regroup_dask.formats.class_store import read_classes, write_classes
+from regroup_dask.formats.class_store import read_classes
 from regroup_dask.formats.consolidate import consolidate
 from regroup_dask.formats.pairs_store import write_pairs
 from regroup_dask.formats.run_folder import check_output, read_run, run_folder, write_run
@@ -30,6 +30,7 @@ from regroup_dask.report.chimerax import write_view
 from regroup_dask.report.page import write_page
 from regroup_dask.settings import Settings
 from regroup_dask.steps import averaging, comparing, particles, polishing, regrouping, tables
+from regroup_dask.steps.class_maps import keep_classes
 from regroup_dask.steps.hand_sentences import hand_sentences
 from regroup_dask.steps.inputs import Inputs, check_inputs, fingerprints
 from regroup_dask.steps.mask import write_mask
@@ -218,7 +219,7 @@ def _compare(inputs: Inputs, selection: Selection, settings: Settings, run: RunC
     ssnr = comparing.ssnr_table(inputs.ssnr, references)
     found = comparing.compare_maps(references, selection, settings, run, mask=inputs.mask, ssnr=ssnr)
     write_pairs(found.pairs, run.folder / PAIRS)
-    write_classes(found.classes, run.folder / CLASSES)
+    keep_classes(found.classes, found.working_maps, run.folder / CLASSES, run)
     return found.pairs
 
 

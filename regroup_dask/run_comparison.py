@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from regroup_dask.errors import InputError
 from regroup_dask.formats import storage
+from regroup_dask.formats.fingerprint import OF_STAMPS
 from regroup_dask.formats.particle_overlap import ParticleOverlap, particle_overlap
 from regroup_dask.matched_maps import MapAgreement, compare_superclass_maps
 from regroup_dask.report.output_contents import OutputContents, read_output
@@ -103,8 +105,8 @@ def compare_runs(first: Path, second: Path, *, maps: bool = True) -> RunComparis
     counts = len(one.superclasses), len(two.superclasses)
     class_ids = _shared_classes(one, two)
     inputs = {
-        "volumes": _same(_volume_keys(one), _volume_keys(two)),
-        "particles": _same(_particle_keys(one), _particle_keys(two)),
+        "volumes": _same(one, two, _volumes),
+        "particles": _same(one, two, _particle_files),
     }
     particles = particle_overlap(
         first, second, n_first=counts[0], n_second=counts[1], same_rows=bool(inputs["particles"])
@@ -226,14 +228,31 @@ def _pose(row: dict[str, Any]) -> Pose:
 
 
 def _shared_classes(one: OutputContents, two: OutputContents) -> tuple[tuple[int, int], ...]:
-    """Class ids of the maps that both runs had, told by the content of their files."""
-    known = [_class_keys(run) for run in (one, two)]
+    """Class ids of the maps that both runs had, told by the content of their files.
+
+    A run that read from an object store knows only the store's own stamps of content: against one that read from disk,
+    maps are told by the names and sizes of their files.
+    """
+    keys = [_content_keys(run) for run in (one, two)]
+    if not _comparable(*keys):
+        keys = [{path: (path.rpartition("/")[2], key[1]) for path, key in of_run.items()} for of_run in keys]
+    known = [_class_keys(run, of_run) for run, of_run in zip((one, two), keys, strict=True)]
     return tuple((known[0][key], known[1][key]) for key in known[0] if key in known[1])
 
 
-def _class_keys(run: OutputContents) -> dict[tuple[str, str, int], int]:
-    content = {entry["path"]: entry["sha256"] for entry in run.record.get("fingerprints") or []}
-    seen: Counter[tuple[str, str]] = Counter()
+def _content_keys(run: OutputContents) -> dict[str, tuple[str, int]]:
+    """What is known of the content of each input: a digest of it or of a store's stamps, and its size."""
+    entries = run.record.get("fingerprints") or []
+    return {entry["path"]: (entry.get("sha256") or OF_STAMPS + entry[OF_STAMPS], entry["bytes"]) for entry in entries}
+
+
+def _comparable(first: dict[str, tuple[str, int]], second: dict[str, tuple[str, int]]) -> bool:
+    kinds = {digest.startswith(OF_STAMPS) for of_run in (first, second) for digest, _ in of_run.values()}
+    return len(kinds) < 2
+
+
+def _class_keys(run: OutputContents, content: dict[str, tuple[str, int]]) -> dict[tuple[tuple[str, int], str, int], int]:
+    seen: Counter[tuple[tuple[str, int], str]] = Counter()
     keys = {}
     for row in sorted(run.classes, key=lambda row: row["class_id"]):
         path, _, index = str(row["volume"]).partition("[")
@@ -245,19 +264,21 @@ def _class_keys(run: OutputContents) -> dict[tuple[str, str, int], int]:
     return keys
 
 
-def _volume_keys(run: OutputContents) -> list[str]:
-    volumes = {str(row["volume"]).partition("[")[0] for row in run.classes}
-    return sorted(entry["sha256"] for entry in run.record.get("fingerprints") or [] if entry["path"] in volumes)
+def _volumes(run: OutputContents) -> set[str]:
+    return {str(row["volume"]).partition("[")[0] for row in run.classes}
 
 
-def _particle_keys(run: OutputContents) -> list[str]:
+def _particle_files(run: OutputContents) -> set[str]:
     given = run.record.get("inputs") or {}
-    files = {*(given.get("particles") or ()), *(given.get("passthrough") or ())}
-    return sorted(entry["sha256"] for entry in run.record.get("fingerprints") or [] if entry["path"] in files)
+    return {*(given.get("particles") or ()), *(given.get("passthrough") or ())}
 
 
-def _same(first: list[str], second: list[str]) -> bool | None:
-    return None if not first or not second else first == second
+def _same(one: OutputContents, two: OutputContents, files: Callable[[OutputContents], set[str]]) -> bool | None:
+    """Whether some files of two runs have the same content; None where that cannot be told."""
+    chosen = [{path: key for path, key in _content_keys(run).items() if path in files(run)} for run in (one, two)]
+    if not all(chosen) or not _comparable(*chosen):
+        return None
+    return sorted(chosen[0].values()) == sorted(chosen[1].values())
 
 
 def _changed_settings(first: dict[str, Any], second: dict[str, Any]) -> tuple[tuple[str, Any, Any], ...]:

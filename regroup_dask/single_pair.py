@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from regroup_dask.errors import InputError
+from regroup_dask.formats import storage
 from regroup_dask.formats.volumes import find_volumes, read_map
 from regroup_dask.science import align, average, fourier, noise
 
@@ -57,7 +58,7 @@ def read_given(
     given: str | Path | np.ndarray | xr.DataArray, *, voxel_size_angstrom: float | None = None
 ) -> GivenMap:
     """Read a map from a file, or take it from an array."""
-    if isinstance(given, str | Path):
+    if storage.is_path(given):
         reference = find_volumes([given], voxel_size_angstrom=voxel_size_angstrom).references[0]
         return GivenMap(read_map(reference), reference.voxel_size_angstrom)
     size = voxel_size_angstrom or getattr(given, "attrs", {}).get("voxel_size_angstrom")

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.object_store import object_store, store_endpoint  # noqa: F401  fixtures
+from tests.store_runs import cryosparc_on_disk, memory, on_disk  # noqa: F401  fixtures
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+import errno
+import json
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from botocore.exceptions import ClientError
+from fsspec.implementations.memory import MemoryFileSystem
 
 from regroup_dask.errors import DamagedStoreError, InputError, StoreAccessError, StoreError
 from regroup_dask.formats import storage, store_parts, storing
+from regroup_dask.formats.run_folder import read_run
+from regroup_dask.tasks import execute
 from tests.object_store import Answer, FaultyStore, ObjectStore, Request, forget
 from tests.small_job import make_job, write_cryosparc
-from tests.test_stores import regroup_job, run
+from tests.store_runs import RunOnDisk, assert_same, contents, put, regroup_job, run
 
-IMPATIENT = {"config_kwargs": {"retries": {"mode": "standard", "max_attempts": 2}, "read_timeout": 0.5, "connect_timeout": 0.5}}
+IMPATIENT = {"config_kwargs": {"retries": {"mode": "standard", "max_attempts": 1}, "read_timeout": 2, "connect_timeout": 2}}
 TIMES = 1
 ANSWERS = [("status", (500, "InternalError")), ("status", (503, "SlowDown"))]
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """s3fs tries again what its client has tried again; once is enough here."""
+    monkeypatch.setattr("s3fs.S3FileSystem.retries", 1)
 
 
 @pytest.fixture
@@ -40,11 +53,6 @@ def answers(object_store: ObjectStore) -> Iterator[Callable[..., FaultyStore]]:
 
 def about_writing(request: Request) -> bool:
     return request.method in ("PUT", "POST")
-
-
-def outputs(contents: dict[str, bytes]) -> dict[str, bytes]:
-    """What must be the same, whatever happened on the way."""
-    return {name: data for name, data in contents.items() if name not in ("run.json", "report.html")}
 
 
 @pytest.mark.parametrize("fault", [*ANSWERS, ("cut", None), ("hang", 1.5)])
@@ -71,9 +79,9 @@ def test_a_fault_that_passes_is_not_noticed(
     assert spoiled
 
 
-@pytest.mark.parametrize("fault", [*ANSWERS, ("cut", None), ("hang", 2)])
+@pytest.mark.parametrize("fault", [*ANSWERS, ("cut", None), ("hang", 3)])
 def test_a_fault_that_stays_is_a_sentence(
-    object_store: ObjectStore, answers: Callable[..., FaultyStore], tmp_path: Path, fault: Any
+    object_store: ObjectStore, answers: Callable[..., FaultyStore], tmp_path: Path, hasty: None, fault: Any
 ) -> None:
     (tmp_path / "a").write_bytes(bytes(range(256)) * 400)
     url = object_store.put(tmp_path / "a", "a")
@@ -114,29 +122,102 @@ def test_a_missing_bucket_on_the_command_line(object_store: ObjectStore, tmp_pat
     assert "there is no such bucket" in run("info", "s3://no-such-bucket-1/J10", code=2)
 
 
-def test_a_resumed_run_computes_nothing_again(
-    object_store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from regroup_dask.tasks import execute
+def outage(request: Request | None = None) -> Answer:
+    """What a store answers to everything while it is away."""
+    return ("status", (500, "InternalError"))
 
-    url = object_store.put(write_cryosparc(make_job(n_particles=60), tmp_path / "J10"), "J10")
-    output = f"{object_store.url}/OUT"
+
+def test_a_run_that_met_an_outage_is_resumed_and_computes_nothing_again(
+    object_store: ObjectStore,
+    cryosparc_on_disk: RunOnDisk,
+    answers: Callable[..., FaultyStore],
+    monkeypatch: pytest.MonkeyPatch,
+    hasty: None,
+) -> None:
+    """From the moment a first slab is averaged the store answers 500 to everything."""
+    url, output = object_store.put(cryosparc_on_disk.job, "J10"), f"{object_store.url}/OUT"
     computed: list[str] = []
     run_unit = execute.run_unit
+    is_away = False
 
     def counted(function: Any, unit: Any, *rest: Any) -> Any:
-        if function.__name__ == "average_slab" and stop:
-            raise StoreError("the store is away")
+        nonlocal is_away
+        is_away = is_away or (not resumed and function.__name__ == "average_slab")
+        result = run_unit(function, unit, *rest)
         computed.append(f"{function.__name__} {unit.name}")
-        return run_unit(function, unit, *rest)
+        return result
 
     monkeypatch.setattr(execute, "run_unit", counted)
-    stop = True
-    with pytest.raises(StoreError):
+    resumed = False
+    answers(lambda request: outage() if is_away else None, **IMPATIENT)
+    with pytest.raises(StoreError, match=r"--resume"):
         regroup_job(url, output)
-    before, stop = len(computed), False
+    # While the store is away nothing can be said of the run but that.
+    with pytest.raises(StoreError, match="does not answer"):
+        regroup_job(url, output, resume=True)
+    is_away, resumed, before = False, True, len(computed)
+    assert json.loads(object_store.contents("OUT")["run.json"])["status"] == "incomplete"
+    with pytest.raises(InputError, match="interrupted run"):
+        regroup_job(url, output)
+    with pytest.raises(InputError, match="not finished"):
+        read_run(storage.location(output))
     regroup_job(url, output, resume=True)
+    assert_same(cryosparc_on_disk, object_store.contents("OUT"), prefix=output, job=url)
+    assert before
     assert not set(computed[:before]) & set(computed[before:])
+
+
+class Outages:
+    """Makes fsspec's store in memory fail from a number of writes on, as one that answers 500 does."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.left: float = math.inf
+        self.spoils = ("read", "write")
+        for name in ("info", "ls", "find", "cat_file", "exists", "cp_file", "rm_file", "rm", "pipe_file", "_open"):
+            monkeypatch.setattr(MemoryFileSystem, name, self.spoilt(name, getattr(MemoryFileSystem, name)))
+
+    def spoilt(self, name: str, function: Any) -> Any:
+        def call(fs: Any, *given: Any, **more: Any) -> Any:
+            mode = more.get("mode") or (given[1:2] or ("rb",))[0]
+            writes = name in ("cp_file", "rm_file", "rm", "pipe_file") or (name == "_open" and mode != "rb")
+            self.left -= writes
+            if self.left < 0 and ("write" if writes else "read") in self.spoils:
+                answer = {"Error": {"Code": "InternalError", "Message": "of the test"}}
+                raise OSError(errno.EIO, "of the test") from ClientError(answer, name)
+            return function(fs, *given, **more)
+
+        return call
+
+
+@pytest.mark.parametrize("spoils", [("read", "write"), ("write",)], ids=["all", "writes"])
+def test_outages_at_many_moments_of_a_run(
+    on_disk: RunOnDisk, memory: str, monkeypatch: pytest.MonkeyPatch, spoils: tuple[str, ...]
+) -> None:
+    """One run that is interrupted again and again, each time somewhere else, is in the end the undisturbed one."""
+    url, output = put(on_disk, memory), f"{memory}/OUT"
+    outages = Outages(monkeypatch)
+    outages.spoils = spoils
+    refused = 0
+    for writes in (2, 30, 55, 40, 70, 95, 60, math.inf):
+        outages.left = writes
+        there = refused > 0
+        try:
+            regroup_job(url, output, resume=there and storage_has(output, outages))
+            break
+        except StoreError as error:  # how often it happens depends on how much a run writes
+            assert "--resume" in str(error)  # noqa: PT017
+            refused += 1
+    assert refused >= 5
+    assert_same(on_disk, contents(output), prefix=output, job=url)
+
+
+def storage_has(output: str, outages: Outages) -> bool:
+    """Whether a run has begun there; asked while the store answers."""
+    left, outages.left = outages.left, math.inf
+    try:
+        return storage.exists(f"{output}/run.json")
+    finally:
+        outages.left = left
 
 
 def test_changed_inputs_are_not_resumed(object_store: ObjectStore, answers: Callable[..., FaultyStore], tmp_path: Path) -> None:
@@ -157,39 +238,31 @@ def test_changed_inputs_are_not_resumed(object_store: ObjectStore, answers: Call
 
 @pytest.mark.parametrize("damage", ["flip", "lose", "shorten"])
 def test_a_corrupt_tile_in_the_store_is_noticed_and_made_again(
-    object_store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+    cryosparc_on_disk: RunOnDisk, memory: str, monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
     from regroup_dask.tasks import prepare
 
-    url = object_store.put(write_cryosparc(make_job(n_particles=30), tmp_path / "J10"), "J10")
-    output = f"{object_store.url}/OUT"
-    regroup_job(url, f"{object_store.url}/GOOD")
-    client = object_store.client()
+    url, output = put(cryosparc_on_disk, memory), f"{memory}/OUT"
     reduce_map = prepare.reduce_map
 
     def spoilt(unit: Any) -> Any:
         result = reduce_map(unit)
         if unit.position == 1:
-            keys = [name for name in object_store.contents("OUT/work/maps.zarr/working") if name.startswith("c/1/")]
-            assert len(keys) == 1
-            place = {"Bucket": object_store.bucket, "Key": f"OUT/work/maps.zarr/working/{keys[0]}"}
-            data = bytearray(client.get_object(**place)["Body"].read())
+            (path,) = storage.files_below(f"{output}/work/maps.zarr/working/c/1")
+            data = bytearray(storage.read_bytes(path))
             data[len(data) // 2] ^= 1
             if damage == "lose":
-                client.delete_object(**place)
+                storing.remove_file(path)
             else:
-                client.put_object(**place, Body=bytes(data if damage == "flip" else data[:-100]))
+                storing.write_bytes(path, bytes(data if damage == "flip" else data[:-100]))
         return result
 
     monkeypatch.setattr("regroup_dask.steps.comparing.prepare.reduce_map", spoilt)
-    with pytest.raises(DamagedStoreError, match=r"of map 1 in s3://.*--resume"):
+    with pytest.raises(DamagedStoreError, match=r"of map 1 in memory://.*--resume"):
         regroup_job(url, output)
     monkeypatch.undo()
-    forget()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", object_store.endpoint)
-    storage.use_storage_options(object_store.options)
     regroup_job(url, output, resume=True)
-    assert outputs(object_store.contents("OUT")) == outputs(object_store.contents("GOOD"))
+    assert_same(cryosparc_on_disk, contents(output), prefix=output, job=url)
 
 
 def test_a_damaged_part_is_noticed(object_store: ObjectStore) -> None:

@@ -8,15 +8,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from regroup_dask.formats import storage
+from regroup_dask.formats.export_folder import parts_of_export
 from regroup_dask.formats.export_plan import ExportPlan, FragmentPlace, image_boxes
 from regroup_dask.formats.particle_facts import OPTICS, ParticleFacts
-from regroup_dask.formats.pickled_arrays import ArrayFile, create_array_file
+from regroup_dask.formats.pickled_arrays import ArrayFile, array_file, create_array_file, pickle_around
+from regroup_dask.formats.store_parts import JoinedFile, write_part
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,8 @@ class ArrayExport:
             arrays["poses"] = [("<f4", (n, 3, 3)), ("<f4", (n, 2))]
         if self.plan is not None and self.plan.has_ctf:
             arrays["ctf"] = [("<f4", (n, 9))]
-        files = {name: create_array_file(Path(self.folder) / f"{name}.pkl", kinds) for name, kinds in arrays.items()}
+        make = array_file if storage.is_remote(self.folder) else create_array_file
+        files = {name: make(f"{self.folder}/{name}.pkl", kinds) for name, kinds in arrays.items()}
         return ArrayExport(self.folder, self.n_superclasses, self.plan, self.extent_angstrom, self.has_poses, files)
 
     def write_fragment(
@@ -64,12 +69,29 @@ class ArrayExport:
         *,
         poses: tuple[np.ndarray, np.ndarray],
     ) -> None:
-        """Write the rows of one fragment to their places; may run again."""
-        first_row = place.first_row
-        self.files["labels"].write(0, first_row, superclass)
+        """Write the rows of one fragment to their places, or to a part of a store; may run again."""
+        rows = self._rows(facts, superclass, place.first_row, poses)
+        if storage.is_remote(self.folder):
+            texts = [file.as_stored(array, rows[name][array]) for name, file in self.files.items() for array in file.arrays]
+            write_part(parts_of_export(self.folder), place.fragment, [texts], len(texts))
+            return
+        for name, file in self.files.items():
+            of_superclass = re.fullmatch(r"ind_superclass_(\d+)", name)
+            first = place.first_row if of_superclass is None else int(place.counts_before[int(of_superclass[1])])
+            for array in file.arrays:
+                file.write(array, first, rows[name][array])
+
+    def _rows(
+        self,
+        facts: ParticleFacts | None,
+        superclass: np.ndarray,
+        first_row: int,
+        poses: tuple[np.ndarray, np.ndarray],
+    ) -> dict[str, tuple[np.ndarray, ...]]:
+        """Rows of one fragment for each array of each file."""
+        rows: dict[str, tuple[np.ndarray, ...]] = {"labels": (superclass,)}
         for number in range(self.n_superclasses):
-            rows = first_row + np.flatnonzero(superclass == number)
-            self.files[f"ind_superclass_{number}"].write(0, int(place.counts_before[number]), rows)
+            rows[f"ind_superclass_{number}"] = (first_row + np.flatnonzero(superclass == number),)
         optics = None
         if facts is not None and self.plan is not None:
             optics = self.plan.optics[self.plan.group_of_rows(facts.optics)]
@@ -80,14 +102,27 @@ class ArrayExport:
             extent = np.full(len(superclass), self.extent_angstrom) if optics is None else boxes * pixel
             known = np.isfinite(rotation).all(axis=(1, 2))
             rotation = np.where(known[:, None, None], rotation, np.eye(3)).transpose(0, 2, 1)
-            self.files["poses"].write(0, first_row, rotation)
-            self.files["poses"].write(1, first_row, np.nan_to_num(shift[:, :2] / extent[:, None]))
+            rows["poses"] = (rotation, np.nan_to_num(shift[:, :2] / extent[:, None]))
         if "ctf" in self.files and facts is not None and optics is not None:
             named = dict(zip(OPTICS, optics.T, strict=True))
             lens = [named[name] for name in ("voltage_kv", "cs_mm", "amplitude_contrast")]
             columns = [boxes, pixel, *facts.ctf[:, :3].T, *lens, facts.ctf[:, 3]]
-            self.files["ctf"].write(0, first_row, np.nan_to_num(np.column_stack(columns)))
+            rows["ctf"] = (np.nan_to_num(np.column_stack(columns)),)
+        return rows
+
+    def files_to_join(self, n_fragments: int) -> list[JoinedFile]:
+        """Files that are put together from parts, in an object store."""
+        if not storage.is_remote(self.folder):
+            return []
+        parts, n_sections, section = parts_of_export(self.folder), sum(len(file.dtypes) for file in self.files.values()), 0
+        joined = []
+        for file in self.files.values():
+            heads, end = pickle_around(list(zip(file.dtypes, file.shapes, strict=True)))
+            more = tuple((head, section + number) for number, head in enumerate(heads[1:], 1))
+            joined.append(JoinedFile(file.path, parts, n_fragments, section, n_sections, heads[0], end, more))
+            section += len(heads)
+        return joined
 
     def finish(self) -> tuple[Path, ...]:
         """Return the files."""
-        return tuple(Path(file.path) for file in self.files.values())
+        return tuple(storage.location(file.path) for file in self.files.values())

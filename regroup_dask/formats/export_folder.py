@@ -11,29 +11,44 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from regroup_dask.errors import InputError
+from regroup_dask.errors import InputError, StoreError
+from regroup_dask.formats import storage, storing
 
 MARK = ".export"
+PARTS = ".parts"
 REMOVAL_ATTEMPTS = 100
 
 
+<<<<<<< HEAD
 def check_target(target: Path) -> None:
     """Raise `InputError` where an export cannot go."""
     if not target.name:
         raise InputError("The folder to make has no name of its own: give another with -o.")
     if os.path.lexists(target):
         raise InputError(f"The folder {target} exists: give another with -o.")
+=======
+def parts_of_export(folder: str) -> str:
+    """Folder of the parts that files are joined from; gone when the export is complete."""
+    return f"{folder}/{PARTS}"
+>>>>>>> main
 
 
 @contextlib.contextmanager
 def export_folder(target: Path) -> Iterator[Path]:
-    """Yield ``TARGET.partial``, and give it its name when the block ends well; else nothing is left of it.
+    """Yield the folder to write to: ``TARGET.partial``, which gets its name when the block ends well.
+
+    In an object store it is the target itself, with a mark in it until it is complete. Of an export that failed nothing
+    is left.
 
     Raises
     ------
     InputError
         The target exists, cannot be made or written, or another export is writing it now.
     """
+    if storage.is_remote(target):
+        with _folder_in_store(target) as folder:
+            yield folder
+        return
     target = Path(os.path.abspath(target))
     check_target(target)
     partial = target.with_name(target.name + ".partial")
@@ -54,6 +69,7 @@ def export_folder(target: Path) -> Iterator[Path]:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         try:
             yield partial
+            storing.remove_folder(parts_of_export(str(partial)))
             mark.unlink()
             os.replace(partial, target)
         except BaseException as error:
@@ -66,6 +82,27 @@ def export_folder(target: Path) -> Iterator[Path]:
             raise
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _folder_in_store(target: Path) -> Iterator[Path]:
+    if storage.exists(target / MARK):
+        raise InputError(
+            f"Another export is writing to {target}, or one was ended there half-way: wait for it, remove what is there, or "
+            "give another name with -o."
+        )
+    if storage.exists(target):
+        raise InputError(f"The folder {target} exists: give another with -o.")
+    storing.write_bytes(target / MARK, b"")
+    try:
+        yield target
+        storing.remove_folder(parts_of_export(str(target)))
+        storing.remove_file(target / MARK)
+    except BaseException:
+        # A store that does not answer must not hide what went wrong before.
+        with contextlib.suppress(StoreError):
+            storing.remove_folder(target)
+        raise
 
 
 def _lock(descriptor: int, partial: Path) -> None:

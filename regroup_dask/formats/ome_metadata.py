@@ -82,5 +82,5 @@ def ome_attributes(
 
 def write_ome_metadata(path: str | Path, attributes: dict[str, Any]) -> None:
     """Write the ``ome`` attribute of a group; the store opens in xarray as before."""
-    group = zarr.open_group(str(path), mode="r+", use_consolidated=False)
+    group = zarr.open_group(str(path), mode="r+", zarr_format=3, use_consolidated=False)
     group.attrs["ome"] = attributes

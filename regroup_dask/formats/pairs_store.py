@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,10 @@ import xarray as xr
 
 from regroup_dask.errors import InputError
 from regroup_dask.formats import storage
-from regroup_dask.formats.consolidate import consolidate
+from regroup_dask.formats.consolidate import open_store
+from regroup_dask.formats.new_store import new_store
+
+CHUNK_BYTES, SHARD_BYTES = 4 * 2**20, 64 * 2**20
 
 DESCRIPTIONS = {
     "correlation": ("Pearson correlation of the two maps at their pose, inside the mask", "1"),
@@ -103,9 +107,28 @@ def pairs_dataset(
 
 
 def write_pairs(pairs: xr.Dataset, path: Path) -> None:
-    """Write a dataset of pairs as a zarr store, replacing one that is there."""
-    pairs.to_zarr(str(path), mode="w", consolidated=False, zarr_format=3)
-    consolidate(path)
+    """Write a dataset of pairs as a zarr store, replacing one that is there.
+
+    A table of a few megabytes is one chunk; a larger one is cut along its first axis, and many chunks lie in a shard, so
+    that a thousand classes are tens of objects in a store and not thousands.
+    """
+    encoding = {str(name): _layout(values.shape, values.dtype.itemsize) for name, values in pairs.variables.items()}
+    with new_store(path, complete=True) as store:
+        pairs.to_zarr(store, mode="w", consolidated=False, zarr_format=3, encoding=encoding)
+
+
+def _layout(shape: tuple[int, ...], item_bytes: int) -> dict[str, tuple[int, ...]]:
+    """Chunks of one variable, and shards where there are many chunks."""
+    if not shape:
+        return {}
+    n_rows = max(1, shape[0])
+    row_bytes = max(1, item_bytes * math.prod(shape[1:]))
+    rest = tuple(max(1, length) for length in shape[1:])
+    rows = min(max(1, CHUNK_BYTES // row_bytes), n_rows)
+    if rows == n_rows:
+        return {"chunks": (n_rows, *rest)}
+    per_shard = min(max(1, SHARD_BYTES // (rows * row_bytes)), math.ceil(n_rows / rows))
+    return {"chunks": (rows, *rest), "shards": (per_shard * rows, *rest)}
 
 
 def read_pairs(path: Path) -> xr.Dataset:
@@ -119,6 +142,6 @@ def read_pairs(path: Path) -> xr.Dataset:
     if not storage.is_folder(path):
         raise InputError(f"{path} does not exist: give the output folder of a finished run.")
     try:
-        return xr.open_zarr(str(path), consolidated=False, chunks=None).load()
+        return open_store(path).load()
     except (KeyError, ValueError, OSError) as error:
         raise InputError(f"{path} cannot be read as the pairs of a run: {error}.") from error

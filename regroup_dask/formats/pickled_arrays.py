@@ -163,6 +163,15 @@ class ArrayFile:
     shapes: tuple[tuple[int, ...], ...]
     offsets: tuple[int, ...]
 
+    @property
+    def arrays(self) -> range:
+        """Numbers of its arrays."""
+        return range(len(self.dtypes))
+
+    def as_stored(self, array: int, rows: np.ndarray) -> np.ndarray:
+        """Bytes of rows of one of the arrays."""
+        return np.ascontiguousarray(rows, self.dtypes[array]).reshape(-1).view(np.uint8)
+
     def write(self, array: int, first_row: int, rows: np.ndarray) -> None:
         """Write rows of one of the arrays; doing so again changes nothing."""
         shape, dtype = self.shapes[array], np.dtype(self.dtypes[array])
@@ -170,7 +179,7 @@ class ArrayFile:
             raise ValueError(f"{self.path} has the shape {shape}: no place for {rows.shape} from row {first_row}")
         if not len(rows):
             return
-        data = memoryview(np.ascontiguousarray(rows, dtype).view(np.uint8).reshape(-1).data)
+        data = memoryview(self.as_stored(array, rows).data)
         position = self.offsets[array] + first_row * dtype.itemsize * int(np.prod(shape[1:], dtype=np.int64))
         descriptor = os.open(self.path, os.O_WRONLY)
         try:
@@ -190,19 +199,40 @@ def create_array_file(path: str | Path, arrays: Sequence[tuple[str, tuple[int, .
     arrays : sequence of (str, tuple of int)
         Little-endian type, such as ``<f4``, and shape of each.
     """
-    offsets = []
+    file = array_file(path, arrays)
+    heads, end = pickle_around(arrays)
     with open(path, "wb") as stream:
-        stream.write(b"\x80\x04")
-        for dtype, shape in arrays:
-            n_bytes = np.dtype(dtype).itemsize * int(np.prod(shape, dtype=np.int64))
-            stream.write(_array_head(dtype, shape) + b"\x8e" + struct.pack("<Q", n_bytes))
-            offsets.append(stream.tell())
-            stream.truncate(stream.tell() + n_bytes)
-            stream.seek(n_bytes, os.SEEK_CUR)
-            stream.write(b"tb")
-        stream.write({1: b"", 2: b"\x86", 3: b"\x87"}[len(arrays)] + b".")
+        for head, offset, dtype, shape in zip(heads, file.offsets, file.dtypes, file.shapes, strict=True):
+            stream.write(head)
+            position = offset + _n_bytes(dtype, shape)
+            stream.truncate(position)
+            stream.seek(position)
+        stream.write(end)
+    return file
+
+
+def array_file(path: str | Path, arrays: Sequence[tuple[str, tuple[int, ...]]]) -> ArrayFile:
+    """Say where the rows of such a pickle lie, without making it."""
+    offsets, position = [], 0
+    for head, (dtype, shape) in zip(pickle_around(arrays)[0], arrays, strict=True):
+        position += len(head)
+        offsets.append(position)
+        position += _n_bytes(dtype, shape)
     dtypes, shapes = tuple(dtype for dtype, _ in arrays), tuple(shape for _, shape in arrays)
     return ArrayFile(str(path), dtypes, shapes, tuple(offsets))
+
+
+def _n_bytes(dtype: str, shape: tuple[int, ...]) -> int:
+    return np.dtype(dtype).itemsize * int(np.prod(shape, dtype=np.int64))
+
+
+def pickle_around(arrays: Sequence[tuple[str, tuple[int, ...]]]) -> tuple[list[bytes], bytes]:
+    """What stands in such a pickle before the bytes of each array, and at its end."""
+    heads, before = [], b"\x80\x04"
+    for dtype, shape in arrays:
+        heads.append(before + _array_head(dtype, shape) + b"\x8e" + struct.pack("<Q", _n_bytes(dtype, shape)))
+        before = b"tb"
+    return heads, before + {1: b"", 2: b"\x86", 3: b"\x87"}[len(arrays)] + b"."
 
 
 def write_array(path: str | Path, values: np.ndarray) -> None:

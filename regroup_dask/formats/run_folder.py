@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import hashlib
 import json
 import math
 import numbers
@@ -31,8 +30,6 @@ RUN_FILE = "run.json"
 WORK = "work"
 REMOVAL_ATTEMPTS = 100
 LOCK = ".lock"
-WHOLE_BYTES = 256 * 2**20
-SAMPLES = 64
 
 
 def partial_folder(output: Path) -> Path:
@@ -290,53 +287,3 @@ def read_run(folder: Path) -> dict[str, Any]:
     if storage.is_remote(folder) and record.get("status") == "incomplete":
         raise InputError(f"The run in {folder} is not finished: give its command again with --resume.")
     return record
-
-
-def fingerprint(path: str | Path) -> dict[str, Any]:
-    """Size and SHA-256 of a file, or of a store's files.
-
-    Content beyond 256 MB counts by 64 samples of 1 MB, and by its time of change. What lies in an object store counts
-    by the stamps that the store itself makes of content (ETag).
-    """
-    if storage.is_remote(path):
-        return _remote_fingerprint(path)
-    target = Path(path)
-    digest = hashlib.sha256()
-    if not target.is_dir():
-        size = _digest_file(target, digest)
-        return {"path": str(target), "bytes": size, "sha256": digest.hexdigest()}
-    total = 0
-    for entry in sorted(item for item in target.rglob("*") if item.is_file()):
-        digest.update(f"{entry.relative_to(target)};".encode())
-        if total <= WHOLE_BYTES:
-            total += _digest_file(entry, digest)
-        else:
-            status = entry.stat()
-            total += status.st_size
-            digest.update(f"{status.st_size}:{status.st_mtime_ns};".encode())
-    return {"path": str(target), "bytes": total, "sha256": digest.hexdigest()}
-
-
-def _remote_fingerprint(path: str | Path) -> dict[str, Any]:
-    """Sizes and the store's own stamps of content (ETag); nothing is fetched."""
-    files = storage.files_below(path) if storage.is_folder(path) else [str(path)]
-    stamps = [storage.change_stamp(name) for name in files]
-    total = sum(storage.size_bytes(name) for name in files)
-    content = [[name[len(str(path)) :], *(stamp or ())] for name, stamp in zip(files, stamps, strict=True)]
-    digest = hashlib.sha256(json.dumps(content).encode())
-    return {"path": str(path), "bytes": total, "sha256_of_etags": digest.hexdigest()}
-
-
-def _digest_file(path: Path, digest: Any) -> int:
-    status = path.stat()
-    size = status.st_size
-    with open(path, "rb") as stream:
-        if size <= WHOLE_BYTES:
-            for block in iter(lambda: stream.read(2**20), b""):
-                digest.update(block)
-        else:
-            for number in range(SAMPLES):
-                stream.seek(number * (size - 2**20) // (SAMPLES - 1))
-                digest.update(stream.read(2**20))
-            digest.update(f"{size}:{status.st_mtime_ns};".encode())
-    return size

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+from regroup_dask.errors import StoreError
 from regroup_dask.formats import storage, storing
+
+logger = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
@@ -25,7 +29,7 @@ def scratch_folder(output: str | Path, *, beside: bool = True) -> Iterator[Path]
         try:
             yield remote
         finally:
-            storing.remove_folder(remote)
+            _remove(remote)
         return
     near = Path(tempfile.gettempdir() if storage.is_remote(output) else os.path.abspath(output)).parent
     while not near.is_dir():
@@ -33,3 +37,11 @@ def scratch_folder(output: str | Path, *, beside: bool = True) -> Iterator[Path]
     writable = beside and os.access(near, os.W_OK | os.X_OK)
     with tempfile.TemporaryDirectory(prefix=".regroup_dask_", dir=near if writable else None) as made:
         yield Path(made)
+
+
+def _remove(remote: Path) -> None:
+    """Remove a folder of a store; one that does not answer must not hide what went wrong before."""
+    try:
+        storing.remove_folder(remote)
+    except StoreError as error:
+        logger.warning("%s could not be removed, and can be removed by hand: %s", remote, error)

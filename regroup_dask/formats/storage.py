@@ -19,10 +19,13 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, cast
 
 from regroup_dask.errors import InputError
 from regroup_dask.formats.store_errors import store_errors
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
 
 PathOrUrl = str | os.PathLike[str]
 
@@ -31,11 +34,10 @@ STREAM_BYTES = 2**20
 
 COPY_BYTES = 8 * 2**20
 
-DEFAULTS: dict[str, dict[str, Any]] = {
-    # Workers write what others list: a listing kept from before would hide it.
-    "s3": {"use_listings_cache": False},
-    "s3a": {"use_listings_cache": False},
-}
+# Workers write what others list: a listing kept from before would hide it. With one part of a file at a time on its way
+# ten of 50 MB are not in memory, and an object is read without asking for its size first.
+_OF_S3: dict[str, Any] = {"use_listings_cache": False, "max_concurrency": 1}
+DEFAULTS = {"s3": _OF_S3, "s3a": _OF_S3}
 LOCAL_PROTOCOLS = ("file", "local")
 
 _given: dict[str, Any] = {}
@@ -86,6 +88,11 @@ def is_remote(path: PathOrUrl) -> bool:
     """Whether a path is a URL."""
     text = str(path)
     return "://" in text and text.split("://", 1)[0] not in LOCAL_PROTOCOLS
+
+
+def is_path(value: Any) -> TypeIs[str | Path]:
+    """Whether a value names a file: text, a path, or what `location` makes of a URL, which is no `Path`."""
+    return isinstance(value, str | os.PathLike) or type(value).__module__.split(".")[0] == "upath"
 
 
 def location(path: PathOrUrl) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,7 +21,7 @@ UNAVAILABLE = (errno.EBUSY, errno.EIO, getattr(errno, "EREMOTEIO", errno.EIO))
 KEEPS = "what is finished is kept, and the same command with --resume goes on from there"
 
 
-def explained(error: BaseException, path: str = "") -> RegroupError | None:
+def explained(error: BaseException, path: str = "", *, outside: BaseException | None = None) -> RegroupError | None:
     """Return an error in one sentence, if it comes from a store; None if it does not, or says that a file is missing.
 
     Parameters
@@ -29,8 +30,10 @@ def explained(error: BaseException, path: str = "") -> RegroupError | None:
         Whatever was raised.
     path
         The URL that was used.
+    outside
+        What was being handled when the store was asked, and says nothing of its answer.
     """
-    chain = _chain(error)
+    chain = _chain(error, outside)
     if any(isinstance(one, RegroupError) for one in chain):
         return next(one for one in chain if isinstance(one, RegroupError))
     from_store = [one for one in chain if type(one).__module__.split(".")[0] in OF_STORES]
@@ -60,20 +63,21 @@ def explained(error: BaseException, path: str = "") -> RegroupError | None:
 @contextlib.contextmanager
 def store_errors(path: str) -> Iterator[None]:
     """Turn errors of a store into sentences about this path; a missing file stays a `FileNotFoundError`."""
+    outside = sys.exception()
     try:
         yield
     except RegroupError:
         raise
     except Exception as error:
-        sentence = explained(error, path)
+        sentence = explained(error, path, outside=outside)
         if sentence is None:
             raise
         raise sentence from error
 
 
-def _chain(error: BaseException | None) -> list[BaseException]:
+def _chain(error: BaseException | None, outside: BaseException | None) -> list[BaseException]:
     found: list[BaseException] = []
-    while error is not None and error not in found:
+    while error is not None and error is not outside and error not in found:
         found.append(error)
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return found

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -29,6 +29,8 @@ class JoinedFile(NamedTuple):
     n_sections: int
     before: bytes
     after: bytes
+    more: tuple[tuple[bytes, int], ...] = ()
+    """further sections of every part, each with the bytes that go before it"""
 
 
 def write_part(folder: str, index: int, pieces: Iterable[Sequence[Any]], n_sections: int) -> None:
@@ -63,21 +65,26 @@ def join_parts(file: JoinedFile) -> None:
         A part is missing or is not what was written.
     """
     with storing.opened_writing(file.path) as joined:
-        joined.write(file.before)
-        for index in range(file.n_parts):
-            path = _part_path(file.parts, index)
-            try:
-                start, stop, expected = _range_of_section(path, file.section, file.n_sections)
-                found = 0
-                for begin in range(start, stop, COPY_BYTES):
-                    data = storage.read_range(path, begin, min(begin + COPY_BYTES, stop))
-                    found = zlib.crc32(data, found)
-                    joined.write(data)
-            except (FileNotFoundError, ValueError):
-                raise _damaged(path, index) from None
-            if found != expected:
-                raise _damaged(path, index)
+        for before, section in ((file.before, file.section), *file.more):
+            joined.write(before)
+            for index in range(file.n_parts):
+                _copy_section(file, index, section, joined)
         joined.write(file.after)
+
+
+def _copy_section(file: JoinedFile, index: int, section: int, joined: BinaryIO) -> None:
+    path = _part_path(file.parts, index)
+    try:
+        start, stop, expected = _range_of_section(path, section, file.n_sections)
+        found = 0
+        for begin in range(start, stop, COPY_BYTES):
+            data = storage.read_range(path, begin, min(begin + COPY_BYTES, stop))
+            found = zlib.crc32(data, found)
+            joined.write(data)
+    except (FileNotFoundError, ValueError):
+        raise _damaged(path, index) from None
+    if found != expected:
+        raise _damaged(path, index)
 
 
 def _range_of_section(path: str, section: int, n_sections: int) -> tuple[int, int, int]:

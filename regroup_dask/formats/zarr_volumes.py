@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import math
 import os
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import zarr
@@ -78,8 +78,14 @@ def read_zarr_volumes(path: str) -> ZarrVolumes:
     return _described(f"{path.rstrip('/')}/{name}", array, {**attributes, **dict(array.attrs)}, opened)
 
 
-def open_zarr_array(path: str) -> zarr.Array:
+def open_zarr_array(path: str, *, zarr_format: Literal[2, 3] | None = None) -> zarr.Array:
     """Open a zarr array for reading.
+
+    Parameters
+    ----------
+    path : str
+    zarr_format : {2, 3}, optional
+        Where it is known, a store is not asked for the files of the other.
 
     Raises
     ------
@@ -87,7 +93,7 @@ def open_zarr_array(path: str) -> zarr.Array:
     """
     try:
         with store_errors(path):
-            return zarr.open_array(path, mode="r")
+            return zarr.open_array(path, mode="r", zarr_format=zarr_format)
     except StoreError:
         raise
     except Exception as error:

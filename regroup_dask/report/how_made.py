@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from regroup_dask.formats.fingerprint import OF_STAMPS
+
 SETTING_WORDS = {
     "n_superclasses": ("Superclasses (K)", ""),
     "minimum_class_size": ("Minimum class size", "particles"),
@@ -59,12 +61,12 @@ def _value_words(name: str, value: Any, unit: str) -> str:
 
 
 def input_rows(record: dict[str, Any]) -> list[dict[str, str]]:
-    """Path, size and SHA-256 of every input."""
+    """Path, size and SHA-256 of every input, or of the stamps of the store that it lies in."""
     return [
         {
             "path": str(entry.get("path", "")),
             "size": size_words(int(entry.get("bytes", 0))),
-            "sha256": str(entry.get("sha256", "")),
+            "sha256": str(entry.get("sha256") or entry.get(OF_STAMPS, "")),
         }
         for entry in record.get("fingerprints") or []
     ]

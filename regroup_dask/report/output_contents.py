@@ -12,6 +12,7 @@ import pyarrow as pa
 import xarray as xr
 
 from regroup_dask.formats import storage
+from regroup_dask.formats.consolidate import open_store
 from regroup_dask.formats.pairs_store import read_pairs
 from regroup_dask.formats.parquet_particles import opened_parquet
 from regroup_dask.formats.result_tables import read_table
@@ -126,7 +127,7 @@ def _open_store(path: Path) -> xr.Dataset | None:
     if not storage.is_folder(path):
         return None
     try:
-        store = xr.open_zarr(str(path), consolidated=False, chunks=None)
+        store = open_store(path)
         names = [str(name) for name in store.data_vars if store[name].ndim == 4]
         # Read once: one value after the other takes as long as all of them, every time.
         store = store.assign({name: values.load() for name, values in store.data_vars.items() if values.ndim < 4})

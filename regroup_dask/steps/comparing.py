@@ -34,10 +34,13 @@ class Comparison(NamedTuple):
         Dataset on (class_i, class_j), as pairs.zarr holds it.
     classes
         The working maps of the kept classes and their statistics, as classes.zarr holds them.
+    working_maps
+        The run's own store of these maps.
     """
 
     pairs: xr.Dataset
     classes: xr.Dataset
+    working_maps: Path
 
 
 def compare_maps(
@@ -106,7 +109,7 @@ def compare_maps(
         run.forget("reduce", [f"class_{references[error.position].class_id:05d}"])
         raise
     dataset = label_pairs(references, selection, settings, plan, table, found, hand_trust, local)
-    return Comparison(dataset, label_classes(selection, plan, statistics, extents, found, store))
+    return Comparison(dataset, label_classes(selection, plan, statistics, extents, found, store), store)
 
 
 def _compare_reduced(

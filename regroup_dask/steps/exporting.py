@@ -28,6 +28,7 @@ from regroup_dask.formats.volumes import find_volumes
 from regroup_dask.progress import StageClock
 from regroup_dask.tasks import exports
 from regroup_dask.tasks.execute import Result, run_units
+from regroup_dask.tasks.particles import JoinUnit, join_file
 
 Side = Literal["cryosparc", "relion", "cryodrgn"]
 NAMES = {"cryosparc": "CryoSPARC", "relion": "RELION", "cryodrgn": "cryoDRGN"}
@@ -98,7 +99,14 @@ def export(
     InputError
         There are no particles, they do not say what the side needs, or the target exists.
     """
+<<<<<<< HEAD
     output, particles = _opened(output, target)
+=======
+    output, target = (storage.location(storage.absolute(path)) for path in (output, target))
+    if not storage.is_folder(output):
+        raise InputError(f"{output} is no folder: give the output folder of a run with particles.")
+    particles = open_regrouped(output)
+>>>>>>> main
     clock = clock or StageClock()
 
     def run(label: str, function: Callable[[Any], Result], units: list[Any]) -> list[Result]:
@@ -110,7 +118,7 @@ def export(
             particles,
             output,
             folder,
-            Path(os.path.abspath(target)),
+            target,
             _maps(output),
             run,
             _optics_groups(output),
@@ -118,7 +126,8 @@ def export(
             flip_y,
         )
         files, notes = {"cryosparc": _cryosparc, "relion": _relion, "cryodrgn": _cryodrgn}[side](work)
-    return Exported(target, tuple(target / path.relative_to(folder) for path in files), tuple(notes))
+    named = files if folder == target else [target / path.relative_to(folder) for path in files]
+    return Exported(target, tuple(named), tuple(notes))
 
 
 def plan_of_export(output: Path, side: Side, target: Path) -> list[str]:
@@ -151,7 +160,8 @@ def _relion(work: _Work) -> tuple[list[Path], list[str]]:
     writer = StarExport(str(work.folder), work.particles.n_superclasses, plan, work.extent_angstrom)
     writer.create()
     _write(work, writer)
-    files = list(writer.finish(len(work.particles.fragments)))
+    _join(work, writer)
+    files = list(writer.finish())
     if work.maps is not None:
         maps = work.maps._replace(folder_for_relion=folder_for_relion(work.target))
         files += write_model(work.folder, maps, work.totals[:-1], n_dimensions=plan.n_axes)
@@ -167,6 +177,7 @@ def _cryosparc(work: _Work) -> tuple[list[Path], list[str]]:
     writer = RecordExport(str(work.folder), k, plan, work.extent_angstrom, work.micrograph_size, work.flip_y)
     writer = writer.create(work.totals)
     _write(work, writer)
+    _join(work, writer)
     files = list(writer.finish())
     if work.maps is not None:
         files += [Path(path) for path in write_volume_groups(str(work.folder), work.maps)]
@@ -198,6 +209,7 @@ def _cryodrgn(work: _Work) -> tuple[list[Path], list[str]]:
             "poses.pkl has the pose of each particle in the frame of its superclass: train on one superclass at a time, with "
             "--ind ind_superclass_K.pkl; particles of no superclass have the pose they came with, if any."
         )
+    _join(work, writer)
     return list(writer.finish()), notes
 
 
@@ -230,21 +242,29 @@ def _write(work: _Work, writer: StarExport | RecordExport | ArrayExport) -> None
     work.run("Writing particles", exports.write_fragment, units)
 
 
+def _join(work: _Work, writer: StarExport | RecordExport | ArrayExport) -> None:
+    """Put files together that were written in parts; there are none where every row was written to its place."""
+    files = writer.files_to_join(len(work.particles.fragments))
+    if files:
+        units = [JoinUnit(file.path.rpartition("/")[2], file) for file in files]
+        work.run("Joining particles", join_file, units)
+
+
 def _copied(work: _Work, name: str) -> tuple[list[Path], list[str]]:
     """Copy the side that the particles came from, with RELION's paths of the maps changed to the copy."""
     source = work.output / name
-    if storage.is_remote(source):
+    if storage.is_remote(source) or storage.is_remote(work.folder):
         storing.copy_folder(source, work.folder)
     else:
         shutil.copytree(source, work.folder, dirs_exist_ok=True, ignore=_links)
     model = work.folder / "model.star"
-    if model.is_file():
-        text = model.read_bytes()
+    if storage.is_file(model):
+        text = storage.read_bytes(model)
         here, there = (os.fsencode(folder_for_relion(path)) + b"/" for path in (source, work.target))
-        model.write_bytes(text.replace(here, there))
+        storing.write_bytes(model, text.replace(here, there))
     note = f"The particles came from there: {source} is copied, with every column as it was."
-    files = sorted(path for path in work.folder.rglob("*") if path.is_file() and not path.name.startswith("."))
-    return files, [note]
+    paths = [storage.location(path) for path in storage.files_below(work.folder)]
+    return [path for path in paths if not path.name.startswith(".")], [note]
 
 
 def _links(folder: str, names: list[str]) -> list[str]:

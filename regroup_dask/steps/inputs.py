@@ -12,11 +12,11 @@ import numpy as np
 from regroup_dask.errors import InputError, RegroupWarning
 from regroup_dask.formats import storage
 from regroup_dask.formats.cryodrgn import LabelParticles
+from regroup_dask.formats.fingerprint import fingerprint, has_content
 from regroup_dask.formats.job_folder import Job, recognise_job
 from regroup_dask.formats.model_star import read_model_ssnr
 from regroup_dask.formats.particles import ParticleSource, open_particles
 from regroup_dask.formats.pieces import RunPieces, in_this_process
-from regroup_dask.formats.run_folder import fingerprint
 from regroup_dask.formats.volumes import VolumeReference, VolumeSeries, find_mask, find_volumes
 
 
@@ -107,7 +107,7 @@ def inputs_of_files(
     run: RunPieces = in_this_process,
 ) -> Inputs:
     """Take maps and particles as they were named."""
-    passthrough = (passthrough,) if isinstance(passthrough, str | Path) else tuple(passthrough)
+    passthrough = (passthrough,) if storage.is_path(passthrough) else tuple(passthrough)
     source = particles
     if source is not None and not isinstance(source, ParticleSource):
         source = open_particles(source, passthrough=passthrough, class_prefix=class_prefix, scratch=scratch, run=run)
@@ -159,7 +159,7 @@ def inputs_of_record(
                 f"{known['path']}, an input of that run, does not exist any more: put it back, or say with --job FOLDER or "
                 "--inputs OLD=NEW where the files are now."
             )
-        if fingerprint(known["path"]) != known:
+        if not has_content(known["path"], known):
             raise InputError(f"{known['path']} has changed since that run: run anew instead.")
     return inputs_of_files(
         given["volumes"],

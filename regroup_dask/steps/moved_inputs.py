@@ -12,8 +12,9 @@ import pyarrow as pa
 
 from regroup_dask.errors import InputError
 from regroup_dask.formats import storage
+from regroup_dask.formats.fingerprint import WHOLE_BYTES, has_content
 from regroup_dask.formats.result_tables import read_table, write_table
-from regroup_dask.formats.run_folder import WHOLE_BYTES, fingerprint, read_run, write_run
+from regroup_dask.formats.run_folder import read_run, write_run
 
 PATHS = ("particles", "passthrough", "volumes")
 SINGLE_PATHS = ("job", "mask", "model")
@@ -149,12 +150,13 @@ def _check_content(old: str, entry: dict[str, Any]) -> None:
     if not storage.exists(new):
         said = "" if new == old else f" ({old} in that run)"
         raise InputError(f"{new}{said} does not exist: say where it is with --inputs OLD=NEW, or --job FOLDER.")
-    if storage.is_remote(new) != storage.is_remote(old):
+    same = has_content(new, entry)
+    if same is None:
         raise InputError(
-            f"{new} cannot be compared with {old}: a store stamps content in its own way, so run anew from where the files "
-            "are now."
+            f"{new} cannot be compared with {old}: an object store stamps what it is sent in parts in its own way, so run anew "
+            "from where the files are now."
         )
-    if fingerprint(new) != entry:
+    if not same:
         hint = ""
         if entry.get("bytes", 0) > WHOLE_BYTES:
             hint = " (of a file this large the time of change counts too: copy it with cp -p or rsync -a)"

@@ -38,7 +38,7 @@ class BridgeUnit(NamedTuple):
 
 def align_bridge(unit: BridgeUnit) -> Result:
     """Return the pose that superposes the moving class onto the fixed one, and how well they agree."""
-    maps = zarr.open_group(str(unit.store), mode="r")["density"]
+    maps = zarr.open_array(f"{unit.store!s}/density", mode="r", zarr_format=3)
     fixed, moving = (
         _prepare(np.ascontiguousarray(maps[row]), unit)  # type: ignore[index]
         for row in (unit.fixed, unit.moving)

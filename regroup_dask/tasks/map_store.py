@@ -29,7 +29,7 @@ def create_arrays(path: Path, n_maps: int, shapes: Mapping[str, tuple[tuple[int,
     shapes
         Shape and type of each field of one map; types are real or complex floating point.
     """
-    group = zarr.open_group(str(path), mode="a")
+    group = zarr.open_group(str(path), mode="a", zarr_format=3)
     for name, (shape, dtype) in shapes.items():
         whole = (n_maps, *shape)
         kept = group.get(name)
@@ -48,7 +48,7 @@ def create_arrays(path: Path, n_maps: int, shapes: Mapping[str, tuple[tuple[int,
 
 def write_map(path: Path, index: int, fields: Mapping[str, np.ndarray]) -> None:
     """Write the fields of one map; one writer per chunk, so that tasks never meet."""
-    group = zarr.open_group(str(path), mode="r+")
+    group = zarr.open_group(str(path), mode="r+", zarr_format=3)
     for name, value in fields.items():
         group[name][index] = value  # type: ignore[index]
 
@@ -61,7 +61,7 @@ def read_field(path: Path, index: int, name: str) -> np.ndarray:
     DamagedStoreError
         Its chunk is damaged or missing.
     """
-    return _read(zarr.open_group(str(path), mode="r"), path, index, name)
+    return _read(zarr.open_group(str(path), mode="r", zarr_format=3), path, index, name)
 
 
 def _read(group: zarr.Group, path: Path, index: int, name: str) -> np.ndarray:
@@ -103,4 +103,4 @@ def lazy_field(path: Path, name: str) -> Any:
     """One field of all maps as a Dask array, a chunk per map."""
     import dask.array as da
 
-    return da.from_zarr(str(path), component=name)
+    return da.from_zarr(zarr.open_array(f"{path!s}/{name}", mode="r", zarr_format=3))

@@ -43,10 +43,10 @@ class PolishUnit(NamedTuple):
 
 def polish_members(unit: PolishUnit) -> Result:
     """Return the refined pose of each chosen member, and its correlation with the others before and after."""
-    store = zarr.open_group(str(unit.store), mode="r")
-    maps = store["density"]
-    # Of a map as it is the noise is known; under a mask of its own it is measured again.
-    known = np.asarray(store["solvent_power"]) if unit.mask_inner_radius is None and "solvent_power" in store else None
+maps = zarr.open_array(f"{unit.store!s}/density", mode="r", zarr_format=3)
+    known = None
+    if unit.mask_inner_radius is None:  # under a mask of its own the noise of a map is measured again
+        known = np.asarray(zarr.open_array(f"{unit.store!s}/solvent_power", mode="r", zarr_format=3)[:])
     voxel_size = unit.plan.voxel_size_angstrom
     volumes = [np.ascontiguousarray(maps[row]) for row in unit.rows]  # type: ignore[index]
     total = np.zeros(volumes[0].shape, np.float64)

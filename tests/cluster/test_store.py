@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.object_store import ObjectStore, clean_environment, environment
-from tests.small_job import make_job, write_cryosparc, write_relion
-from tests.test_stores import assert_same, regroup_job
+from tests.store_runs import RunOnDisk, assert_same, regroup_job
 
 pytestmark = pytest.mark.s3
 SCRIPT = Path(__file__).with_name("ceph.sh")
@@ -32,15 +31,12 @@ def ceph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         subprocess.run([SCRIPT, "stop", folder], timeout=120, check=False)
 
 
-@pytest.mark.parametrize("kind", ["cryosparc", "relion"])
-def test_a_run_in_ceph_is_the_run_on_disk(ceph: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    store = ObjectStore(ceph, f"test-{kind}")
-    folder = (write_cryosparc if kind == "cryosparc" else write_relion)(make_job(n_particles=90), tmp_path / "J10")
+def test_a_run_in_ceph_is_the_run_on_disk(ceph: str, on_disk: RunOnDisk, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = ObjectStore(ceph, f"test-{on_disk.kind}")
     with clean_environment(monkeypatch):
         for name, value in environment(store).items():
             monkeypatch.setenv(name, value)
         store.client().create_bucket(Bucket=store.bucket)
-        url, output = store.put(folder, "J10"), f"{store.url}/OUT"
-        regroup_job(str(folder), tmp_path / "OUT")
+        url, output = store.put(on_disk.job, "J10"), f"{store.url}/OUT"
         regroup_job(url, output)
-        assert_same(tmp_path / "OUT", store.contents("OUT"), prefix=output, input_near=str(folder), input_far=url)
+        assert_same(on_disk, store.contents("OUT"), prefix=output, job=url)

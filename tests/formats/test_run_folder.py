@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from regroup_dask.errors import InputError, OutputExistsError
-from regroup_dask.formats.run_folder import fingerprint, read_run, run_folder, write_run
+from regroup_dask.formats.run_folder import read_run, run_folder, write_run
 
 
 def opened(output, *, resume=False, overwrite=False, identity=None):
@@ -69,12 +69,3 @@ def test_a_damaged_record_is_refused(tmp_path, text):
     (tmp_path / "run.json").write_text(text)
     with pytest.raises(InputError, match=r"run\.json"):
         read_run(tmp_path)
-
-
-def test_a_fingerprint_is_of_the_content(tmp_path):
-    first, second = tmp_path / "a", tmp_path / "b"
-    first.write_bytes(b"x" * 100)
-    second.write_bytes(b"x" * 100)
-    assert fingerprint(first)["sha256"] == fingerprint(second)["sha256"]
-    second.write_bytes(b"x" * 99 + b"y")
-    assert fingerprint(first)["sha256"] != fingerprint(second)["sha256"]

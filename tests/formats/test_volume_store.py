@@ -4,6 +4,9 @@ import mrcfile
 import numpy as np
 import pytest
 import xarray as xr
+import zarr
+from hypothesis import given
+from hypothesis import strategies as st
 
 from regroup_dask.formats import volume_store
 from regroup_dask.formats.mrc import write_mrc
@@ -18,13 +21,13 @@ from regroup_dask.formats.volume_store import (
 from regroup_dask.formats.volumes import find_volumes, read_map
 from tests.formats.mrc_files import density
 
+LAYOUT_OF_BOX = volume_store.layout_of_box
+
 
 @pytest.fixture(autouse=True)
 def _slabs_of_four_planes(monkeypatch):
     """Small boxes in several slabs, as large ones are."""
-    monkeypatch.setattr(
-        volume_store, "slabs_of_box", lambda box: [(z, min(z + 4, box)) for z in range(0, box, 4)]
-    )
+    monkeypatch.setattr(volume_store, "layout_of_box", lambda box: volume_store.Layout((2, 8, 8), (4, 16, 16)))
 
 
 def fill(path, maps):
@@ -77,8 +80,31 @@ def test_store_is_the_same_bytes_whoever_writes_in_whatever_order(tmp_path):
     assert contents(tmp_path / "a.zarr") == contents(tmp_path / "b.zarr")
 
 
+def test_a_slab_is_one_file_of_many_chunks(tmp_path):
+    fill(tmp_path / "v.zarr", [density(15, seed) for seed in range(2)])
+    files = [name for name in contents(tmp_path / "v.zarr" / "volume") if name.startswith("c/")]
+    assert files == sorted(f"c/{superclass}/{slab}/0/0" for superclass in range(2) for slab in range(4))
+    array = zarr.open_array(tmp_path / "v.zarr" / "volume")
+    assert (array.chunks, array.shards) == ((1, 2, 8, 8), (1, 4, 16, 16))
+
+
+@given(st.integers(2, 700))
+def test_shards_are_whole_chunks_and_cover_the_box(box):
+    chunk, shard = LAYOUT_OF_BOX(box)
+    assert all(a % b == 0 for a, b in zip(shard, chunk, strict=True))
+    assert max(chunk) <= 64
+    assert shard[1] == shard[2] < box + box / chunk[1]
+    assert box <= shard[1]
+    assert 4 * shard[0] * box * box <= 16 * 2**20 + 4 * box * box * shard[0] / chunk[0] or shard[0] == 1
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(volume_store, "layout_of_box", LAYOUT_OF_BOX)
+        slabs = volume_store.slabs_of_box(box)
+    assert [plane for begin, end in slabs for plane in range(begin, end)] == list(range(box))
+    assert all(begin % shard[0] == 0 for begin, _ in slabs)
+
+
 @pytest.mark.parametrize(("first", "planes", "superclass"), [(1, 4, 0), (0, 3, 0), (12, 8, 0), (0, 4, 5)])
-def test_slab_that_is_not_whole_chunks_is_refused(tmp_path, first, planes, superclass):
+def test_slab_that_is_not_whole_shards_is_refused(tmp_path, first, planes, superclass):
     create_volume_store(tmp_path / "v.zarr", n_superclasses=2, box=16, voxel_size_angstrom=3.1)
     with pytest.raises(ValueError, match="overwrite each other"):
         write_slab(tmp_path / "v.zarr", superclass, first, np.ones((planes, 16, 16), np.float32))
@@ -106,10 +132,3 @@ def test_series_zip_is_whole_and_always_the_same(tmp_path):
         assert archive.namelist() == [file.name for file in files]
         assert archive.testzip() is None
         assert [archive.read(file.name) == file.read_bytes() for file in files] == [True] * 3
-
-
-def test_slabs_cover_a_large_box_once(monkeypatch):
-    monkeypatch.undo()
-    slabs = volume_store.slabs_of_box(512)
-    assert len(slabs) > 1
-    assert [plane for begin, end in slabs for plane in range(begin, end)] == list(range(512))

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from regroup_dask.errors import InputError
+from regroup_dask.errors import InputError, UnitError
+from regroup_dask.formats import storage, storing
 from regroup_dask.formats.cryosparc import outputs as cryosparc
 from regroup_dask.formats.particles import open_particles
 from regroup_dask.formats.relion import outputs as relion
@@ -154,6 +155,31 @@ def test_relion_to_cryosparc(tmp_path, relion_output):
     assert (found["alignments3D_multi/pose"] == found["alignments3D/pose"][:, None]).all()
     group = open_particles(tmp_path / "cryosparc" / "regrouped_particles.csg")
     assert group.count_rows() == len(found)
+
+
+@pytest.mark.parametrize("side", ["relion", "cryosparc", "cryodrgn"])
+@pytest.mark.parametrize("came_from", ["cryosparc_output", "relion_output"])
+def test_to_and_from_a_store(tmp_path, request, came_from, side):
+    """Every side from an output in a store to a folder in a store: the bytes of the export on disk."""
+    output = request.getfixturevalue(came_from)[-1]
+    far_output, far = (f"memory://{tmp_path.name}/{name}" for name in ("OUT", "exported"))
+    storing.copy_folder(output, far_output)
+    done = export(output, side, tmp_path / "exported")
+    far_done = export(far_output, side, far)
+    names = sorted(str(path.relative_to(tmp_path / "exported")) for path in done.files)
+    assert sorted(str(path).removeprefix(f"{far}/") for path in far_done.files) == names
+    assert [path.removeprefix(f"{far}/") for path in storage.files_below(far)] == names
+    for name in names:
+        assert storage.read_bytes(f"{far}/{name}") == (tmp_path / "exported" / name).read_bytes(), name
+    with pytest.raises(InputError, match="exists"):
+        export(far_output, side, far)
+    storing.remove_folder(far)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("regroup_dask.tasks.exports.write_fragment", lambda unit: 1 / 0)
+        patch.setattr(storing, "copy_folder", lambda source, target: 1 / 0)
+        with pytest.raises((UnitError, ZeroDivisionError)):
+            export(far_output, side, far)
+    assert not storage.exists(far)
 
 
 def test_fields_are_those_of_cryosparc(tmp_path, relion_output, shared_data):

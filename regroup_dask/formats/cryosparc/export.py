@@ -18,12 +18,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from regroup_dask.errors import InputError
+from regroup_dask.formats import storage
 from regroup_dask.formats.aberrations import anisomag_of_magnification, tilt_angstrom_of_mrad
-from regroup_dask.formats.cryosparc.record_file import RecordFile, create_record_file
+from regroup_dask.formats.cryosparc.record_file import RecordFile, create_record_file, record_header
 from regroup_dask.formats.cryosparc.result_group import ResultSlot, write_result_group
+from regroup_dask.formats.export_folder import parts_of_export
 from regroup_dask.formats.export_plan import ExportPlan, FragmentPlace, image_boxes
 from regroup_dask.formats.particle_facts import OPTICS, ParticleFacts
 from regroup_dask.formats.rotations import vectors_of_matrices
+from regroup_dask.formats.store_parts import JoinedFile, write_part
 
 MATCHED = (
     *("error", "error_min", "resid_pow", "slice_pow", "image_pow", "cross_cor", "alpha", "alpha_min", "weight"),
@@ -98,17 +101,31 @@ class RecordExport:
         sizes |= {f"particles_superclass_{number}": int(counts[number]) for number in range(self.n_superclasses)}
         sizes["remaining_particles"] = int(counts[-1])
         files = {
-            name: create_record_file(str(Path(self.folder) / f"{name}.cs"), self.dtype, size) for name, size in sizes.items()
+            name: create_record_file(f"{self.folder}/{name}.cs", self.dtype, size) for name, size in sizes.items()
         }
         return replace(self, files=files)
 
     def write_fragment(self, facts: ParticleFacts, superclass: np.ndarray, place: FragmentPlace) -> None:
-        """Write the rows of one fragment to their places; may run again."""
+        """Write the rows of one fragment to their places, or to a part of a store; may run again."""
         records = self.records(facts, superclass)
         before = [int(place.counts_before[:-1].sum()), *place.counts_before.tolist()]
         groups = [superclass >= 0, *(superclass == number for number in range(self.n_superclasses)), superclass < 0]
+        if storage.is_remote(self.folder):
+            texts = [records[inside].view(np.uint8) for inside in groups]
+            write_part(parts_of_export(self.folder), place.fragment, [texts], len(groups))
+            return
         for file, first, inside in zip(self.files.values(), before, groups, strict=True):
             file.write(first, records[inside])
+
+    def files_to_join(self, n_fragments: int) -> list[JoinedFile]:
+        """Files that are put together from parts, in an object store."""
+        if not storage.is_remote(self.folder):
+            return []
+        parts, files = parts_of_export(self.folder), self.files.values()
+        return [
+            JoinedFile(file.path, parts, n_fragments, section, len(files), record_header(file.dtype, file.n_rows), b"")
+            for section, file in enumerate(files)
+        ]
 
     def records(self, facts: ParticleFacts, superclass: np.ndarray) -> np.ndarray:
         """Fill records; a particle without a pose has the pose zero."""
@@ -176,9 +193,9 @@ class RecordExport:
         prefixes = list(dict.fromkeys(name.split("/")[0] for name in self.dtype.names or () if "/" in name))
         for name, file in self.files.items():
             slots = {prefix: ResultSlot(f"{name}.cs", file.n_rows, f"particle.{prefix}") for prefix in prefixes}
-            group, title = Path(self.folder) / f"{name}.csg", name.replace("_", " ").capitalize()
+            group, title = storage.location(f"{self.folder}/{name}.csg"), name.replace("_", " ").capitalize()
             write_result_group(str(group), name=name, title=title, description="", type="particle", slots=slots)
-            written += [Path(file.path), group]
+            written += [storage.location(file.path), group]
         return tuple(written)
 
 

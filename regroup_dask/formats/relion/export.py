@@ -1,29 +1,28 @@
 """Particles of any origin as RELION 3.1 star files.
 
-A task writes the text of its fragment into one file of its own, sorted into the files it goes to; the driver then only
-joins bytes, as for the output of a run.
+A task writes the text of its fragment into one part of its own, sorted into the files it goes to; other tasks then only
+join bytes, a file each.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from regroup_dask.errors import InputError
+from regroup_dask.formats import storage, storing
+from regroup_dask.formats.export_folder import parts_of_export
 from regroup_dask.formats.export_plan import ExportPlan, FragmentPlace, image_boxes
 from regroup_dask.formats.particle_facts import CTF_LABELS, OPTICS, RELION_OPTICS, ParticleFacts
 from regroup_dask.formats.rotations import angles_of_matrices
+from regroup_dask.formats.store_parts import JoinedFile, write_part
 
 DECIMALS = 6
-COPY_BYTES = 8 * 2**20
 POSE = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi", "rlnOriginXAngst", "rlnOriginYAngst", "rlnOriginZAngst")
 
 
@@ -58,53 +57,29 @@ class StarExport:
 
     def create(self) -> None:
         """Make the folder of the part files."""
-        os.makedirs(self._parts)
+        storing.make_folder(self._parts)
 
     def write_fragment(self, facts: ParticleFacts, superclass: np.ndarray, place: FragmentPlace) -> None:
-        """Write the text of the rows of one fragment; may run again."""
+        """Write the text of the rows of one fragment into a part; may run again."""
         lines = self._lines(facts, superclass)
         sections = [superclass >= 0, *(superclass == number for number in range(self.n_superclasses)), superclass < 0]
-        path = self._part_path(place.fragment)
-        unfinished = path.with_name(f"{path.name}.{os.getpid()}")
-        lengths = []
-        with open(unfinished, "wb") as stream:
-            for inside in sections:
-                lengths.append(stream.write(_text(lines.filter(pa.array(inside)))))
-            stream.write(np.array(lengths, "<i8").tobytes())
-        os.replace(unfinished, path)
+        write_part(self._parts, place.fragment, [[_text(lines.filter(pa.array(inside))) for inside in sections]], len(sections))
 
-    def finish(self, n_fragments: int) -> tuple[Path, ...]:
-        """Join the part files to star files."""
-        paths = [Path(self.folder) / f"{name}.star" for name in self.names]
-        header = self._header()
-        for section, path in enumerate(paths):
-            with open(path, "wb") as joined:
-                joined.write(header)
-                for index in range(n_fragments):
-                    self._copy_section(index, section, joined)
-        shutil.rmtree(self._parts)
-        return tuple(paths)
+    def files_to_join(self, n_fragments: int) -> list[JoinedFile]:
+        """The star files, put together from the parts."""
+        header, n_files = self._header(), len(self.names)
+        return [
+            JoinedFile(f"{self.folder}/{name}.star", self._parts, n_fragments, section, n_files, header, b"")
+            for section, name in enumerate(self.names)
+        ]
+
+    def finish(self) -> tuple[Path, ...]:
+        """Return the files."""
+        return tuple(storage.location(f"{self.folder}/{name}.star") for name in self.names)
 
     @property
     def _parts(self) -> str:
-        return os.path.join(self.folder, ".parts")
-
-    def _part_path(self, index: int) -> Path:
-        return Path(self._parts) / f"{index:06d}.rows"
-
-    def _copy_section(self, index: int, section: int, joined: BinaryIO) -> None:
-        tail = 8 * len(self.names)
-        with open(self._part_path(index), "rb") as part:
-            part.seek(-tail, os.SEEK_END)
-            lengths = np.frombuffer(part.read(tail), "<i8")
-            part.seek(int(lengths[:section].sum()))
-            left = int(lengths[section])
-            while left:
-                text = part.read(min(left, COPY_BYTES))
-                if not text:
-                    raise OSError(f"{self._part_path(index)} is shorter than it says")
-                joined.write(text)
-                left -= len(text)
+        return parts_of_export(self.folder)
 
     def _header(self) -> bytes:
         plan = self.plan
@@ -194,6 +169,6 @@ def _text(lines: pa.Array) -> memoryview:
 def image_folder_note(folder: Path) -> str:
     """Say what RELION needs beside the star files."""
     return (
-        f"The image paths in {os.fspath(folder)} are those of the input: RELION finds them from its project folder, and "
+        f"The image paths in {folder} are those of the input: RELION finds them from its project folder, and "
         "takes a stack by the ending .mrcs (link CryoSPARC's .mrc under that name)."
     )
