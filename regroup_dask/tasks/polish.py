@@ -43,7 +43,7 @@ class PolishUnit(NamedTuple):
 
 def polish_members(unit: PolishUnit) -> Result:
     """Return the refined pose of each chosen member, and its correlation with the others before and after."""
-maps = zarr.open_array(f"{unit.store!s}/density", mode="r", zarr_format=3)
+    maps = zarr.open_array(f"{unit.store!s}/density", mode="r", zarr_format=3)
     known = None
     if unit.mask_inner_radius is None:  # under a mask of its own the noise of a map is measured again
         known = np.asarray(zarr.open_array(f"{unit.store!s}/solvent_power", mode="r", zarr_format=3)[:])
