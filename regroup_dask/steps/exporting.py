@@ -99,14 +99,7 @@ def export(
     InputError
         There are no particles, they do not say what the side needs, or the target exists.
     """
-<<<<<<< HEAD
-    output, particles = _opened(output, target)
-=======
-    output, target = (storage.location(storage.absolute(path)) for path in (output, target))
-    if not storage.is_folder(output):
-        raise InputError(f"{output} is no folder: give the output folder of a run with particles.")
-    particles = open_regrouped(output)
->>>>>>> main
+    output, target, particles = _opened(output, target)
     clock = clock or StageClock()
 
     def run(label: str, function: Callable[[Any], Result], units: list[Any]) -> list[Result]:
@@ -132,8 +125,8 @@ def export(
 
 def plan_of_export(output: Path, side: Side, target: Path) -> list[str]:
     """Say what `export` would write, and refuse what it would refuse before it looks at the particles."""
-    output, particles = _opened(output, target)
-    check_target(Path(os.path.abspath(target)))
+    output, target, particles = _opened(output, target)
+    check_target(target)
     totals = particles.counts.sum(axis=0).tolist()
     lines = [f"{sum(totals):,} particles for {NAMES[side]}, into {target}:"]
     lines += [f"  superclass {number}: {count:,} particles" for number, count in enumerate(totals[:-1])]
@@ -143,13 +136,11 @@ def plan_of_export(output: Path, side: Side, target: Path) -> list[str]:
     return lines
 
 
-def _opened(output: Path, target: Path) -> tuple[Path, RegroupedFolder]:
-    output = storage.location(storage.absolute(output))
-    if storage.is_remote(target):
-        raise InputError(f"An export is written on disk: {target} is a URL; give a folder with -o.")
+def _opened(output: Path, target: Path) -> tuple[Path, Path, RegroupedFolder]:
+    output, target = (storage.location(storage.absolute(path)) for path in (output, target))
     if not storage.is_folder(output):
         raise InputError(f"{output} is no folder: give the output folder of a run with particles.")
-    return output, open_regrouped(output)
+    return output, target, open_regrouped(output)
 
 
 def _relion(work: _Work) -> tuple[list[Path], list[str]]:
