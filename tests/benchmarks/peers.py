@@ -125,7 +125,7 @@ TOOLS: dict[str, Callable[[], Aligner]] = {
     "regroup_dask": ours,
     "ASPIRE align_BO": aspire,
     "torch-fit-in-map": torch_fit_in_map,
-    "SimpleITK, 60 starts": simpleitk,
+    "SimpleITK 60 starts": simpleitk,
 }
 
 
