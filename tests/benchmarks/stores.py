@@ -22,6 +22,7 @@ import uuid
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.cluster.conftest import free_ports
 from tests.object_store import ObjectStore, environment
 from tests.small_job import make_job, write_cryosparc
 from tests.store_runs import RunOnDisk, assert_same, regroup_job
@@ -62,7 +63,7 @@ def main() -> None:
     if given.one:
         one_run(*given.one)
         return
-    server, port = None, str(free_port())
+    server, port = None, str(free_ports(1)[0])
     with tempfile.TemporaryDirectory(prefix="regroup_stores_") as name:
         folder = Path(name)
         try:
