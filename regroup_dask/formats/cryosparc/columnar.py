@@ -29,6 +29,7 @@ from regroup_dask.errors import InputError
 from regroup_dask.formats import storage
 from regroup_dask.formats.cryosparc.dataset_file import MAX_HEADER_BYTES, column_path
 
+TEXT_BYTES = 8 * 2**20
 COMPRESSIONS = {"lz4": "lz4_raw", "snap": "snappy"}
 
 
@@ -95,9 +96,12 @@ def _unpack(stream: BinaryIO, folder: str) -> tuple[np.dtype, int]:
         column = np.frombuffer(values, stored).reshape(n_rows, *shape)
         if kind.kind == "O":
             stream.seek(heap_start)
-            column = _strings(column, stream.read(), name)
-        np.save(column_path(folder, index), column)
-        described.append((name, column.dtype, shape))
+            texts, inverse = _strings(column, stream.read(), name)
+            _save_texts(column_path(folder, index), texts, inverse, column.shape)
+            described.append((name, texts.dtype, shape))
+        else:
+            np.save(column_path(folder, index), column)
+            described.append((name, column.dtype, shape))
     try:
         return np.dtype(described), n_rows
     except ValueError as error:
@@ -150,8 +154,17 @@ def _decode(data: bytes, codec: str | None, expected: int, name: str) -> bytes:
     return data
 
 
-def _strings(offsets: np.ndarray, heap: bytes, name: str) -> np.ndarray:
-    """Look up NUL-terminated strings of the heap."""
+def _save_texts(path: str, texts: np.ndarray, inverse: np.ndarray, shape: tuple[int, ...]) -> None:
+    """Write ``texts[inverse]`` as a NumPy file, some rows at a time: as fixed-width text it is the largest column by far."""
+    with open(path, "wb") as stream:
+        np.lib.format.write_array_header_1_0(stream, {"descr": texts.dtype.str, "fortran_order": False, "shape": shape})
+        step = max(1, TEXT_BYTES // texts.dtype.itemsize)
+        for start in range(0, len(inverse), step):
+            texts[inverse[start : start + step]].tofile(stream)
+
+
+def _strings(offsets: np.ndarray, heap: bytes, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Look up NUL-terminated strings of the heap: those that there are, and which of them each row has."""
     unique, inverse = np.unique(offsets, return_inverse=True)
     if len(unique) and int(unique[-1]) >= max(len(heap), 1):
         raise _DamageError(f"column {name} refers to text beyond the end")
@@ -162,4 +175,4 @@ def _strings(offsets: np.ndarray, heap: bytes, name: str) -> np.ndarray:
     width = max([1, *map(len, texts)])
     if len(offsets) * width > 64 * (len(heap) + 8 * len(offsets)) + 2**20:
         raise _DamageError(f"column {name} has a string of {width} bytes")
-    return np.array(texts, dtype=f"S{width}")[inverse].reshape(offsets.shape)
+    return np.array(texts, dtype=f"S{width}"), inverse.reshape(-1)
