@@ -156,6 +156,7 @@ def test_a_run_that_met_an_outage_is_resumed_and_computes_nothing_again(
     with pytest.raises(StoreError, match="does not answer"):
         regroup_job(url, output, resume=True)
     is_away, resumed, before = False, True, len(computed)
+    forget()  # straight to the store again
     assert json.loads(object_store.contents("OUT")["run.json"])["status"] == "incomplete"
     with pytest.raises(InputError, match="interrupted run"):
         regroup_job(url, output)
