@@ -119,9 +119,12 @@ class ParquetParticles(ParticleSource):
 
     def class_posteriors(self, table: pa.Table) -> np.ndarray:
         """Posteriors f32[n, n_classes], one-hot when the files have classes only; a null row is all zero."""
+        if not self.hard:
+            valid, values = _list_rows(table, "class_posterior", len(self.class_ids), self.files[0], np.float32)
+            if len(values) == table.num_rows:
+                return values
         posteriors = np.zeros((table.num_rows, len(self.class_ids)), dtype=np.float32)
         if not self.hard:
-            valid, values = _list_rows(table, "class_posterior", len(self.class_ids), self.files[0])
             posteriors[valid] = values
             return posteriors
         ids = pc.fill_null(table.column("class_id"), -1).to_numpy()
@@ -136,9 +139,7 @@ class ParquetParticles(ParticleSource):
         """Rotation f64[n, 3, 3] and shift f64[n, 2|3] in angstrom of each row, or None; NaN where null."""
         if "rotation_quaternion" not in self.schema.names:
             return None
-        quaternion = np.full((table.num_rows, 4), np.nan)
-        valid, values = _list_rows(table, "rotation_quaternion", 4, self.files[0])
-        quaternion[valid] = values
+        quaternion = self._vectors(table, "rotation_quaternion", 4)
         if "shift_angstrom" not in self.schema.names:
             return matrices_of_quaternions(quaternion), np.zeros((table.num_rows, 2))
         n_axes = _list_length(table.column("shift_angstrom"))
@@ -146,10 +147,16 @@ class ParquetParticles(ParticleSource):
             raise InputError(
                 f"{self.files[0]}: shift_angstrom has {n_axes} values in a row; 2 or 3 are expected"
             )
-        shift = np.full((table.num_rows, n_axes), np.nan)
-        valid, values = _list_rows(table, "shift_angstrom", n_axes, self.files[0])
-        shift[valid] = values
-        return matrices_of_quaternions(quaternion), shift
+        return matrices_of_quaternions(quaternion), self._vectors(table, "shift_angstrom", n_axes)
+
+    def _vectors(self, table: pa.Table, name: str, length: int) -> np.ndarray:
+        """Vectors of a column, f64[n, length]; NaN where a row is null. Not to be changed: it may be the column itself."""
+        valid, values = _list_rows(table, name, length, self.files[0])
+        if len(values) == table.num_rows:
+            return values
+        result = np.full((table.num_rows, length), np.nan)
+        result[valid] = values
+        return result
 
 
 def open_parquet_particles(
@@ -351,18 +358,23 @@ def _list_length(column: pa.ChunkedArray) -> int:
     return int(pc.max(pc.list_value_length(column)).as_py() or 0)
 
 
-def _list_rows(table: pa.Table, name: str, length: int, path: str) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of a list column that are not null, bool[n], and their values, f64[n_valid, length].
+def _list_rows(
+    table: pa.Table, name: str, length: int, path: str, kind: type = np.float64
+) -> tuple[np.ndarray | slice, np.ndarray]:
+    """Rows of a list column that are not null, bool[n] or all of them, and their values, [n_valid, length] of ``kind``.
 
     A null within a row makes it NaN.
     """
     column = table.column(name)
-    valid = np.asarray(column.is_valid())
-    values = [
-        np.asarray(chunk.flatten().to_numpy(zero_copy_only=False), np.float64) for chunk in column.chunks
+    valid = np.asarray(column.is_valid()) if column.null_count else slice(None)
+    n_valid = table.num_rows - column.null_count
+    values: list[np.ndarray] = [
+        np.asarray(chunk.flatten().to_numpy(zero_copy_only=False), kind) for chunk in column.chunks
     ]
-    flat = np.concatenate(values) if values else np.empty(0)
-    lengths = pc.drop_null(pc.list_value_length(column))
-    if len(flat) != valid.sum() * length or not pc.all(pc.equal(lengths, length), min_count=0).as_py():
+    flat = values[0] if len(values) == 1 else np.concatenate(values) if values else np.empty(0, kind)
+    same = pa.types.is_fixed_size_list(column.type) and column.type.list_size == length
+    if not same:
+        same = pc.all(pc.equal(pc.drop_null(pc.list_value_length(column)), length), min_count=0).as_py()
+    if len(flat) != n_valid * length or not same:
         raise InputError(f"{path}: {name} has rows of other than {length} values")
     return valid, flat.reshape(-1, length)

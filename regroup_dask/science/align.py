@@ -9,6 +9,8 @@ reported powers and correlation are those of the whole working maps.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from regroup_dask.science.alignment_plan import AlignmentPlan, plan_alignment
@@ -103,18 +105,32 @@ def _result(
     )
     other = float("nan")
     if other_hand is not None:
-        shift = problem.map_shift(
-            candidates.rotation[other_hand], candidates.shift[other_hand], candidates.hand[other_hand]
-        )
-        other = measure_pair(
-            problem.fixed,
-            problem.moving,
-            plan,
-            rotation=candidates.rotation[other_hand],
-            shift_angstrom=shift * plan.voxel_size_angstrom,
-            mirrored=candidates.hand[other_hand] < 0,
-        ).correlation
+        other = _correlation_other_hand(problem, candidates, other_hand, found)
     return found._replace(correlation_other_hand=other, confidence=confidence)
+
+
+def _correlation_other_hand(
+    problem: PairProblem, candidates: CandidatePoses, index: int, found: PairAlignment
+) -> float:
+    """Return the correlation at a pose of the other hand, in which shells beyond the pair's information count as found.
+
+    Those are most of the coefficients, and the hands do not differ there by more than noise.
+    """
+    plan = problem.plan
+    last = min(plan.box // 2, math.ceil((problem.last_shell + 1) * plan.box / plan.particle_box))
+    cross, _ = cross_power_at(
+        problem.fixed.spectrum,
+        problem.moving.spectrum,
+        problem.moving.padded,
+        problem.moving.shell_power,
+        box=plan.box,
+        rotation=candidates.rotation[index],
+        shift_voxels=problem.map_shift(candidates.rotation[index], candidates.shift[index], candidates.hand[index]),
+        mirrored=candidates.hand[index] < 0,
+        last_shell=last,
+    )
+    whole = np.concatenate([cross, found.cross_power[last + 1 :]])
+    return _correlation(whole, found.power_fixed, found.power_moving)
 
 
 def align_pair(fixed: PreparedMap, moving: PreparedMap, plan: AlignmentPlan) -> PairAlignment:

@@ -19,6 +19,12 @@ LARGEST_CORRELATION = 0.995
 """Correlation per shell beyond which the last refinement trusts no shell more."""
 
 
+CERTAIN_DEVIATIONS = 8.0
+"""Shells tell their correlation, and so their weights, only at a pose this far above chance."""
+
+TOLERATED_LOSS = 0.1
+"""Standard deviations of chance that the last refinement may then take from the score of the search."""
+
 INFORMATION = 0.99
 """Part of what the shells can tell of a pair that the search looks at: finer shells cost time and are noise."""
 
@@ -187,9 +193,17 @@ def reweighed(problem: PairProblem, poses: CandidatePoses, index: int) -> PairPr
 
 
 def polish_best(problem: PairProblem, poses: CandidatePoses) -> CandidatePoses:
-    """Refine the first pose once more, over all shells, with the weights that fit what was found."""
+    """Refine the first pose once more, over all shells, with the weights that fit what was found.
+
+    Of faint maps those weights are mostly noise: a pose that they take downhill by the search's own score stays.
+    """
+    finest = problem.plan.finest_shell
     best = poses.take(np.array([0]))
-    better = refine_over(reweighed(problem, best, 0), best, problem.plan.finest_shell, 5, 0.001)
+    better = refine_over(reweighed(problem, best, 0), best, finest, 5, 0.001)
+    before, after = float(best.score[0]), float(refine_over(problem, better, finest, 1, 0.001).score[0])
+    chance = problem.chance(finest)
+    if after < before - (TOLERATED_LOSS * chance if before > CERTAIN_DEVIATIONS * chance else 0.0):
+        return poses
     rotation, shift = poses.rotation.copy(), poses.shift.copy()
     rotation[0], shift[0] = better.rotation[0], better.shift[0]
     return poses._replace(rotation=rotation, shift=shift)

@@ -36,10 +36,13 @@ CLEAR_RATIO = 0.6
 STRONG_DEVIATIONS = 20.0
 """A best pose this far above chance cannot be one of many by chance: what rivals it is the map's own symmetry."""
 
+HIGHEST_BY_CHANCE = 5.0
+"""Where no other pose was followed, the next is taken to be as high as the best of unrelated poses commonly is."""
+
 FAINT_DEVIATIONS = 11.0
 """Maps that would score less than this above chance if they were one structure need every search at once."""
 
-EITHER_HAND = 0.6
+EITHER_HAND = 0.5
 """When both hands are tried, each gets this part of the candidates that a single one gets."""
 
 SHIFT_SHELL = 5
@@ -48,8 +51,18 @@ SHIFT_SHELL = 5
 MIDDLE_SHELL = 9
 """Poses are ranked over shells up to this one, in cycles per particle box, before all shells decide."""
 
+COARSE_LAG, MIDDLE_LAG = 2.5, 1.5
+"""How far, in standard deviations of chance, the pose that wins in the end lags over shells up to 4 and up to 6: less in
+97 of 100 pairs of faint maps. Poses further behind are not followed."""
+
+FEW_COEFFICIENTS = 2000
+"""Up to so many coefficients a step costs so little that poses are refined to the end."""
+
 DIFFERENT_DEGREES = 10.0
 """Poses further apart than this are different poses."""
+
+SEPARATE_DEGREES = 5.0
+"""Of faint maps even poses this far apart may lead to maxima of their own."""
 
 
 def _grid(plan: AlignmentPlan, *, amplitudes: bool) -> RotationGrid:
@@ -138,13 +151,12 @@ def _begin(problem: PairProblem, poses: CandidatePoses) -> CandidatePoses:
     return poses.take(np.flatnonzero(inside)) if inside.any() else confined(problem, poses)
 
 
-def _funnel(problem: PairProblem, poses: CandidatePoses, *, width: int) -> CandidatePoses:
-    """Refine begun poses more and more, and fewer and fewer, up to the middle shells."""
-    poses = promising_poses(distinct_poses(poses, 8.0, 2 * width), 2.0 * problem.chance(4), 2 * width)
+def _funnel(problem: PairProblem, poses: CandidatePoses, *, width: int, apart: float) -> CandidatePoses:
+    """Refine begun poses more and more, and fewer and fewer, up to the middle shells; those nearer than `apart` are one."""
+    poses = promising_poses(distinct_poses(poses, 0.8 * apart, 2 * width), COARSE_LAG * problem.chance(4), 2 * width)
     poses = refine_over(problem, poses, 6, 5, 0.2)
-    poses = promising_poses(distinct_poses(poses, DIFFERENT_DEGREES, width), problem.chance(6), width)
-    poses = refine_over(problem, poses, MIDDLE_SHELL, 5, 0.05)
-    return distinct_poses(poses, DIFFERENT_DEGREES, width)
+    poses = promising_poses(distinct_poses(poses, apart, width), MIDDLE_LAG * problem.chance(6), width)
+    return distinct_poses(refine_over(problem, poses, MIDDLE_SHELL, 5, 0.05), apart, width)
 
 
 def _is_clear(problem: PairProblem, poses: CandidatePoses) -> bool:
@@ -164,36 +176,45 @@ def find_poses(problem: PairProblem) -> CandidatePoses:
     two independent searches disagree, or chance is as high as anything found, both follow up more peaks.
     """
     plan = problem.plan
-    part = 1.0 if plan.hand == "off" else EITHER_HAND
+    part, further = (1.0, 3) if plan.hand == "off" else (EITHER_HAND, 2)
     n_coarse, n_amplitude = round(part * plan.coarse_candidates), round(part * plan.amplitude_candidates)
-    coarse, more_coarse = _first(coarse_poses(problem, 3 * n_coarse), n_coarse)
+    coarse, more_coarse = _first(coarse_poses(problem, further * n_coarse), n_coarse)
     coarse = _begin(problem, coarse)
-    poses = None
+    poses, followed = None, [coarse]
     if problem.expected_deviations(MIDDLE_SHELL) > FAINT_DEVIATIONS:
-        poses = _funnel(problem, coarse, width=6)
+        poses = _funnel(problem, coarse, width=6, apart=DIFFERENT_DEGREES)
         if _is_clear(problem, poses):
             return poses
+        followed = []
     chance = problem.chance(MIDDLE_SHELL)
-    amplitudes, more_amplitudes = _first(amplitude_poses(problem, 3 * n_amplitude), n_amplitude)
+    amplitudes, more_amplitudes = _first(amplitude_poses(problem, further * n_amplitude), n_amplitude)
     amplitudes = _begin(problem, with_best_shifts(problem, amplitudes))
+    followed.append(amplitudes)
     if poses is not None and (
         poses.score[0] > STRONG_DEVIATIONS * chance or _lead(problem, poses, MIDDLE_SHELL) > 3.0
     ):
-        others = _funnel(problem, amplitudes, width=6)
+        others = _funnel(problem, amplitudes, width=6, apart=DIFFERENT_DEGREES)
         both = distinct_poses(join_poses([poses, others]), DIFFERENT_DEGREES, 8)
         strong = both.score[0] > STRONG_DEVIATIONS * chance
         sure = strong or _lead(problem, both, MIDDLE_SHELL) > 3.0
         if _is_clear(problem, both) or (sure and same_best(poses, others, 0.3 * chance if strong else 0.0)):
             return both
         poses = both
+        followed = []
     more = _begin(problem, join_poses([more_coarse, with_best_shifts(problem, more_amplitudes)]))
-    wide = _funnel(problem, join_poses([coarse, amplitudes, more]), width=round(16 * part))
+    wide = _funnel(problem, join_poses([*followed, more]), width=round(16 * part), apart=SEPARATE_DEGREES)
     both = wide if poses is None else join_poses([poses, wide])
-    both = distinct_poses(both, DIFFERENT_DEGREES, 8)
-    around = neighbour_poses(both.take(np.arange(min(2, len(both.score)))), 14.0)
+    both = distinct_poses(both, SEPARATE_DEGREES, 8)
+    around = neighbour_poses(_highest(both, 2), 14.0)
     around = refine_over(problem, around, 6, 5, 0.2)
-    around = refine_over(problem, distinct_poses(around, 6.0, 6), MIDDLE_SHELL, 5, 0.05)
-    return distinct_poses(join_poses([both, around]), 4.0, 8)
+    around = refine_over(problem, distinct_poses(around, SEPARATE_DEGREES, 6), MIDDLE_SHELL, 5, 0.05)
+    both = join_poses([both, around])
+    nearer = refine_over(problem, neighbour_poses(_highest(both, 1), 9.0), MIDDLE_SHELL, 5, 0.05)
+    return distinct_poses(join_poses([both, nearer]), 4.0, 8)
+
+
+def _highest(poses: CandidatePoses, count: int) -> CandidatePoses:
+    return poses.take(np.argsort(-poses.score, kind="stable")[:count])
 
 
 def search_pair(problem: PairProblem) -> tuple[CandidatePoses, int | None, float]:
@@ -210,11 +231,11 @@ def search_pair(problem: PairProblem) -> tuple[CandidatePoses, int | None, float
     """
     poses = find_poses(problem)
     confidence = _lead(problem, poses, MIDDLE_SHELL)
-    poses = promising_poses(poses, problem.chance(MIDDLE_SHELL), 4)
+    poses = promising_poses(poses, 4.0 * problem.chance(MIDDLE_SHELL), 4)
     _, first_of_hand = np.unique(poses.hand, return_index=True)
     close = poses.score >= min(poses.score[0] - 3.0 * problem.chance(MIDDLE_SHELL), 0.85 * poses.score[0])
     close[first_of_hand] = True
-    poses = refine_over(problem, poses.take(np.flatnonzero(close)), problem.plan.finest_shell, 3, 0.01)
+    poses = _settle(problem, poses.take(np.flatnonzero(close)))
     poses = confined(problem, polish_best(problem, distinct_poses(poses, DIFFERENT_DEGREES, 4)))
     if np.count_nonzero(poses.hand == poses.hand[0]) > 1:
         confidence = _lead(problem, poses, problem.plan.finest_shell)
@@ -222,8 +243,21 @@ def search_pair(problem: PairProblem) -> tuple[CandidatePoses, int | None, float
     return poses, (int(other[0]) if other.size else None), confidence
 
 
+def _settle(problem: PairProblem, poses: CandidatePoses) -> CandidatePoses:
+    """Refine poses over all shells; where several could still win, or shells are few, until they move no more."""
+    finest = problem.plan.finest_shell
+    count = int(particle_coefficients(finest)[2][problem.last_shell])
+    poses = refine_over(problem, poses, finest, 3 if count > FEW_COEFFICIENTS else 12, 0.01)
+    close = poses.score > poses.score.max() - problem.chance(finest)
+    if count <= FEW_COEFFICIENTS or np.count_nonzero(close) < 2:
+        return poses
+    further = refine_over(problem, poses.take(np.flatnonzero(close)), finest, 8, 0.01)
+    return join_poses([further, poses.take(np.flatnonzero(~close))])
+
+
 def _lead(problem: PairProblem, poses: CandidatePoses, shell: int) -> float:
     """Return how far the best pose stands above the next of its hand, both scored over shells up to one."""
     same = np.flatnonzero(poses.hand == poses.hand[0])
-    second = float(poses.score[same[1]]) if same.size > 1 else 0.0
-    return float((poses.score[0] - second) / max(problem.chance(shell), 1e-12))
+    chance = max(problem.chance(shell), 1e-12)
+    second = float(poses.score[same[1]]) if same.size > 1 else HIGHEST_BY_CHANCE * chance
+    return float((poses.score[0] - second) / chance)

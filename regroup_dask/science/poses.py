@@ -80,15 +80,15 @@ def _distinct(
     return number
 
 
-def promising_poses(poses: CandidatePoses, deviation: float, most: int) -> CandidatePoses:
+def promising_poses(poses: CandidatePoses, lag: float, most: int) -> CandidatePoses:
     """Keep the poses, best first, whose score could still turn out to be the best: 2 to `most` per hand.
 
-    Scores over more shells and after more steps can rise: by a few standard deviations of chance agreement,
+    Scores over more shells and after more steps can rise: by a few standard deviations of chance agreement (`lag`),
     or by a fifth of the best score where the map is what makes poses alike (pseudosymmetry).
     """
     order = np.argsort(-poses.score, kind="stable")
     kept = np.empty(len(order), dtype=np.int64)
-    return poses.take(kept[: _promising(poses.score, poses.hand, order, 4.0 * deviation, most, kept)])
+    return poses.take(kept[: _promising(poses.score, poses.hand, order, lag, most, kept)])
 
 
 @njit(cache=True, nogil=True)

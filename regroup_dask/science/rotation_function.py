@@ -21,6 +21,9 @@ from numba import njit
 
 from regroup_dask.science.spherical_harmonics import wigner_d
 
+PEAKS_PER_CHOSEN = 5
+"""So many of the highest peaks are looked at for each that is wanted, before all are."""
+
 
 class RotationGrid(NamedTuple):
     """An Euler grid on SO(3) and the Wigner table for it.
@@ -232,9 +235,7 @@ def _local_maxima(values: np.ndarray, found: np.ndarray) -> int:
 
 
 @njit(cache=True, fastmath=True, nogil=True)
-def _separate(
-    values: np.ndarray, cells: np.ndarray, quaternions: np.ndarray, count: int, cosine: float
-) -> np.ndarray:
+def _separate(cells: np.ndarray, quaternions: np.ndarray, count: int, cosine: float) -> np.ndarray:
     """Choose the highest cells whose rotations differ by more than an angle; cells sorted highest first."""
     chosen = np.empty(count, dtype=np.int64)
     found = 0
@@ -279,5 +280,10 @@ def separated_peaks(
     cells = np.empty(values.size, dtype=np.int64)
     cells = cells[: _local_maxima(values, cells)]
     flat = values.reshape(-1)
-    cells = cells[np.argsort(-flat[cells], kind="stable")]
-    return _separate(flat, cells, quaternions, count, float(np.cos(np.radians(0.5 * separation_degrees))))
+    cosine = float(np.cos(np.radians(0.5 * separation_degrees)))
+    if len(cells) > PEAKS_PER_CHOSEN * count:  # the highest are nearly always enough, and to sort all takes longest
+        highest = cells[np.argpartition(-flat[cells], PEAKS_PER_CHOSEN * count)[: PEAKS_PER_CHOSEN * count]]
+        chosen = _separate(highest[np.argsort(-flat[highest], kind="stable")], quaternions, count, cosine)
+        if len(chosen) == count:
+            return chosen
+    return _separate(cells[np.argsort(-flat[cells], kind="stable")], quaternions, count, cosine)

@@ -102,6 +102,7 @@ def cross_power_at(
     rotation: np.ndarray,
     shift_voxels: np.ndarray,
     mirrored: bool,
+    last_shell: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return cross power and power of the moved map per shell of the working box.
 
@@ -121,13 +122,16 @@ def cross_power_at(
     shift_voxels : numpy.ndarray
         float64 (3,), (x, y, z).
     mirrored : bool
+    last_shell : int, optional
+        finest shell that is wanted; all by default.
 
     Returns
     -------
     cross_power, power_moving : numpy.ndarray
-        float64 (n // 2 + 1,).
+        float64 (n // 2 + 1,), or (last_shell + 1,).
     """
     frequency, multiplicity, ends = shell_coefficients(box)
+    n_shells = len(ends) if last_shell is None else min(last_shell + 1, len(ends))
     hand = -1.0 if mirrored else 1.0
     shift = np.asarray(shift_voxels, dtype=np.float64)
     if np.array_equal(rotation, np.eye(3)):
@@ -135,8 +139,8 @@ def cross_power_at(
         if shift.any():
             moving = moving * np.exp(-2j * np.pi / box * (shift @ frequency.astype(np.float64)))
         terms = multiplicity * (spectrum.astype(np.complex128).conj() * moving).real
-        return np.add.reduceat(terms, np.concatenate([[0], ends[:-1]])), moving_power.copy()
-    cross, power = np.empty(box // 2 + 1), np.empty(box // 2 + 1)
+        return np.add.reduceat(terms, np.concatenate([[0], ends[:-1]]))[:n_shells], moving_power[:n_shells].copy()
+    cross, power = np.empty(n_shells), np.empty(n_shells)
     flat = moving_padded.reshape(-1)
     _moved_sums(
         spectrum.view(np.float32),
@@ -144,7 +148,7 @@ def cross_power_at(
         moving_padded.shape[2] - 1,
         frequency,
         multiplicity,
-        ends,
+        ends[:n_shells],
         np.ascontiguousarray(rotation, dtype=np.float64),
         shift,
         hand,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -83,7 +84,7 @@ def polish_poses(
             )
             homes.append(chosen.tolist())
     refined = list(poses)
-    results = run.run("polish", "Polishing poses", polish.polish_members, units)
+    results = run.run("polish", "Polishing poses", polish.polish_members, units, same=_what_counts)
     for home, result in zip(homes, results, strict=True):
         for row, member in enumerate(home):
             # A refinement weighs shells by their noise, so the plain correlation may fall a little; if it falls more
@@ -99,6 +100,11 @@ def _best_of(members: np.ndarray, weights: np.ndarray) -> np.ndarray:
     if len(members) <= MOST_IN_AVERAGE:
         return members
     return np.sort(members[np.argsort(-weights[members], kind="stable")[:MOST_IN_AVERAGE]])
+
+
+def _what_counts(unit: polish.PolishUnit) -> bytes:
+    """All that the poses of a superclass depend on: not its number, nor the folder that the same maps are copied to."""
+    return pickle.dumps(unit._replace(name="", store=Path()))
 
 
 def _anchor(

@@ -15,6 +15,7 @@ from regroup_dask.formats.particle_facts import columns_of_facts, particle_facts
 from regroup_dask.formats.regrouped_folder import RegroupedFragment
 from regroup_dask.formats.relion.export import StarExport
 from regroup_dask.tasks.execute import Result
+from regroup_dask.tasks.kept_memory import kept_memory
 
 OpticsGroups = Mapping[int, Mapping[str, str]]
 
@@ -41,12 +42,14 @@ class ExportUnit(NamedTuple):
     counts_before: np.ndarray
 
 
+@kept_memory()
 def look_at_fragment(unit: LookUnit) -> Result:
     """Survey of one fragment."""
     table, _ = _read(unit.fragment, unit.columns)
     return survey_facts(particle_facts(table, unit.optics_groups, flip_y=unit.flip_y))
 
 
+@kept_memory()
 def write_fragment(unit: ExportUnit) -> Result:
     """Write the rows of one fragment to all files."""
     table, superclass = _read(unit.fragment, unit.columns)

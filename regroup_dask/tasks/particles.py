@@ -22,6 +22,7 @@ from regroup_dask.formats.relion import outputs as relion_outputs
 from regroup_dask.formats.store_parts import JoinedFile, join_parts
 from regroup_dask.science import assign
 from regroup_dask.tasks.execute import Result, run_units
+from regroup_dask.tasks.kept_memory import kept_memory
 
 Rule = Literal["argmax", "sum"]
 
@@ -90,6 +91,7 @@ class PieceUnit(NamedTuple):
     piece: Any
 
 
+@kept_memory()
 def survey_fragment(unit: SurveyUnit) -> Result:
     """Rows per class (by best posterior); the last count is of rows whose posteriors say nothing."""
     known = unit.source.class_counts(unit.fragment)
@@ -102,6 +104,7 @@ def survey_fragment(unit: SurveyUnit) -> Result:
     return {"counts": counts.astype(np.int64)}
 
 
+@kept_memory()
 def count_fragment(unit: CountUnit) -> Result:
     """Rows per superclass, and remaining."""
     found = assign.assign_superclasses(
@@ -115,6 +118,7 @@ def count_fragment(unit: CountUnit) -> Result:
     return {"counts": np.bincount(groups, minlength=unit.n_superclasses + 1).astype(np.int64)}
 
 
+@kept_memory()
 def write_fragment(unit: WriteUnit) -> Result:
     """Assign the rows of one fragment and write them to every side of the output."""
     table, own = unit.source.read_for_writing(unit.fragment)
@@ -170,6 +174,7 @@ def on_cluster(connect: Callable[[], Client | None]) -> RunPieces:
     return run
 
 
+@kept_memory()
 def _run_piece(unit: PieceUnit) -> Result:
     return {"of_piece": unit.function(unit.piece)}
 

@@ -65,7 +65,7 @@ def survey_rows(text: bytes, at_least: Sequence[int], class_column: int, *, path
     not_ascii = np.zeros(n_columns, dtype=bool)
     classes, row_stops, row_lines = np.empty(most), np.empty(most, np.int32), np.empty(most, np.int32)
     n_rows, n_lines, first, stop, line, count = star_scan.survey_rows(
-        buffer, n_columns, types, not_ascii, class_column, classes, row_stops, row_lines
+        buffer, text.isascii(), n_columns, types, not_ascii, class_column, classes, row_stops, row_lines
     )
     if line >= 0:
         raise wrong_number_of_values(path, first_line + line, count, n_columns)

@@ -8,6 +8,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from regroup_dask.formats.relion.star_vectors import address_of, copy_bytes
+
 SPACE, NEWLINE, HASH = 32, 10, ord("#")
 SINGLE, DOUBLE = ord("'"), ord('"')
 ONE, TEN = np.uint64(1), np.uint64(10)
@@ -83,17 +85,10 @@ def inner_range(text, start, stop):  # type: ignore[no-untyped-def]
     return start, stop
 
 
-@njit(cache=True, nogil=True, inline="always")
-def copy_bytes(source, start, n_bytes, target, place):  # type: ignore[no-untyped-def]
-    """Copy bytes; positions are u64, or the compiler would look for negative ones at each byte."""
-    for byte in range(n_bytes):
-        target[place + byte] = source[start + byte]
-
-
 @njit(cache=True, nogil=True)
-def value_offsets(text, starts, stops, offsets):  # type: ignore[no-untyped-def]
+def value_offsets(buffer, starts, stops, offsets):  # type: ignore[no-untyped-def]
     """Fill i32[n + 1] with where each value begins when they stand one after another, without quotes."""
-    total = np.uint64(0)
+    text, total = address_of(buffer), np.uint64(0)
     for row in range(len(starts)):
         start, stop = inner_range(text, np.uint64(starts[row]), np.uint64(stops[row]))
         offsets[row] = total
@@ -102,8 +97,9 @@ def value_offsets(text, starts, stops, offsets):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def copy_values(text, starts, stops, offsets, result):  # type: ignore[no-untyped-def]
+def copy_values(buffer, starts, stops, offsets, copies):  # type: ignore[no-untyped-def]
     """Copy values to where `value_offsets` says."""
+    text, result = address_of(buffer), address_of(copies)
     for row in range(len(starts)):
         start, _ = inner_range(text, np.uint64(starts[row]), np.uint64(stops[row]))
         place = np.uint64(offsets[row])
@@ -111,9 +107,9 @@ def copy_values(text, starts, stops, offsets, result):  # type: ignore[no-untype
 
 
 @njit(cache=True, nogil=True)
-def gather_rows(text, offsets, rows, result):  # type: ignore[no-untyped-def]
-    """Copy some rows of text one after another; ``result`` has their size."""
-    place = np.uint64(0)
+def gather_rows(buffer, offsets, rows, gathered):  # type: ignore[no-untyped-def]
+    """Copy some rows of text one after another; ``gathered`` has their size."""
+    text, result, place = address_of(buffer), address_of(gathered), np.uint64(0)
     for row in rows:
         start = np.uint64(offsets[row])
         n_bytes = np.uint64(offsets[row + 1]) - start
@@ -122,7 +118,7 @@ def gather_rows(text, offsets, rows, result):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def replace_values(text, starts, stops, row_edges, places, ways, values, decimals, changed, result, offsets):  # type: ignore[no-untyped-def]
+def replace_values(buffer, starts, stops, row_edges, places, ways, values, decimals, changed, written, offsets):  # type: ignore[no-untyped-def]
     """Write rows with new values in some columns, and all other bytes as they are.
 
     A new value is padded with spaces to the field that the old one had, unless something else than a space stands
@@ -130,11 +126,12 @@ def replace_values(text, starts, stops, row_edges, places, ways, values, decimal
 
     Parameters
     ----------
-    text : u8
+    buffer : u8
+        The text.
     starts, stops : i32[n, n_places]
         Positions of some values of each row.
     row_edges : i64[n + 1]
-        Row i is ``text[row_edges[i]:row_edges[i + 1]]``.
+        Row i is ``buffer[row_edges[i]:row_edges[i + 1]]``.
     places : i64[m]
         Which of them change, in the order in which they stand in a row.
     ways : i64[m]
@@ -144,13 +141,14 @@ def replace_values(text, starts, stops, row_edges, places, ways, values, decimal
     decimals : i64[m]
         0 writes whole numbers. Zero is never written with a minus sign.
     changed : bool[m, n]
-    result : u8
+    written : u8
         Large enough.
     offsets : i64[n + 1]
-        Filled: where each row begins in ``result``; the last is the size of all.
+        Filled: where each row begins in ``written``; the last is the size of all.
     """
-    place = np.uint64(0)
-    digits = np.empty(20, np.uint8)
+    text, result, place = address_of(buffer), address_of(written), np.uint64(0)
+    room = np.empty(20, np.uint8)
+    digits = address_of(room)
     for row in range(len(row_edges) - 1):
         offsets[row] = place
         position, row_stop = np.uint64(row_edges[row]), np.uint64(row_edges[row + 1])

@@ -1,6 +1,6 @@
 """One pass over the rows of a star loop, compiled: what types its values have, or the values themselves.
 
-Each byte is looked at once or twice, and no object is made per value. A number whose digits fit into 53 bits and whose
+Bytes are looked at sixty-four at a time, and no object is made per value. A number whose digits fit into 53 bits and whose
 power of ten is at most 22 is read by one correctly rounded operation on exact numbers (W. D. Clinger, How to read
 floating point numbers accurately, 1990); the rare others are left to the caller.
 
@@ -12,7 +12,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from regroup_dask.formats.relion.star_kernels import HASH, NEWLINE, ONE, SPACE, after_value, inner_range
+from regroup_dask.formats.relion.star_kernels import DOUBLE, HASH, NEWLINE, ONE, SINGLE, SPACE, after_value, inner_range
+from regroup_dask.formats.relion.star_vectors import WINDOW, address_of, digits_value, first_bit, look
 
 INTEGER, FLOAT, STRING = 0, 1, 2
 SKIPPED = -1
@@ -20,16 +21,21 @@ LARGEST_EXACT_DIGITS = 15
 """Whole numbers of more digits may not fit a float64 exactly; a column that has one is kept as text."""
 MINUS, PLUS, POINT, ZERO = ord("-"), ord("+"), ord("."), ord("0")
 _POWERS = 10.0 ** np.arange(23)
+_WHOLE_POWERS = 10 ** np.arange(9, dtype=np.uint64)
 _EXACT = 2**53
+_NONE, _EIGHT, _ROOM = np.uint64(0), np.uint64(8), np.uint64(32)
 
 
 @njit(cache=True, nogil=True)
-def survey_rows(text, n_columns, types, not_ascii, class_column, classes, row_stops, row_lines):  # type: ignore[no-untyped-def]
+def survey_rows(buffer, ascii, n_columns, types, not_ascii, class_column, classes, row_stops, row_lines):  # type: ignore[no-untyped-def]
     """Find the types and classes of rows, up to the end of the text or of the block.
 
     Parameters
     ----------
-    text : u8
+    buffer : u8
+        The text.
+    ascii : bool
+        No byte of the text is above 127.
     n_columns : int
     types : i64[n_columns]
         Raised until they hold all values.
@@ -47,40 +53,39 @@ def survey_rows(text, n_columns, types, not_ascii, class_column, classes, row_st
         First byte of the first row's line (-1: no rows); where the next block begins or the text ends; ``line`` is -1,
         or the first line with ``count`` values instead of ``n_columns``.
     """
-    n_rows, n_lines, first, position, end = 0, 0, np.int64(-1), np.uint64(0), np.uint64(len(text))
+    text, end = address_of(buffer), np.uint64(len(buffer))
+    n_rows, n_lines, first, position = 0, 0, np.int64(-1), np.uint64(0)
     while position < end:
         line_start, count = position, 0
-        while text[position] != NEWLINE:
-            if text[position] <= SPACE:
-                position += ONE
-                continue
+        while True:
+            start, spaces, digits = _next_value(text, end, position)
+            byte = text[start]
+            if byte == NEWLINE:
+                position = start
+                break
             if count == 0:
-                if text[position] == HASH:
-                    while text[position] != NEWLINE:
-                        position += ONE
+                if byte == HASH:
+                    position = _next_newline(text, end, start)
                     break
-                if text[position] == ord("d") and _opens_block(text, position):
+                if byte == ord("d") and _opens_block(text, start):
                     return n_rows, n_lines, first, np.int64(line_start), -1, 0
-            start = position
             if count >= n_columns:
-                position = after_value(text, position)
+                position = _value_stop(text, end, start, spaces)
             elif types[count] == STRING:
-                position = after_value(text, position)
-                for place in range(start, position):
-                    if text[place] >= 128:
-                        not_ascii[count] = True
+                position = _value_stop(text, end, start, spaces)
+                if not ascii:
+                    not_ascii[count] |= _has_high_bytes(text, start, position)
             else:
-                position, kind, value, exact = _scan_value(text, start)
+                position, kind = _value_type(text, start, spaces, digits)
                 if kind > types[count]:
                     types[count] = kind
-                    if kind == STRING:
-                        for place in range(start, position):
-                            if text[place] >= 128:
-                                not_ascii[count] = True
+                    if kind == STRING and not ascii:
+                        not_ascii[count] |= _has_high_bytes(text, start, position)
             if count == class_column:
                 if types[count] == STRING:
                     classes[n_rows] = np.nan
                 else:
+                    _, _, value, exact = _scan_value(text, end, start, spaces, digits)
                     classes[n_rows] = value if exact else np.nan
             count += 1
         position += ONE
@@ -96,12 +101,13 @@ def survey_rows(text, n_columns, types, not_ascii, class_column, classes, row_st
 
 
 @njit(cache=True, nogil=True)
-def read_rows(text, kinds, slots, places, integers, floats, row, starts, stops, row_stops, hard):  # type: ignore[no-untyped-def]
+def read_rows(buffer, kinds, slots, places, integers, floats, row, starts, stops, row_stops, hard):  # type: ignore[no-untyped-def]
     """Read rows into columns.
 
     Parameters
     ----------
-    text : u8
+    buffer : u8
+        The text.
     kinds : i64[n_columns]
         Type of each column; `SKIPPED` for one that is not read.
     slots : i64[n_columns]
@@ -123,25 +129,24 @@ def read_rows(text, kinds, slots, places, integers, floats, row, starts, stops, 
         ``line`` is -1, or the first line with another number of values, or for which there is no room.
     """
     n_columns, n_rows, line, n_hard = len(kinds), 0, 0, 0
-    position, end = np.uint64(0), np.uint64(len(text))
+    text, position, end = address_of(buffer), np.uint64(0), np.uint64(len(buffer))
     while position < end:
         count = 0
-        while text[position] != NEWLINE:
-            if text[position] <= SPACE:
-                position += ONE
-                continue
-            if count == 0 and text[position] == HASH:
-                while text[position] != NEWLINE:
-                    position += ONE
+        while True:
+            start, spaces, digits = _next_value(text, end, position)
+            if text[start] == NEWLINE:
+                position = start
                 break
-            start = position
+            if count == 0 and text[start] == HASH:
+                position = _next_newline(text, end, start)
+                break
             if count >= n_columns or row + n_rows >= integers.shape[1]:
-                position = after_value(text, position)
+                position = _value_stop(text, end, start, spaces)
                 count += 1
                 continue
             kind = kinds[count]
-            if kind in (INTEGER, FLOAT):
-                position, found, value, exact = _scan_value(text, start)
+            if kind >= INTEGER and kind <= FLOAT:
+                position, found, value, exact = _scan_value(text, end, start, spaces, digits)
                 if found > kind or not exact:
                     if n_hard < len(hard):
                         hard[n_hard, 0], hard[n_hard, 1] = n_rows, count
@@ -151,7 +156,7 @@ def read_rows(text, kinds, slots, places, integers, floats, row, starts, stops, 
                 else:
                     floats[slots[count], row + n_rows] = value
             else:
-                position = after_value(text, position)
+                position = _value_stop(text, end, start, spaces)
             place = places[count]
             if place >= 0:
                 starts[n_rows, place], stops[n_rows, place] = start, position
@@ -167,8 +172,98 @@ def read_rows(text, kinds, slots, places, integers, floats, row, starts, stops, 
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _scan_value(text, start):  # type: ignore[no-untyped-def]
+def _next_value(text, end, position):  # type: ignore[no-untyped-def]
+    """Return where the next value of a line begins, or its newline, and the masks of white space and digits from there."""
+    spaces, digits, newlines = look(text, end, position)
+    begins = ~spaces | newlines
+    while begins == _NONE:
+        position += WINDOW
+        spaces, digits, newlines = look(text, end, position)
+        begins = ~spaces | newlines
+    skip: np.uint64 = first_bit(begins)
+    return position + skip, spaces >> skip, digits >> skip
+
+
+@njit(cache=True, nogil=True)
+def _next_newline(text, end, position):  # type: ignore[no-untyped-def]
+    _, _, newlines = look(text, end, position)
+    while newlines == _NONE:
+        position += WINDOW
+        _, _, newlines = look(text, end, position)
+    return position + first_bit(newlines)
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _value_stop(text, end, start, spaces):  # type: ignore[no-untyped-def]
+    """Return the end of a value, given the mask of white space from its begin on."""
+    if text[start] == SINGLE or text[start] == DOUBLE:
+        return after_value(text, start)
+    while spaces == _NONE:  # the window began before the value, so that up to 63 bytes are looked at twice
+        spaces, _, _ = look(text, end, start)
+        start += _NONE if spaces else WINDOW
+    return start + first_bit(spaces)
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _plain_number(text, start, spaces, digits):  # type: ignore[no-untyped-def]
+    """Tell whether this is a number written with digits alone; return end, begin of the digits and the point.
+
+    The point of a whole number is its end. Nothing here is a branch: signs and lengths come as they come, and a processor
+    that guesses wrong loses more time than all of this takes.
+    """
+    length: np.uint64 = first_bit(spaces)
+    stop, byte = start + length, text[start]
+    signed = np.uint64((byte == np.uint8(MINUS)) | (byte == np.uint8(PLUS)))
+    other = ~digits & ((ONE << length) - ONE) & ~signed
+    point = min(start + first_bit(other), stop)
+    plain = (spaces != _NONE) & ((other & (other - ONE)) == _NONE) & (length > signed + np.uint64(other != _NONE))
+    plain &= (point == stop) | (text[point] == np.uint8(POINT))
+    return plain, stop, start + signed, point
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _number_type(text, start, stop, point):  # type: ignore[no-untyped-def]
+    """Tell the type of a plain number; a name like 0012, or one of 16 digits, is text."""
+    length, whole = np.int64(stop - start), point == stop
+    name = (text[start] == np.uint8(ZERO)) & (length > 1) & (text[start + ONE] != np.uint8(POINT))
+    return STRING if name | (whole & (length > LARGEST_EXACT_DIGITS)) else INTEGER if whole else FLOAT
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _value_type(text, start, spaces, digits):  # type: ignore[no-untyped-def]
+    """Return end and type of a value."""
+    plain, stop, _, point = _plain_number(text, start, spaces, digits)
+    if plain:
+        return stop, _number_type(text, start, stop, point)
+    stop, kind, _, _ = _scan_unusual(text, start)
+    return stop, kind
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _scan_value(text, end, start, spaces, digits):  # type: ignore[no-untyped-def]
     """Return end, type and number of a value, and whether the number is exact; the number of a text is 0."""
+    plain, stop, first, point = _plain_number(text, start, spaces, digits)
+    before = point - first
+    after = stop - min(point + ONE, stop)
+    if not plain or before > _EIGHT or after > _EIGHT or start + _ROOM > end:
+        return _scan_long(text, start)
+    mantissa = digits_value(text, first, before) * _WHOLE_POWERS[after] + digits_value(text, point + ONE, after)
+    value = np.float64(np.int64(mantissa)) / _POWERS[after]
+    value = -value if text[start] == np.uint8(MINUS) else value
+    return stop, _number_type(text, start, stop, point), value, mantissa < np.uint64(_EXACT)
+
+
+@njit(cache=True, nogil=True)
+def _has_high_bytes(text, start, stop):  # type: ignore[no-untyped-def]
+    high = False
+    for place in range(start, stop):
+        high |= text[place] >= 128
+    return high
+
+
+@njit(cache=True, nogil=True)
+def _scan_long(text, start):  # type: ignore[no-untyped-def]
+    """What `_scan_value` says, digit by digit."""
     position = start
     negative = text[position] == MINUS
     if negative or text[position] == PLUS:
