@@ -19,6 +19,18 @@ PARTS = ".parts"
 REMOVAL_ATTEMPTS = 100
 
 
+def check_target(target: Path) -> None:
+    """Raise `InputError` where something is already, or a folder cannot be."""
+    if storage.is_remote(target):
+        if storage.is_folder(target):
+            raise InputError(f"The folder {target} exists: give another with -o.")
+        return
+    if not target.name:
+        raise InputError("The folder to make has no name of its own: give another with -o.")
+    if os.path.lexists(target):
+        raise InputError(f"The folder {target} exists: give another with -o.")
+
+
 def parts_of_export(folder: str) -> str:
     """Folder of the parts that files are joined from; gone when the export is complete."""
     return f"{folder}/{PARTS}"
@@ -41,10 +53,7 @@ def export_folder(target: Path) -> Iterator[Path]:
             yield folder
         return
     target = Path(os.path.abspath(target))
-    if not target.name:
-        raise InputError("The folder to make has no name of its own: give another with -o.")
-    if os.path.lexists(target):
-        raise InputError(f"The folder {target} exists: give another with -o.")
+    check_target(target)
     partial = target.with_name(target.name + ".partial")
     mark = partial / MARK
     if os.path.lexists(partial) and not mark.is_file():

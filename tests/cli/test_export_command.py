@@ -45,6 +45,16 @@ def test_a_single_fragment_needs_no_cluster(tmp_path, output):
     assert not (output / "export_relion" / ".export").exists()
 
 
+def test_a_dry_run_counts_and_writes_nothing(tmp_path, output):
+    before = left(output)
+    done = run(output, "--to", "relion", "--dry-run")
+    assert done.exit_code == 0, done.output
+    assert "for RELION" in done.output
+    assert "superclass 0:" in done.output
+    assert left(output) == before
+    refused(run(output, "--to", "relion", "-o", tmp_path / "cs", "--dry-run"), "exists")
+
+
 def test_fragments_are_written_by_the_workers_asked_for(tmp_path):
     output = from_cryosparc(tmp_path / "cs", cryosparc_records())[1]
     done = run(output, "--to", "cryodrgn", "-o", tmp_path / "drgn", "--workers", "1")
