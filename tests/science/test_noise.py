@@ -34,6 +34,20 @@ def test_power_is_parseval():
     np.testing.assert_allclose(power, direct, rtol=1e-5)
 
 
+@pytest.mark.parametrize("edge", [1.0, 2.0])
+@pytest.mark.parametrize("inner", [9.0, 11.5])
+def test_noise_that_a_soft_mask_leaves_counts_its_edge(inner, edge):
+    box = 32
+    axis = np.arange(box) - box // 2
+    radius = np.sqrt(axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2)
+    mask = 0.5 + 0.5 * np.cos(np.pi * np.clip((radius - inner) / edge, 0, 1))
+    shares = [
+        noise.map_statistics((_white(box, seed) + 3 * _ball(box, 6.0)) * mask, voxel_size_angstrom=2.0).mask_volume_fraction
+        for seed in range(4)
+    ]
+    assert np.mean(shares) == pytest.approx((mask**2).mean(), rel=0.06)
+
+
 @pytest.mark.parametrize("radius", [3.0, 8.0, 12.0])
 @pytest.mark.parametrize("masked", [False, True])
 def test_solvent_power_finds_coloured_noise(radius, masked):
