@@ -92,14 +92,6 @@ class UidIndex(NamedTuple):
     notes: tuple[str, ...] = ()
     """what the parts said of their rows"""
 
-    def find(self, uids: np.ndarray) -> np.ndarray:
-        """Return the row of each uid, -1 where it is not there. i64[n]."""
-        hashes = hashes_of_integers(uids)
-        order = np.argsort(hashes)
-        result = np.full(len(uids), -1, np.int64)
-        result[order] = self.find_sorted(hashes[order])
-        return result
-
     def find_sorted(self, hashes: np.ndarray) -> np.ndarray:
         """Return the row of each hash of an increasing array, -1 where it is not there. i64[n]."""
         result = np.full(len(hashes), -1, np.int64)
