@@ -12,9 +12,17 @@ import xarray as xr
 from regroup_dask.errors import InputError
 from regroup_dask.formats import storage
 from regroup_dask.formats.volumes import find_volumes, read_map
-from regroup_dask.science import align, average, fourier, noise
+from regroup_dask.science import align, average, fourier, hands, noise
+from regroup_dask.science.rotations import rotation_angle_degrees
 
 WORKING_BOX = 64
+
+DOUBTFUL_CONFIDENCE = 3.0
+"""A best pose nearer than this to the next different one may be the wrong one of the two."""
+
+CONTRAST_GAIN = 0.2
+LEAST_CORRELATION = 0.4
+"""Maps are of opposite contrast when a change of sign raises their correlation by this much, to this much at least."""
 
 
 class Alignment(NamedTuple):
@@ -33,9 +41,14 @@ class Alignment(NamedTuple):
     correlation_other_hand
         The best correlation of the other hand; NaN when it was not looked at.
     confidence
-        How far the best pose stands above the next different one.
+        How far the best pose stands above the next one that differs by 10 degrees or more, in standard deviations of
+        what unrelated maps score by chance. Below `DOUBTFUL_CONFIDENCE` the two could as well change places.
     working_voxel_size_angstrom
         Voxel size at which the maps were compared.
+    hand_told
+        Whether the maps tell their hand: if not, the moving map keeps it. None when it was not looked at.
+    notes
+        Sentences on what to know before relying on the pose.
     """
 
     rotation: np.ndarray
@@ -45,6 +58,8 @@ class Alignment(NamedTuple):
     correlation_other_hand: float
     confidence: float
     working_voxel_size_angstrom: float
+    hand_told: bool | None = None
+    notes: tuple[str, ...] = ()
 
 
 class GivenMap(NamedTuple):
@@ -83,11 +98,37 @@ def align_two(
     """Find the pose of one map on another; see `regroup_dask.align`."""
     first = read_given(moving, voxel_size_angstrom=voxel_size_angstrom)
     second = read_given(reference, voxel_size_angstrom=voxel_size_angstrom)
-    return align_maps(first, second, maximum_shift_angstrom=maximum_shift_angstrom, hand=hand)
+    return align_maps(
+        first, second, maximum_shift_angstrom=maximum_shift_angstrom, hand=hand, same_contrast=True
+    )
 
 
-def align_maps(moving: GivenMap, reference: GivenMap, *, maximum_shift_angstrom: float, hand: str) -> Alignment:
-    """Bring two maps to one working grid and align them there over all rotations."""
+def align_maps(
+    moving: GivenMap,
+    reference: GivenMap,
+    *,
+    maximum_shift_angstrom: float,
+    hand: str,
+    same_contrast: bool = False,
+) -> Alignment:
+    """Bring two maps to one working grid and align them there over all rotations.
+
+    Parameters
+    ----------
+    moving, reference
+        Boxes and voxel sizes may differ.
+    maximum_shift_angstrom
+        Longest shift.
+    hand
+        ``"detect"`` or ``"off"``.
+    same_contrast
+        Refuse maps of which one has the contrast of the other inverted.
+
+    Raises
+    ------
+    InputError
+        With `same_contrast`, one map is dark where the other is bright.
+    """
     extent = max(entry.volume.shape[0] * entry.voxel_size_angstrom for entry in (moving, reference))
     voxel_size = max(moving.voxel_size_angstrom, reference.voxel_size_angstrom, extent / WORKING_BOX)
     box = 2 * math.ceil(extent / voxel_size / 2)
@@ -110,11 +151,21 @@ def align_maps(moving: GivenMap, reference: GivenMap, *, maximum_shift_angstrom:
         maximum_shift_angstrom=maximum_shift_angstrom,
         hand="detect" if hand == "detect" else "off",
     )
-    prepared = [
+    moved, fixed = (
         align.prepare_map(volume, plan, noise_power=entry.solvent_power)
         for volume, entry in zip(working, statistics, strict=True)
-    ]
-    found = align.align_pair(prepared[1], prepared[0], plan)
+    )
+    found, hand_told = _of_told_hand(fixed, moved, plan)
+    if same_contrast and found.correlation < 1 - CONTRAST_GAIN:
+        negative = align.prepare_map(-working[0], plan, noise_power=statistics[0].solvent_power)
+        _refuse_opposite_contrast(found.correlation, align.align_pair(fixed, negative, plan).correlation)
+    if rotation_angle_degrees(found.rotation, np.eye(3)) < 1 and not found.mirrored:
+        # Nothing is interpolated where nothing moves: maps that lie on each other score best as they are.
+        still = align.measure_pair(fixed, moved, plan)
+        if still.correlation >= found.correlation:
+            found = still._replace(
+                confidence=found.confidence, correlation_other_hand=found.correlation_other_hand
+            )
     return Alignment(
         np.asarray(found.rotation),
         np.asarray(found.shift_angstrom),
@@ -123,7 +174,47 @@ def align_maps(moving: GivenMap, reference: GivenMap, *, maximum_shift_angstrom:
         float(found.correlation_other_hand),
         float(found.confidence),
         float(voxel_size),
+        hand_told,
+        _notes(found.confidence, hand_told),
     )
+
+
+def _of_told_hand(
+    fixed: align.PreparedMap, moving: align.PreparedMap, plan: align.AlignmentPlan
+) -> tuple[align.PairAlignment, bool | None]:
+    """Align a pair; where the hand cannot be told, in the hand that the moving map has."""
+    found = align.align_pair(fixed, moving, plan)
+    if plan.hand == "off":
+        return found, None
+    filled = min(1.0, 4 / 3 * math.pi * plan.particle_radius_voxels**3 / plan.box**3)
+    number = hands.independent_coefficients(
+        found.power_fixed, found.power_moving, fourier.shell_counts(plan.box), filled_fraction=filled
+    )
+    both = np.array(found.correlation), np.array(found.correlation_other_hand)
+    told = bool(hands.hand_evidence(*both, number).told)
+    if found.mirrored and not told:
+        kept = align.align_pair(fixed, moving, plan._replace(hand="off"))
+        return kept._replace(correlation_other_hand=found.correlation), False
+    return found, told
+
+
+def _refuse_opposite_contrast(correlation: float, of_negative: float) -> None:
+    if of_negative > max(LEAST_CORRELATION, correlation + CONTRAST_GAIN):
+        raise InputError(
+            f"One map is dark where the other is bright: they correlate at {correlation:.2f} as they are and at "
+            f"{of_negative:.2f} with the sign of one changed. Multiply one of them by -1."
+        )
+
+
+def _notes(confidence: float, hand_told: bool | None) -> tuple[str, ...]:
+    notes = []
+    if hand_told is False:
+        notes.append("The hand cannot be told from these maps: the moving map keeps the hand it has.")
+    if confidence < DOUBTFUL_CONFIDENCE:
+        notes.append(
+            "Another pose, at least 10 degrees away, fits about as well: the maps are symmetric, or have too little in common."
+        )
+    return tuple(notes)
 
 
 def move_onto(moving: GivenMap, reference: GivenMap, alignment: Alignment) -> np.ndarray:

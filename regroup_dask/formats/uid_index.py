@@ -163,8 +163,8 @@ def sort_part(piece: SortPiece) -> SortedPart:
     order = np.argsort(hashes, kind="stable")
     hashes = hashes[order]
     with open(_part_path(piece.folder, piece.number), "wb") as stream:
-        hashes.tofile(stream)
-        (order + piece.rows.first_row).tofile(stream)
+        stream.write(np.ascontiguousarray(hashes).data)
+        stream.write((order + piece.rows.first_row).data)
     begins = np.arange(1, 2**piece.bits, dtype=np.uint64) << np.uint64(min(64 - piece.bits, 63))
     return SortedPart(np.concatenate([[0], np.searchsorted(hashes, begins), [len(hashes)]]).astype(np.int64), notes)
 
@@ -183,7 +183,7 @@ def merge_bucket(piece: MergePiece) -> RepeatedUids:
     for name, values in (("hashes", all_hashes), ("rows", all_rows)):
         with open(os.path.join(piece.folder, name), "r+b") as stream:
             stream.seek(8 * piece.start)
-            values.tofile(stream)
+            stream.write(values.data)
     equal = np.flatnonzero(all_hashes[1:] == all_hashes[:-1])
     if not len(equal):
         return RepeatedUids(0, 0, ())

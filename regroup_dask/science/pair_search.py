@@ -36,6 +36,9 @@ CLEAR_RATIO = 0.6
 STRONG_DEVIATIONS = 20.0
 """A best pose this far above chance cannot be one of many by chance: what rivals it is the map's own symmetry."""
 
+HIGHEST_BY_CHANCE = 5.0
+"""Where no other pose was followed, the next is taken to be as high as the best of unrelated poses commonly is."""
+
 FAINT_DEVIATIONS = 11.0
 """Maps that would score less than this above chance if they were one structure need every search at once."""
 
@@ -255,5 +258,6 @@ def _settle(problem: PairProblem, poses: CandidatePoses) -> CandidatePoses:
 def _lead(problem: PairProblem, poses: CandidatePoses, shell: int) -> float:
     """Return how far the best pose stands above the next of its hand, both scored over shells up to one."""
     same = np.flatnonzero(poses.hand == poses.hand[0])
-    second = float(poses.score[same[1]]) if same.size > 1 else 0.0
-    return float((poses.score[0] - second) / max(problem.chance(shell), 1e-12))
+    chance = max(problem.chance(shell), 1e-12)
+    second = float(poses.score[same[1]]) if same.size > 1 else HIGHEST_BY_CHANCE * chance
+    return float((poses.score[0] - second) / chance)

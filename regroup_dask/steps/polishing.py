@@ -95,16 +95,16 @@ def polish_poses(
     return _with_poses(groups, poses)
 
 
-def _what_counts(unit: polish.PolishUnit) -> bytes:
-    """All that the poses of a superclass depend on: not its number, nor the folder that the same maps are copied to."""
-    return pickle.dumps(unit._replace(name="", store=Path()))
-
-
 def _best_of(members: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """The classes of most signal among the members of a superclass: more of them would not make a better average."""
     if len(members) <= MOST_IN_AVERAGE:
         return members
     return np.sort(members[np.argsort(-weights[members], kind="stable")[:MOST_IN_AVERAGE]])
+
+
+def _what_counts(unit: polish.PolishUnit) -> bytes:
+    """All that the poses of a superclass depend on: not its number, nor the folder that the same maps are copied to."""
+    return pickle.dumps(unit._replace(name="", store=Path()))
 
 
 def _anchor(

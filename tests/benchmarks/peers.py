@@ -1,6 +1,7 @@
 """Our alignment beside public tools, on the same pairs of maps, in the same run, one thread.
 
-    pip install '.[peers]' && python -m tests.benchmarks.peers [--pairs 3] [--tools ours,simpleitk,...] [--json FILE]
+    pip install '.[peers]'
+    python -m tests.benchmarks.peers [--pairs 3] [--tools "SimpleITK 60 starts",...] [--only CONDITION] [--json FILE]
 
 Each tool gets the same two arrays of box 64, those of the benchmark of pairs but without a shift, because ASPIRE's
 align_BO looks for none, and its own defaults. A tool that is not installed is left out and named. The error is the
@@ -141,6 +142,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--tools", default=",".join(TOOLS))
+    parser.add_argument("--only", default="", help="conditions whose name contains this")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     fft = fft_seconds()
@@ -155,7 +157,7 @@ def main() -> None:
         if name == "regroup_dask":
             aligner(*make_pair(CONDITIONS[0], 0)[:2])  # compile first
             aligner.pair_seconds.clear()  # type: ignore[attr-defined]
-        for condition in CONDITIONS:
+        for condition in (condition for condition in CONDITIONS if arguments.only in condition.name):
             seconds, errors = [], []
             for seed in range(arguments.pairs):
                 fixed, moving, truth = make_pair(condition, seed + 1)
