@@ -46,7 +46,7 @@ def draw(output: Path, target: Path) -> list[Path]:
     assert maps is not None
     turned, _ = in_one_frame(maps, contents.pairs, contents.groups)
     figures = {
-        "superclasses.png": (plot_superclasses(turned, contents.groups), 64),
+        "superclasses.png": (plot_superclasses(turned, contents.groups), 72),
         "similarity.png": (plot_similarity(contents.pairs, contents.groups), 80),
     }
     written = []

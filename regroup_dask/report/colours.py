@@ -20,7 +20,7 @@ def superclass_colour(superclass: int) -> str:
 def ink_on(colour: str) -> str:
     """Black or white, whichever is read more easily on a colour."""
     luminance = sum(weight * (part / 255) ** 2.2 for weight, part in zip((0.2126, 0.7152, 0.0722), rgb(colour), strict=True))
-    return "#10151a" if luminance > 0.24 else "#ffffff"
+    return "#000000" if luminance > 0.179 else "#ffffff"
 
 
 def rgb(colour: str) -> tuple[int, int, int]:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 DRAWN_BOX = 96
 LARGEST_READ_BYTES = 2**30
 MARGIN = 1.06
+MOST_NAMED = 6
 
 
 class DrawnSuperclass(NamedTuple):
@@ -204,9 +205,14 @@ def plot_superclasses(volumes: xr.DataArray, groups: xr.Dataset | None = None) -
             axis.set_axis_off()
             if entry.superclass == 0:
                 axis.set_title(f"{direction} ({DIRECTION_WORDS[direction]})", fontsize=9)
-        row[0].plot([0, bar], [0, 0], color="0.5", linewidth=2)
-        row[0].text(0, bar * 0.06, f"superclass {entry.superclass}\n{_members(groups, entry.superclass)}", fontsize=8)
-    axes[-1, 0].text(bar, 0, f" {bar:g} Å", va="center", fontsize=8)
+        # Beside the picture, where no surface is; the layout makes room for it.
+        words = f"superclass {entry.superclass}\n{_members(groups, entry.superclass)}"
+        row[0].text(-0.03, 0.5, words, ha="right", va="center", fontsize=9, transform=row[0].transAxes)
+    below = -0.05 * drawn.width_angstrom
+    axes[-1, 0].plot([0, bar], [below, below], color="0.3", linewidth=2, clip_on=False)
+    axes[-1, 0].text(bar, below, f" {bar:g} Å", va="center", fontsize=9)
+    for axis in axes.ravel():
+        axis.set(xlim=(0, drawn.width_angstrom), ylim=(2 * below, drawn.width_angstrom))
     return figure
 
 
@@ -214,4 +220,5 @@ def _members(groups: xr.Dataset | None, superclass: int) -> str:
     if groups is None:
         return ""
     members = groups["class_id"].values[groups["superclass"].values == superclass]
-    return "classes " + ", ".join(str(member) for member in members)
+    words = ", ".join(str(member) for member in members[:MOST_NAMED])
+    return ("class " if len(members) == 1 else "classes ") + words + (", ..." if len(members) > MOST_NAMED else "")

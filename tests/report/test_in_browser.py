@@ -50,8 +50,13 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def probe(page: Path, tmp_path: Path, *, width: int, dark: bool) -> dict:
+    return opened(page.read_text(encoding="utf-8").replace("</head>", PROBE + "</head>"), tmp_path, width=width, dark=dark)
+
+
+def opened(text: str, tmp_path: Path, *, width: int, dark: bool) -> dict:
+    """What a page says of itself in its title after it was loaded."""
     copy = tmp_path / "probed.html"
-    copy.write_text(page.read_text(encoding="utf-8").replace("</head>", PROBE + "</head>"), encoding="utf-8")
+    copy.write_text(text, encoding="utf-8")
     command = [
         str(BROWSER),
         "--headless",
@@ -89,3 +94,28 @@ def test_in_browser(page: Path, tmp_path: Path, width: int, dark: bool) -> None:
     assert "similarity" in found["readout"]
     brightness = sum(int(value) for value in re.findall(r"\d+", found["background"])[:3]) / 3
     assert (brightness < 60) == dark
+
+
+WIDE_WORD = "/projects/" + "a_folder_with_a_long_name/" * 8
+
+
+def test_nothing_is_wider_than_a_telephone(tmp_path: Path) -> None:
+    """Windows of a browser are at least 500 points wide: the page is shown in a frame of 390."""
+    names = tuple(f"{WIDE_WORD}class_{index}" for index in range(6))
+    folder = write_output(tmp_path / "OUT", labels=(0, 1, 0, 1, 0, -1), names=names, warnings=(f"{WIDE_WORD} is odd.",))
+    record = json.loads((folder / "run.json").read_text())
+    record["found"] = [f"particles: {WIDE_WORD}particles.cs"]
+    (folder / "run.json").write_text(json.dumps(record))
+    inner = json.dumps(write_page(folder).read_text(encoding="utf-8")).replace("</", "<\\/")
+    outer = f"""<!doctype html><title>none</title><iframe id="frame" style="width:390px;height:800px;border:0"></iframe><script>
+    var frame = document.getElementById("frame");
+    frame.addEventListener("load", function () {{
+      var page = frame.contentDocument.documentElement;
+      if (page.clientWidth > 0 && frame.contentDocument.querySelector("main")) {{
+        document.title = "FOUND " + JSON.stringify({{ width: page.clientWidth, overflow: page.scrollWidth - page.clientWidth }});
+      }}
+    }});
+    frame.srcdoc = {inner};</script>"""
+    found = opened(outer, tmp_path, width=800, dark=False)
+    assert 370 <= found["width"] <= 390
+    assert found["overflow"] <= 0
