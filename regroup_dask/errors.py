@@ -56,5 +56,9 @@ class StoreAccessError(StoreError, InputError):
     """An object store refuses access, or has no such bucket."""
 
 
+class FullDiskError(RegroupError):
+    """The disk of an output is full: nothing is wrong with what was asked for, and it works once there is room."""
+
+
 class RegroupWarning(UserWarning):
     """Something a person should know, and that does not stop the run; it is kept in run.json and the report."""

@@ -100,6 +100,7 @@ def regroup_inputs(
     earlier: Path | None = None,
     told: ToldGroups | None = None,
     heard_before: Sequence[str] = (),
+    known: dict[tuple[str, bytes], Any] | None = None,
 ) -> Regrouped:
     """Regroup the classes of one job.
 
@@ -125,6 +126,8 @@ def regroup_inputs(
         With `earlier`: the superclasses that a person made of that run's, instead of grouping the classes anew.
     heard_before
         Warnings of finding the inputs, for the record.
+    known
+        Filled with what outputs of the same inputs share, and taken from there: for several outputs one after another.
     """
     check_output(output, resume=resume, overwrite=overwrite)
     identity = {"version": __version__, "settings": settings.as_dict(), "inputs": fingerprints(inputs)}
@@ -138,14 +141,14 @@ def regroup_inputs(
         run_folder(output, resume=resume, overwrite=overwrite, identity=identity) as folder,
     ):
         heard.extend(heard_before)
-        run = RunContext(folder, client, clock)
+        run = RunContext(folder, client, clock, known)
         check_inputs(inputs, settings.exclude_classes)
         if client is not None:
             check_shared_folder(client, folder)
         selection = survey_and_select(inputs, settings, run)
         workers = workers_of(client)
         plan = plan_run(len(selection.kept), inputs.series, inputs.source, settings)
-        for line in plan_lines(plan, workers):
+        for line in plan_lines(plan, workers) if earlier is None else ["The pairs are known: nothing is aligned again."]:
             clock.say(line)
         check_memory(plan, workers)
         if earlier is None:

@@ -14,6 +14,7 @@ from regroup_dask.cli.options import (
     alignment_options,
     class_options,
     cluster_options,
+    dry_run_option,
     grouping_options,
     output_options,
     superclasses_option,
@@ -57,6 +58,7 @@ EXAMPLES = (
 @grouping_options
 @titled(OUTPUT, "-o", "--output", type=click.Path(), metavar="OUT", help="The folder to make.  [default: P3_J42_regrouped]")
 @output_options
+@dry_run_option
 @cluster_options
 @watching_options
 def command(
@@ -66,6 +68,7 @@ def command(
     job_uid: str,
     workspace_uid: str | None,
     output: str | None,
+    dry_run: bool,
     watching: Watching,
     **options: Any,
 ) -> None:
@@ -87,6 +90,9 @@ def command(
     for note in notes:
         talk(f"Note: {note}", err=True)
     talk(f"{found.name}, {found.job.title or found.job.type}: {len(found.volumes)} class maps", err=True)
+    if dry_run:
+        _preview(found, instances.visible_folder(found), target, workspace_uid, watching, options)
+        return
     with says_how_to_resume(target):
         if not (options["resume"] and _complete(target)):
             folder = instances.visible_folder(found)
@@ -98,6 +104,28 @@ def command(
             _run_and_register(found, folder, target, workspace_uid, watching, options)
         else:
             _register(found, target, workspace_uid, watching)
+
+
+def _preview(
+    found: Classification,
+    folder: Path | None,
+    target: Path,
+    workspace_uid: str | None,
+    watching: Watching,
+    options: dict[str, Any],
+) -> None:
+    """Say what would be done; nothing is fetched, computed or registered."""
+    from regroup_dask.cli.run_command import preview_job
+
+    talk = click.echo if watching.talks else _silent
+    where = f"workspace {workspace_uid}" if workspace_uid else "the workspace of the job"
+    talk(f"Would be registered in {where} as an external job: {_title(found, options['n_superclasses'])}.", err=True)
+    if folder is None:
+        talk(f"This machine does not see its files: they would be fetched into {inputs_folder(target)} first.", err=True)
+        talk("Nothing was fetched, computed or written: the same command without --dry-run does it.", err=True)
+        return
+    given: dict[str, Any] = {"particles": (), "volumes": (), "passthrough": (), "voxel_size_angstrom": None}
+    preview_job(str(folder), output=str(target), watching=watching, **given, **options)
 
 
 def inputs_folder(output: Path) -> Path:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from regroup_dask.cli.options import cluster_options, storage_options
+from regroup_dask.cli.options import cluster_options, dry_run_option, storage_options
 from regroup_dask.cli.teaching import TeachingCommand, titled
 from regroup_dask.cli.watching import WATCHING
 from regroup_dask.errors import InputError
@@ -34,11 +34,19 @@ from regroup_dask.formats import storage
 @click.option("--flip-y/--keep-y", default=True, show_default=True,
               help="CryoSPARC counts places in y from the other edge than RELION; keep them where the micrographs themselves "
               "were flipped between the programs, as by another motion correction.")
+@dry_run_option
 @cluster_options
 @titled(WATCHING, "--quiet", is_flag=True, help="No progress.")
 @storage_options
 def command(
-    output: str, side: Any, target: str | None, micrograph_size: str | None, flip_y: bool, quiet: bool, **where: Any
+    output: str,
+    side: Any,
+    target: str | None,
+    micrograph_size: str | None,
+    flip_y: bool,
+    dry_run: bool,
+    quiet: bool,
+    **where: Any,
 ) -> None:
     """Write the regrouped particles for RELION, CryoSPARC or cryoDRGN, whatever they came from.
 
@@ -51,12 +59,17 @@ def command(
 
     from regroup_dask.formats.regrouped_folder import open_regrouped
     from regroup_dask.progress import StageClock, listener_for
-    from regroup_dask.steps.exporting import export
+    from regroup_dask.steps.exporting import export, plan_of_export
     from regroup_dask.tasks.connect import Where, connected
 
     size = _size(micrograph_size)
     asked = Where(where["scheduler"], where["scheduler_file"], where["cluster_file"], where["workers"], where["slurm"])
     folder = storage.location(target) if target else storage.location(output) / f"export_{side}"
+    if dry_run:
+        for line in plan_of_export(storage.location(output), side, folder):
+            click.echo(line)
+        click.echo("Nothing was written: the same command without --dry-run does it.")
+        return
     one_fragment = asked == Where() and len(open_regrouped(storage.location(output)).fragments) == 1
     with contextlib.ExitStack() as stack:
         client = None if one_fragment else stack.enter_context(connected(asked))

@@ -15,6 +15,7 @@ from regroup_dask.cli.options import (
     OUTPUT,
     SUPERCLASSES,
     cluster_options,
+    dry_run_option,
     grouping_options,
     moved_input_options,
     output_options,
@@ -31,9 +32,13 @@ from regroup_dask.settings import Settings
 EXAMPLES = (
     ("regroup-dask group OUT -k 6", "show six superclasses, write nothing"),
     ("regroup-dask group OUT -k 6 -o OUT_6", "write them: particles, maps and report"),
+    ("regroup-dask group OUT -k 6 -o OUT_6 --dry-run", "show them and check that they could be written"),
     ("regroup-dask group OUT -k 2-8", "several numbers beside each other"),
     ("regroup-dask group OUT --merge 0,3 --move class=5:superclass=1 -o OUT_by_hand", "who knows better says so"),
 )
+
+
+QUICK_CLASSES, QUICK_BOX, QUICK_PARTICLES = 24, 128, 300_000
 
 
 class Wanted(NamedTuple):
@@ -66,6 +71,7 @@ class Wanted(NamedTuple):
 @moved_input_options
 @cluster_options
 @output_options
+@dry_run_option
 @watching_options
 @click.pass_context
 @storage_options
@@ -84,18 +90,21 @@ def command(
 
     folder = storage.location(earlier)
     edits = Edits(options.pop("moves"), options.pop("splits"), options.pop("merges"))
+    dry_run = options.pop("dry_run")
     wanted = _wanted(context, folder, storage.location(output) if output else None, options.pop("counts"), edits)
     console = Console()
-    if output is None:
+    if dry_run and output is not None:
+        _check_targets(folder, wanted, options)
+    if output is None or dry_run:
         groupings = [_grouping(folder, one) for one in wanted]
         if len(groupings) > 1:
             show_counts(console, groupings, now=_grouping_of_run(folder))
-            console.print("Nothing was written; -o FOLDER writes particles and maps of each.", highlight=False)
+            console.print(_nothing_written(wanted, "-o FOLDER writes particles and maps of each."), highlight=False)
             return
         show_groups(console, groupings[0])
         if wanted[0].told is not None:
             show_mapping(console, wanted[0].told.before, groupings[0])
-        console.print("Nothing was written; -o OUT2 writes particles and maps of this grouping.", highlight=False)
+        console.print(_nothing_written(wanted, "-o OUT2 writes particles and maps of this grouping."), highlight=False)
         return
     results = _write(folder, wanted, options, watching)
     if not watching.talks:
@@ -110,6 +119,29 @@ def command(
     show_counts(console, [result.groups for result in results], now=_grouping_of_run(folder))
     for result in results:
         console.print(f"Look at {result.output / 'report.html'}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _nothing_written(wanted: list[Wanted], remedy: str) -> str:
+    targets = [str(one.target) for one in wanted if one.target is not None]
+    if not targets:
+        return f"Nothing was written; {remedy}"
+    return f"Nothing was written: the same command without --dry-run makes {', '.join(targets)}."
+
+
+def _check_targets(folder: Path, wanted: list[Wanted], options: dict[str, Any]) -> None:
+    """Refuse what the same command without --dry-run would refuse: an output that exists, inputs that are not there."""
+    from regroup_dask.formats.run_folder import check_output, read_run
+    from regroup_dask.formats.scratch_folder import scratch_folder
+    from regroup_dask.steps.inputs import inputs_of_record
+    from regroup_dask.steps.moved_inputs import moved_record, moves_of_inputs
+
+    record = read_run(folder)
+    moves = moves_of_inputs(record, options["moved_job"], options["moved_inputs"])
+    targets = [one.target for one in wanted if one.target is not None]
+    for target in targets:
+        check_output(target, resume=options["resume"], overwrite=options["overwrite"])
+    with scratch_folder(targets[0], beside=False) as scratch:
+        inputs_of_record(moved_record(record, moves) if moves else record, wanted[0].settings.class_prefix, scratch)
 
 
 def _wanted(
@@ -229,7 +261,8 @@ def _write(folder: Path, wanted: list[Wanted], options: dict[str, Any], watching
     with scratch_folder(targets[0]) as scratch, contextlib.ExitStack() as stack:
         connect = functools.cache(lambda: stack.enter_context(connected(where)))
         inputs = inputs_of_record(record, wanted[0].settings.class_prefix, scratch, on_cluster(connect))
-        client = connect()
+        client = None if _is_quick(record, inputs, wanted, where, watching) else connect()
+        known: dict[tuple[str, bytes], Any] = {}
         for one, target in zip(wanted, targets, strict=True):
             with says_how_to_resume(target), watching.listener(Console(stderr=True)) as listener:
                 profiler = watching.profiler(client, listener)
@@ -244,8 +277,23 @@ def _write(folder: Path, wanted: list[Wanted], options: dict[str, Any], watching
                     command=pipeline.command_line(),
                     earlier=folder,
                     told=one.told,
+                    known=known,
                 )
                 if profiler is not None:
                     keep_profile(result.output, profiler.finish())
             results.append(result)
     return results
+
+
+def _is_quick(record: dict[str, Any], inputs: Any, wanted: list[Wanted], where: Any, watching: Watching) -> bool:
+    """Whether this process is done before a cluster of its own would have started."""
+    from regroup_dask.tasks.connect import Where
+
+    return (
+        len(wanted) == 1
+        and where == Where()
+        and not watching.profile
+        and int(record.get("n_classes_kept") or 0) <= QUICK_CLASSES
+        and inputs.series.box <= QUICK_BOX
+        and int(record.get("n_particles") or 0) <= QUICK_PARTICLES
+    )

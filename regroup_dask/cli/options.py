@@ -196,6 +196,11 @@ def output_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
+dry_run_option = titled(
+    OUTPUT, "--dry-run", is_flag=True, help="Print what would be done and written; compute and write nothing."
+)  # fmt: skip
+
+
 class StorageOptions(click.ParamType):
     """``NAME=VALUE``, or a JSON file."""
 

@@ -72,12 +72,13 @@ class Program(click.Group):
         except OSError as error:
             if error.errno == errno.EPIPE:
                 raise
+            from regroup_dask.formats.full_disk import is_full_disk
             from regroup_dask.formats.store_errors import explained
 
             sentence = explained(error)
             if sentence is not None:
                 _end(context, f"Error: {sentence}", WRONG_INPUT if isinstance(sentence, InputError) else FAILED)
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if is_full_disk(error):
                 _end(
                     context,
                     "Error: The disk is full. What is finished is kept: make room, then give the same command with "

@@ -16,6 +16,7 @@ from regroup_dask.cli.options import (
     alignment_options,
     class_options,
     cluster_options,
+    dry_run_option,
     grouping_options,
     output_options,
     storage_options,
@@ -88,7 +89,7 @@ The parameters of the job Regroup 3D Classes:
 @grouping_options
 @titled(OUTPUT, "-o", "--output", required=True, type=click.Path(), metavar="OUT", help="The folder to make.")
 @output_options
-@titled(OUTPUT, "--dry-run", is_flag=True, help="Print what would be done and written; compute and write nothing.")
+@dry_run_option
 @cluster_options
 @watching_options
 @storage_options

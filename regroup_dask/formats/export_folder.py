@@ -11,12 +11,25 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from regroup_dask.errors import InputError, StoreError
+from regroup_dask.errors import FullDiskError, InputError, StoreError
 from regroup_dask.formats import storage, storing
+from regroup_dask.formats.full_disk import is_full_disk
 
 MARK = ".export"
 PARTS = ".parts"
 REMOVAL_ATTEMPTS = 100
+
+
+def check_target(target: Path) -> None:
+    """Raise `InputError` where something is already, or a folder cannot be."""
+    if storage.is_remote(target):
+        if storage.is_folder(target):
+            raise InputError(f"The folder {target} exists: give another with -o.")
+        return
+    if not target.name:
+        raise InputError("The folder to make has no name of its own: give another with -o.")
+    if os.path.lexists(target):
+        raise InputError(f"The folder {target} exists: give another with -o.")
 
 
 def parts_of_export(folder: str) -> str:
@@ -41,10 +54,7 @@ def export_folder(target: Path) -> Iterator[Path]:
             yield folder
         return
     target = Path(os.path.abspath(target))
-    if not target.name:
-        raise InputError("The folder to make has no name of its own: give another with -o.")
-    if os.path.lexists(target):
-        raise InputError(f"The folder {target} exists: give another with -o.")
+    check_target(target)
     partial = target.with_name(target.name + ".partial")
     mark = partial / MARK
     if os.path.lexists(partial) and not mark.is_file():
@@ -55,6 +65,8 @@ def export_folder(target: Path) -> Iterator[Path]:
         descriptor = os.open(mark, os.O_CREAT | os.O_RDWR, 0o666)
     except OSError as error:
         _remove_empty([partial, *above])
+        if is_full_disk(error):
+            raise FullDiskError(f"The disk of {target} is full: make room, or give another place with -o.") from None
         raise InputError(f"The folder {target} cannot be made ({error.strerror}): choose a place that can be written.") from None
     try:
         _lock(descriptor, partial)
@@ -69,9 +81,10 @@ def export_folder(target: Path) -> Iterator[Path]:
         except BaseException as error:
             _remove_while_written(partial)
             _remove_empty(above)
-            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise InputError(
-                    f"The disk of {target} is full and nothing was kept: make room, or give another place with -o."
+            if isinstance(error, OSError) and is_full_disk(error):
+                raise FullDiskError(
+                    f"The disk of {target} is full and nothing was kept: make room, then give the same command again, or "
+                    "another place with -o."
                 ) from None
             raise
     finally:

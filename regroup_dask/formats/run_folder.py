@@ -22,8 +22,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from regroup_dask.errors import InputError, OutputExistsError
+from regroup_dask.errors import FullDiskError, InputError, OutputExistsError, RegroupError
 from regroup_dask.formats import storage, storing
+from regroup_dask.formats.full_disk import is_full_disk
 from regroup_dask.formats.store_run_folder import check_store_output, store_run_folder
 
 RUN_FILE = "run.json"
@@ -150,9 +151,7 @@ def _locked(partial: Path) -> Iterator[None]:
     try:
         descriptor = os.open(partial / LOCK, os.O_CREAT | os.O_RDWR, 0o666)
     except OSError as error:
-        raise InputError(
-            f"The folder {partial} cannot be written to ({error.strerror}): choose a place that can be written."
-        ) from error
+        raise _cannot_be_made(partial, error) from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -167,7 +166,9 @@ def _locked(partial: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _cannot_be_made(output: Path, error: OSError) -> InputError:
+def _cannot_be_made(output: Path, error: OSError) -> RegroupError:
+    if is_full_disk(error):
+        return FullDiskError(f"The disk of {output} is full: make room, then give the same command again, or another place.")
     return InputError(
         f"The output folder {output} cannot be made ({error.strerror}): choose a place that can be written."
     )

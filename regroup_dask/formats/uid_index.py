@@ -92,14 +92,6 @@ class UidIndex(NamedTuple):
     notes: tuple[str, ...] = ()
     """what the parts said of their rows"""
 
-    def find(self, uids: np.ndarray) -> np.ndarray:
-        """Return the row of each uid, -1 where it is not there. i64[n]."""
-        hashes = hashes_of_integers(uids)
-        order = np.argsort(hashes)
-        result = np.full(len(uids), -1, np.int64)
-        result[order] = self.find_sorted(hashes[order])
-        return result
-
     def find_sorted(self, hashes: np.ndarray) -> np.ndarray:
         """Return the row of each hash of an increasing array, -1 where it is not there. i64[n]."""
         result = np.full(len(hashes), -1, np.int64)
@@ -171,8 +163,8 @@ def sort_part(piece: SortPiece) -> SortedPart:
     order = np.argsort(hashes, kind="stable")
     hashes = hashes[order]
     with open(_part_path(piece.folder, piece.number), "wb") as stream:
-        hashes.tofile(stream)
-        (order + piece.rows.first_row).tofile(stream)
+        stream.write(np.ascontiguousarray(hashes).data)
+        stream.write((order + piece.rows.first_row).data)
     begins = np.arange(1, 2**piece.bits, dtype=np.uint64) << np.uint64(min(64 - piece.bits, 63))
     return SortedPart(np.concatenate([[0], np.searchsorted(hashes, begins), [len(hashes)]]).astype(np.int64), notes)
 
@@ -191,7 +183,7 @@ def merge_bucket(piece: MergePiece) -> RepeatedUids:
     for name, values in (("hashes", all_hashes), ("rows", all_rows)):
         with open(os.path.join(piece.folder, name), "r+b") as stream:
             stream.seek(8 * piece.start)
-            values.tofile(stream)
+            stream.write(values.data)
     equal = np.flatnonzero(all_hashes[1:] == all_hashes[:-1])
     if not len(equal):
         return RepeatedUids(0, 0, ())

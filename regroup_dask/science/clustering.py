@@ -18,7 +18,7 @@ from regroup_dask.science.shell_search import search_shell_model
 
 _LARGEST_FOR_BLOCKS = 60
 _EQUAL_SIGNAL = 0.06
-_CLEARLY_BETTER = 8.0
+_SAY_OF_THE_WHOLE_BOX = 0.1
 
 
 def canonical_labels(labels: NDArray[np.integer]) -> NDArray[np.int64]:
@@ -76,8 +76,7 @@ def cluster(
     linkage and the block model of distances give partitions, and where the shell correlations are at hand, the
     likeliest partition of the shell model is searched from these. Maps of about one share of signal differ in
     plain correlation only by structure: then what plain correlation says is among the starts, so that it is
-    left only for something likelier. What the maps have in common place by place (``local``) decides in the end where
-    it does so clearly.
+    left only for something likelier. What the maps have in common place by place (``local``) decides in the end.
     """
     n = len(similarity)
     if n_clusters <= 1:
@@ -103,11 +102,11 @@ def cluster(
 def decide_by_place(
     local: LocalCovariance, shells: PreparedShells, labels: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """The partition of greatest evidence place by place, if it is clearly better than the one given, else that.
+    """The partition of greatest evidence place by place, or the one given, whichever is likelier.
 
-    Both models see the same maps, one shell by shell over the whole box, the other in windows, whose coefficients
-    are not quite independent: the log likelihood of the first and half the log evidence of the second are added, and
-    the given partition is left only for one that is better by `_CLEARLY_BETTER`.
+    The model of the whole box sees the same maps shell by shell, but knows nothing of misfits of poses and of what is
+    wrong with the noise in one place only, so that it is far too sure. It has `_SAY_OF_THE_WHOLE_BOX` of its log
+    likelihood to say, which decides where the places leave it open.
     """
     k = int(labels.max()) + 1
     found, model = search_partition(LocalModel(local), k, [labels])
@@ -118,9 +117,9 @@ def decide_by_place(
         fitted = model.copy()
         fitted.improve(partition, 3)
         state, structures = signal_and_structures(shells, partition, k)
-        evidence = fitted.evidence(partition) + fitted.log_prior()
-        score.append(0.5 * evidence - 0.5 * total_cost(state, structures, partition))
-    return found if score[1] > score[0] + _CLEARLY_BETTER else labels
+        by_place = fitted.evidence(partition) + fitted.log_prior()
+        score.append(by_place - _SAY_OF_THE_WHOLE_BOX * 0.5 * total_cost(state, structures, partition))
+    return found if score[1] > score[0] else labels
 
 
 def _equally_sure(shells: ShellComparison) -> bool:

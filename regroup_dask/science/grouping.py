@@ -9,8 +9,10 @@ from numpy.typing import NDArray
 from regroup_dask.science.block_model import Edges, agglomeration, make_edges
 from regroup_dask.science.clustering import canonical_labels, cluster
 from regroup_dask.science.local_covariance import LocalCovariance, select_local
+from regroup_dask.science.local_model import LocalModel
 from regroup_dask.science.local_search import evidence_of_numbers, fewest_groups
 from regroup_dask.science.model_selection import choose_number, resample, stability
+from regroup_dask.science.place_stability import draw_windows, resampled_placements, stability_of_numbers
 from regroup_dask.science.reliability import select_maps
 from regroup_dask.science.shell_model import ShellComparison
 
@@ -80,8 +82,8 @@ def group_classes(
     """Group classes into superclasses.
 
     Maps without signal take no part in finding the superclasses; they are put with what they resemble most, and
-    flagged. A map that resembles no other is flagged too, and takes part: it may be the only one of its structure,
-    and its particles belong with no other's.
+    flagged. A map that resembles no other is flagged too. If the others alone show as many structures as superclasses
+    are asked for, it takes none of them; else it may be the only one of its structure, and takes part.
 
     Parameters
     ----------
@@ -103,7 +105,8 @@ def group_classes(
     correlation : float[N, N], optional
         Plain correlations, heard where all maps are about equally noisy.
     n_resamplings : int
-        How often noise within the uncertainty is added to see how stable the grouping is.
+        How often windows are drawn anew, or noise within the uncertainty is added where maps were not compared place
+        by place, to see how stable the grouping is.
     seed : int
 
     Returns
@@ -123,7 +126,12 @@ def group_classes(
     junk = np.array([bool(text) for text in reason], bool)
     least = 1 if n_superclasses == "auto" else int(n_superclasses)
     noise = np.zeros(n, bool) if information is None else np.asarray(information) < _LEAST_INFORMATION
-    used = np.flatnonzero(~noise) if (~noise).sum() >= max(least, 1) else np.arange(n)
+    left_out = noise
+    if n_superclasses != "auto" and (junk & ~noise).any() and (~junk).sum() > least and distance is not None:
+        kept = np.flatnonzero(~junk)
+        if _number_shown(similarity, distance, distance_sigma, shared_sigma, local, kept) >= least:
+            left_out = junk
+    used = np.flatnonzero(~left_out) if (~left_out).sum() >= max(least, 1) else np.arange(n)
     if n <= 1:
         one = np.ones(1)
         return Grouping(
@@ -149,6 +157,9 @@ def group_classes(
     if part_local is not None and len(used) > 2:
         evidence = evidence_of_numbers(part_local, largest)
         chosen = fewest_groups(evidence)
+        draws = draw_windows(part_local.product.shape[1], count, seed)
+        if count:
+            stable = stability_of_numbers(LocalModel(part_local), largest, draws)
     k = chosen if n_superclasses == "auto" else int(n_superclasses)
 
     part_shells = None
@@ -166,7 +177,12 @@ def group_classes(
         correlation=part_correlation,
         seed=seed,
     )
-    sure = stability(found, [other.labels[k - 1] for other in resampled])
+    others = [other.labels[k - 1] for other in resampled]
+    if part_local is not None and count and len(used) > 2:
+        fitted = LocalModel(part_local)
+        fitted.improve(found, 4)
+        others = resampled_placements(fitted, found, draws)
+    sure = stability(found, others)
     labels = np.zeros(n, np.int64)
     class_stability = np.zeros(n)
     labels[used], class_stability[used] = found, sure.class_stability
@@ -209,6 +225,27 @@ def _junk_reasons(
             if not reason[i] and len(row) and row.min() > _RESEMBLES_NOTHING:
                 reason[i] = f"resembles no other map: none correlates above {1 - row.min():.2f} without noise"
     return tuple(reason)
+
+
+def _number_shown(
+    similarity: NDArray[np.float64],
+    distance: NDArray[np.float64],
+    distance_sigma: NDArray[np.float64] | None,
+    shared_sigma: NDArray[np.float64] | None,
+    local: LocalCovariance | None,
+    kept: NDArray[np.int64],
+) -> int:
+    """How many structures some of the maps show."""
+    part = np.ix_(kept, kept)
+    return group_classes(
+        similarity[part],
+        "auto",
+        distance=distance[part],
+        distance_sigma=None if distance_sigma is None else distance_sigma[part],
+        shared_sigma=None if shared_sigma is None else shared_sigma[kept],
+        local=None if local is None else select_local(local, kept),
+        n_resamplings=0,
+    ).n_superclasses
 
 
 def _edges_of_similarity(similarity: NDArray[np.float64]) -> Edges:

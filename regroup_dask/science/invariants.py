@@ -11,6 +11,7 @@ import numpy as np
 
 # Pairs of each map beyond its nearest ones.
 FAR_PAIRS = 4
+SIDE_BY_SIDE = 12
 
 
 def rotation_invariants(amplitudes: np.ndarray) -> np.ndarray:
@@ -39,6 +40,37 @@ def invariant_shells(n_shells: int) -> np.ndarray:
     return 1.5 + 0.5 * np.arange(n_shells)
 
 
+def _descriptors(invariants: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """One vector per map, (N, components), whose Euclidean distances say which maps may be alike."""
+    scaled = invariants * np.median(weights, axis=0)
+    spread = scaled.std(axis=0)
+    # Each component counts by what varies between maps over what noise makes vary everywhere: the square root of
+    # the spread keeps the strong components ahead without letting one of them decide alone.
+    return np.asarray((scaled / np.sqrt(np.maximum(spread, 1e-12))).reshape(len(invariants), -1))
+
+
+def order_by_likeness(invariants: np.ndarray, weights: np.ndarray) -> list[int]:
+    """All maps, like ones side by side: halved again and again at the median of the direction in which they differ most.
+
+    Parameters are those of `nearest_pairs`.
+    """
+    flat = _descriptors(invariants, weights)
+    ordered: list[int] = []
+    waiting = [np.arange(len(flat))]
+    while waiting:
+        members = waiting.pop()
+        if len(members) <= SIDE_BY_SIDE:
+            ordered += members.tolist()
+            continue
+        centred = flat[members] - flat[members].mean(axis=0)
+        direction = np.linalg.svd(centred, full_matrices=False)[2][0]
+        # Sorted by place along it; the members of a half stay in the order of their numbers.
+        rank = np.argsort(centred @ direction, kind="stable")
+        half = len(members) // 2
+        waiting += [np.sort(members[rank[half:]]), np.sort(members[rank[:half]])]
+    return ordered
+
+
 def nearest_pairs(invariants: np.ndarray, weights: np.ndarray, n_nearest: int) -> list[tuple[int, int]]:
     """Choose the pairs worth aligning: each map with the maps whose invariants are nearest.
 
@@ -60,13 +92,7 @@ def nearest_pairs(invariants: np.ndarray, weights: np.ndarray, n_nearest: int) -
         Pairs (i, j), i < j, sorted.
     """
     n_maps = len(invariants)
-    shell_weight = np.median(weights, axis=0)
-    scaled = invariants * shell_weight
-    spread = scaled.std(axis=0)
-    # Each component counts by what varies between maps over what noise makes vary everywhere: the square root of
-    # the spread keeps the strong components ahead without letting one of them decide alone.
-    scaled = scaled / np.sqrt(np.maximum(spread, 1e-12))
-    flat = scaled.reshape(n_maps, -1)
+    flat = _descriptors(invariants, weights)
     squared = (flat**2).sum(axis=1)
     pairs: set[tuple[int, int]] = set()
     for i in range(n_maps):

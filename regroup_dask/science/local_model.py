@@ -1,108 +1,36 @@
 """Gaussian random-effects model of maps in one frame: shared density, differences of structures in places, noise.
 
-In a band and a window every coefficient of map i is ``a_i (g + d_z(i) + m_i) + e_i``: what all structures share,
-what sets structure z apart, what a misfit of its pose costs map i, and noise. With variances P, D, M and n the
-covariance of the maps is ``D Z Z' + P 1 1' + diag(v)`` in units of a; D is P times one of a few relative sizes, which
-are tried for each window and averaged over (a missing subunit fills its windows in all bands). Nothing of the
-structures themselves has to be estimated, so partitions into any numbers of superclasses compare fairly. This is the
+In a band and a window every coefficient of map i is ``a_i (g + d_c(i) + m_i) + e_i``: what all structures share,
+what sets the structures of cluster c apart there, what a misfit of its pose costs map i, and noise. With variances P,
+D, M and n the covariance of the maps is ``D C C' + P 1 1' + diag(v)`` in units of a; D is P times one of a few relative
+sizes, and the structures fall into clusters that are alike in the window, which are tried for each window and averaged
+over (a missing subunit fills its windows in all bands; see `window_clusters`). Nothing of the structures themselves has
+to be estimated, so partitions into any numbers of superclasses compare fairly. This is the
 one-way analysis of variance with random effects (Searle, Casella and McCulloch, 1992, Variance Components), map by
 map weighted; gains, noise and misfit are improved by expectation maximization (Dempster, Laird and Rubin, 1977).
 """
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 from scipy.special import logsumexp
 
 from regroup_dask.science.local_covariance import LocalCovariance
+from regroup_dask.science.window_clusters import (
+    clusters_after_unions,
+    log_prior_of_unions,
+    partition_terms,
+    placement_evidence,
+)
 
-SIZES = np.array([1e-4, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0])
+SIZES = np.array([0.003, 0.02, 0.1, 0.4, 1.5])
+GUIDING_SIZE = 0.1
 LEAST_SIZE_SHARE = 1e-3
 LEAST_MISFIT = 1e-3
 EXPECTED_MISFIT = 5e-3
 LARGEST_MISFIT = 0.3
 GAIN_ERROR = 0.02
-
-
-@njit(cache=True)
-def _window_terms(weight, gram, shared, size):  # type: ignore[no-untyped-def]
-    """Terms of one band, window and size: sum of logs, shared precision, within part, |U|^2, and U times each group."""
-    k = weight.shape[0]
-    logs = 0.0
-    precision = 0.0
-    within = 0.0
-    alpha = np.empty(k)
-    along = np.zeros(k)
-    variance = size * shared
-    for a in range(k):
-        x = 1.0 + variance * weight[a]
-        alpha[a] = 1.0 / x
-        logs += math.log(x)
-        precision += weight[a] * alpha[a]
-        within += variance * alpha[a] * gram[a, a]
-    squared = 0.0
-    for a in range(k):
-        for c in range(k):
-            along[a] += gram[a, c] * alpha[c]
-        squared += alpha[a] * along[a]
-    return logs, precision, within, squared, alpha, along
-
-
-@njit(cache=True)
-def partition_terms(weight, gram, shared, sizes, coefficients, base):  # type: ignore[no-untyped-def]
-    """Log likelihood of a partition per window and size, float64[W, G]; arrays as in `LocalModel`."""
-    n_bands, n_windows, _ = weight.shape
-    n_sizes = sizes.shape[0]
-    out = np.zeros((n_windows, n_sizes))
-    for b in range(n_bands):
-        for w in range(n_windows):
-            p = shared[b, w]
-            for g in range(n_sizes):
-                logs, precision, within, squared, _, _ = _window_terms(weight[b, w], gram[b, w], p, sizes[g, b])
-                value = base[b, w] + logs + math.log(1.0 + p * precision) - within
-                value -= squared * p / (1.0 + p * precision)
-                out[w, g] -= 0.5 * coefficients[b, w] * value
-    return out
-
-
-@njit(cache=True)
-def placement_terms(weight, gram, product, own, power, shared, sizes, coefficients, base):  # type: ignore[no-untyped-def]
-    """Log likelihood per window, size and group that one map, not among the sums, is put in, float64[W, G, K].
-
-    ``product[B, W, K]`` is the map's own precision times its product with the sum of each group, ``own[B, W]`` its
-    precision, ``power[B, W]`` its own precision squared times its square.
-    """
-    n_bands, n_windows, k = weight.shape
-    n_sizes = sizes.shape[0]
-    out = np.zeros((n_windows, n_sizes, k))
-    for b in range(n_bands):
-        for w in range(n_windows):
-            p, e, iv = shared[b, w], power[b, w], own[b, w]
-            for g in range(n_sizes):
-                d = sizes[g, b] * p
-                logs, precision, within, squared, alpha, along = _window_terms(weight[b, w], gram[b, w], p, sizes[g, b])
-                common = 0.0
-                for a in range(k):
-                    common += alpha[a] * product[b, w, a]
-                for a in range(k):
-                    heavier = weight[b, w, a] + iv
-                    x = 1.0 + d * heavier
-                    new = 1.0 / x
-                    change = new - alpha[a]
-                    tkk, dk = gram[b, w, a, a], product[b, w, a]
-                    total_logs = logs + math.log(alpha[a]) + math.log(x)
-                    total_precision = precision - weight[b, w, a] * alpha[a] + heavier * new
-                    total_within = within - d * alpha[a] * tkk + d * new * (tkk + 2 * dk + e)
-                    total_squared = squared + change * change * tkk + new * new * e
-                    total_squared += 2 * change * along[a] + 2 * new * common + 2 * change * new * dk
-                    value = base[b, w] + total_logs + math.log(1.0 + p * total_precision) - total_within
-                    value -= total_squared * p / (1.0 + p * total_precision)
-                    out[w, g, a] -= 0.5 * coefficients[b, w] * value
-    return out
 
 
 class LocalModel:
@@ -160,11 +88,21 @@ class LocalModel:
         product = self.scaled @ load
         return load.sum(axis=2), np.swapaxes(load, -1, -2) @ product, product
 
+    def _terms(
+        self, weight: NDArray[np.float64], gram: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Log joint probability of sizes and unions in each window, float64[W, G, K], and the order of unions."""
+        guide = np.full(len(self.shared), GUIDING_SIZE)
+        prior = log_prior_of_unions(weight.shape[-1])
+        gram = np.ascontiguousarray(gram)
+        coefficients = self.local.coefficients
+        terms, order = partition_terms(weight, gram, self.shared, self.sizes, guide, coefficients, self.base, prior)
+        return terms + self.log_share[:, None], order
+
     def window_evidence(self, labels: NDArray[np.int64]) -> NDArray[np.float64]:
         """Log evidence of a partition in each window, float64[W]."""
         weight, gram, _ = self.sums(labels)
-        terms = partition_terms(weight, gram, self.shared, self.sizes, self.local.coefficients, self.base)
-        return np.asarray(logsumexp(terms + self.log_share, axis=1))
+        return np.asarray(logsumexp(self._terms(weight, gram)[0], axis=(1, 2)))
 
     def evidence(self, labels: NDArray[np.int64]) -> float:
         """Log evidence of a partition."""
@@ -183,8 +121,9 @@ class LocalModel:
         labels: NDArray[np.int64],
         index: int,
         sums: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]],
+        groups: NDArray[np.int64] | None = None,
     ) -> NDArray[np.float64]:
-        """Log evidence in each window with one map in each group, float64[W, K]."""
+        """Log evidence in each window with one map in each group, or each of some, float64[W, K]."""
         weight, gram, product = (part.copy() for part in sums)
         own, group = self.precision[:, :, index], labels[index]
         square = self.scaled[:, :, index, index]
@@ -195,10 +134,14 @@ class LocalModel:
         gram[:, :, group, :] -= along
         gram[:, :, :, group] -= along
         gram[:, :, group, group] -= own**2 * square
-        terms = placement_terms(
-            weight, gram, along, own, own**2 * square, self.shared, self.sizes, self.local.coefficients, self.base
+        k = weight.shape[-1]
+        return np.asarray(
+            placement_evidence(
+                *(weight, gram, along, own, own**2 * square, self.shared, self.sizes),
+                *(np.full(len(self.shared), GUIDING_SIZE), self.local.coefficients, self.base),
+                *(log_prior_of_unions(k), self.log_share, np.arange(k) if groups is None else groups),
+            )
         )
-        return np.asarray(logsumexp(terms + self.log_share[:, None], axis=1))
 
     def improve(self, labels: NDArray[np.int64], rounds: int = 2) -> None:
         """Improve gains, noise, misfits and the shares of sizes, for a partition, by expectation maximization."""
@@ -209,11 +152,11 @@ class LocalModel:
         prior_gain = 1 / (GAIN_ERROR**2 + (0.5 * local.noise * local.noise_error) ** 2)
         for _ in range(rounds):
             weight, gram, product = self.sums(labels)
-            terms = partition_terms(weight, gram, self.shared, self.sizes, local.coefficients, self.base)
-            terms = terms + self.log_share
-            share = np.exp(terms - logsumexp(terms, axis=1, keepdims=True))
-            prior = (share @ self.sizes).T * self.shared
-            prior = self.shared[..., None, None] + prior[..., None, None] * np.eye(k)
+            terms, order = self._terms(weight, gram)
+            share = np.exp(terms - logsumexp(terms, axis=(1, 2), keepdims=True))
+            together = clusters_after_unions(order, k)
+            prior = np.einsum("wgj,gb,wjac->bwac", share, self.sizes, together, optimize=True) + 1 + 1e-6 * np.eye(k)
+            prior = self.shared[..., None, None] * prior
             covariance = np.linalg.solve(np.eye(k) + prior * weight[..., None, :], prior)
             seen = np.einsum("bwnl,bwln->bwn", product, covariance[..., labels])
             squared = np.einsum("bwkk->bwk", covariance @ gram @ covariance + covariance)[..., labels]
@@ -235,7 +178,7 @@ class LocalModel:
             found = (found + prior_noise * local.noise) / (informative.sum(axis=1) + prior_noise)
             self.noise = np.where(local.have, np.clip(found, 0.2 * local.noise, 5 * local.noise), local.noise)
             self.gain = self.gain * gain
-            mean = share.mean(axis=0) + LEAST_SIZE_SHARE
+            mean = share.sum(axis=2).mean(axis=0) + LEAST_SIZE_SHARE
             self.log_share = np.log(mean / mean.sum())
             self._prepare()
 

@@ -211,7 +211,7 @@ def _sphere_values(particle: np.ndarray, shells: np.ndarray, degree: int) -> np.
 
 
 def prepare_map(
-    volume: np.ndarray, plan: AlignmentPlan, *, noise_power: np.ndarray | None = None
+    volume: np.ndarray, plan: AlignmentPlan, *, noise_power: np.ndarray | None = None, to_search: bool = True
 ) -> PreparedMap:
     """Make a working map ready for alignment.
 
@@ -222,6 +222,9 @@ def prepare_map(
     plan : AlignmentPlan
     noise_power : numpy.ndarray, optional
         float (n // 2 + 1,), noise power summed over each shell of the working map; NaN where not known.
+    to_search : bool
+        False leaves out what only the search over all rotations needs, half of the time: ``coarse_bank`` and
+        ``amplitudes`` are empty then, and the map is for `refine_pair` and `measure_pair` alone.
 
     Returns
     -------
@@ -257,6 +260,27 @@ def prepare_map(
     noise_here = np.interp(np.arange(finest + 1) * (box / size), np.arange(plan.n_shells), noise)
     reliability = _reliability(power, noise_here)
 
+    coarse_bank, amplitudes = np.zeros((0, 0, 0), np.complex64), np.zeros((0, 0), np.complex64)
+    if to_search:
+        coarse_bank, amplitudes = _search_fields(particle, plan)
+    return PreparedMap(
+        spectrum,
+        padded,
+        whole_power,
+        centre,
+        cube,
+        coefficients,
+        curvature,
+        power,
+        reliability,
+        coarse_bank,
+        amplitudes,
+    )
+
+
+def _search_fields(particle: np.ndarray, plan: AlignmentPlan) -> tuple[np.ndarray, np.ndarray]:
+    """Return ``coarse_bank`` and ``amplitudes`` of a `PreparedMap`."""
+    size = plan.particle_box
     coarse_shells = np.arange(1, plan.coarse_shells + 1, dtype=np.float64)
     values = _sphere_values(particle, coarse_shells, plan.coarse_degree)
     points, _ = sphere_grid(plan.coarse_degree)
@@ -270,16 +294,7 @@ def prepare_map(
     half_shells = 1.5 + 0.5 * np.arange(plan.amplitude_shells)
     magnitude = np.abs(_sphere_values(particle, half_shells, plan.amplitude_degree))
     amplitudes = analysis_matrix(plan.amplitude_degree) @ magnitude.T
-    return PreparedMap(
-        spectrum,
-        padded,
-        whole_power,
-        centre,
-        cube,
-        coefficients,
-        curvature,
-        power,
-        reliability,
+    return (
         np.ascontiguousarray(coarse_bank.astype(np.complex64)),
         np.ascontiguousarray(amplitudes.astype(np.complex64)),
     )

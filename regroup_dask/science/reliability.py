@@ -42,6 +42,7 @@ def estimate_reliability(
     power: NDArray[np.float64],
     *,
     coefficients: NDArray[np.float64],
+    pairs: NDArray[np.int64] | None = None,
     solvent_power: NDArray[np.float64] | None = None,
     solvent_fraction: NDArray[np.float64] | None = None,
     half_map_fsc: NDArray[np.float64] | None = None,
@@ -52,11 +53,13 @@ def estimate_reliability(
     Parameters
     ----------
     fsc : float[N, N, S]
-        Shell correlations of the maps, NaN where not compared.
+        Shell correlations of the maps, NaN where not compared; float[P, S] with ``pairs``.
     power : float[N, S]
         Power of each (masked) map per shell.
     coefficients : float[S]
         Independent coefficients per shell under the mask.
+    pairs : int64[P, 2], optional
+        The maps of each row of ``fsc``.
     solvent_power, half_map_fsc, ssnr : float[N, S], optional
         See `similarity.estimate_similarity`.
     solvent_fraction : float[N], optional
@@ -82,7 +85,7 @@ def estimate_reliability(
     measured_on[[i for i in range(n) if source[i] != "solvent"]] = 1.0
     unknown = ~np.isfinite(q).any(axis=1)
     if unknown.any():
-        q[unknown] = _rank_one(fsc)[unknown]
+        q[unknown] = (_rank_one(fsc) if pairs is None else _rank_one_of_pairs(fsc, pairs, n))[unknown]
     q = np.clip(np.nan_to_num(q, nan=0.0), 0, 1.0)
     noise_variance = 1 / (coefficients[None, :] * measured_on[:, None])
     q_sigma = (1 - q) * np.sqrt(noise_variance + 1 / coefficients[None, :])
@@ -115,6 +118,24 @@ def _rank_one(fsc: NDArray[np.float64], rounds: int = 20) -> NDArray[np.float64]
     for _ in range(rounds):
         r = np.sqrt(r * np.clip((c / r[None]).max(axis=1), 1e-2, 1))
     return r**2
+
+
+def _rank_one_of_pairs(
+    fsc: NDArray[np.float64], pairs: NDArray[np.int64], n_maps: int, rounds: int = 20
+) -> NDArray[np.float64]:
+    """`_rank_one` for a list of pairs."""
+    c = np.nan_to_num(np.clip(fsc, 0, 1), nan=0.0)
+
+    def best(of_first: NDArray[np.float64], of_second: NDArray[np.float64]) -> NDArray[np.float64]:
+        highest = np.zeros((n_maps, c.shape[1]))
+        np.maximum.at(highest, pairs[:, 0], of_first)
+        np.maximum.at(highest, pairs[:, 1], of_second)
+        return highest
+
+    r = np.sqrt(np.maximum(best(c, c), 1e-4))
+    for _ in range(rounds):
+        r = np.sqrt(r * np.clip(best(c / r[pairs[:, 1]], c / r[pairs[:, 0]]), 1e-2, 1))
+    return np.asarray(r**2)
 
 
 def _passed(q: NDArray[np.float64], power: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -7,13 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regroup_dask.science.consensus import neighbour_weights, pair_variance, share_signal, shared_variance
-from regroup_dask.science.reliability import estimate_reliability
+from regroup_dask.science.reliability import Reliability, estimate_reliability
 from regroup_dask.science.shell_model import ShellComparison
 
 logger = logging.getLogger(__name__)
 
-_STRUCTURE_VARIANCE = 2e-4
-_ROUNDS = 3
+STRUCTURE_VARIANCE = 2e-4
+ROUNDS = 3
 
 
 class Similarity(NamedTuple):
@@ -53,6 +53,11 @@ class Similarity(NamedTuple):
     noise_source: tuple[str, ...]
     information: NDArray[np.float64]
     shells: ShellComparison
+
+    @property
+    def reliability_of_shells(self) -> tuple[Reliability, NDArray[np.float64]]:
+        """Share of signal as first estimated, and the independent coefficients of each shell."""
+        return self.shells.reliability, self.shells.coefficients
 
 
 def estimate_similarity(
@@ -126,7 +131,7 @@ def estimate_similarity(
     q = reliability.signal_fraction
     variance = shared_variance(reliability, effective)
     distance, sigma, shared = shell_weighted_distance(fsc, q, variance, effective)
-    for _ in range(_ROUNDS):
+    for _ in range(ROUNDS):
         weights = neighbour_weights(distance, sigma)
         correction, variance, _ = share_signal(fsc, reliability, effective, weights)
         q = np.clip(reliability.signal_fraction * np.clip(1 + correction, 0.3, 1.7) ** 2, 0.02, 1.0)
@@ -145,7 +150,7 @@ def estimate_similarity(
         correlation=_pearson(cross_power, power_fixed, power_moving),
         signal_fraction=q,
         noise_source=reliability.source,
-        information=(np.nan_to_num(q[:, 1:]) ** 2 * effective[1:]).sum(axis=1) if n else np.zeros(0),
+        information=information_of(q, effective) if n else np.zeros(0),
         shells=ShellComparison(fsc, reliability, effective),
     )
 
@@ -166,7 +171,7 @@ def shell_weighted_distance(
             variance[:, s, None] + variance[None, :, s]
         )
         usable = np.isfinite(c) & np.isfinite(shell_variance)
-        weight = np.where(usable, 1 / (shell_variance + _STRUCTURE_VARIANCE), 0)
+        weight = np.where(usable, 1 / (shell_variance + STRUCTURE_VARIANCE), 0)
         total += weight
         weighted += weight * np.where(usable, 1 - c / root, 0)
         squared += weight**2 * np.where(usable, shell_variance, 0)
@@ -188,15 +193,28 @@ def even_transfer(
     Two maps of one structure whose transfer functions fall as ``exp(t_i s)`` and ``exp(t_j s)`` correlate
     across a shell of unit width by ``exp(-(t_i - t_j)^2 / 24)``. The slopes come from their signal powers.
     """
+    slope = transfer_slopes(power, signal_fraction)
+    return np.clip(fsc / transfer_loss(slope[:, None] - slope[None]), -1, 1)
+
+
+def transfer_slopes(power: NDArray[np.float64], signal_fraction: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Slope of the logarithm of each map's signal amplitude from shell to shell, float64[N, S]; NaN where unknown."""
     with np.errstate(invalid="ignore", divide="ignore"):
         log_signal = 0.5 * np.log(np.where(signal_fraction > 0, signal_fraction * power, np.nan))
     slope = np.full_like(log_signal, np.nan)
     slope[:, 1:-1] = (log_signal[:, 2:] - log_signal[:, :-2]) / 2
     one_sided = np.diff(log_signal, axis=1, prepend=np.nan)
-    slope = np.where(np.isfinite(slope), slope, one_sided)
-    difference = np.nan_to_num(slope[:, None] - slope[None], nan=0.0)
-    loss = np.exp(-np.minimum(difference**2, 4.0) / 24)
-    return np.clip(fsc / loss, -1, 1)
+    return np.where(np.isfinite(slope), slope, one_sided)
+
+
+def transfer_loss(difference: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Correlation that is left of two maps of one structure whose `transfer_slopes` differ by so much."""
+    return np.asarray(np.exp(-np.minimum(np.nan_to_num(difference, nan=0.0) ** 2, 4.0) / 24))
+
+
+def information_of(signal_fraction: NDArray[np.float64], coefficients: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Coefficients' worth of signal in each map, float64[N]."""
+    return np.asarray((np.nan_to_num(signal_fraction[:, 1:]) ** 2 * coefficients[1:]).sum(axis=1))
 
 
 def _own_power(power_fixed: NDArray[np.float64], power_moving: NDArray[np.float64]) -> NDArray[np.float64]:

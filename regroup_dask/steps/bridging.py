@@ -5,15 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import scipy.sparse as sp
 import xarray as xr
 from scipy.sparse.csgraph import connected_components
 
 from regroup_dask import grouping
-from regroup_dask.science.rotations import Pose, invert_pose, matrix_to_quaternion
+from regroup_dask.science import sparse_frames
+from regroup_dask.science.frames import INCONSISTENT_DEGREES
+from regroup_dask.science.rotations import Pose, invert_pose, matrix_to_quaternion, quaternion_to_matrix
 from regroup_dask.settings import Settings
 from regroup_dask.steps.comparing import plan_for_maps
 from regroup_dask.steps.run_context import RunContext
 from regroup_dask.tasks import bridges
+
+# Pairs that join a part to that of the reference: one may be wrong, and then the others outvote it.
+WITNESSES = 3
 
 
 def missing_bridges(
@@ -33,21 +39,53 @@ def missing_bridges(
     Returns
     -------
     list of (int, int)
-        Positions of the fixed and the moving class: the largest of each part that no pair joins to the part of the
-        reference.
+        Positions of the fixed and the moving class: where pairs are missing, some between the largest classes of the
+        reference's part and the largest of each other part. A part is held together by pairs that third classes confirm:
+        a single pair may be wrong, and would carry all that hangs on it along.
     """
     compared = np.isfinite(pairs["correlation"].values)
     shared = np.zeros_like(labels) if frame == "common" else labels
-    found = []
+    found: list[tuple[int, int]] = []
     for label in np.unique(shared):
         members = np.flatnonzero(shared == label)
-        n_parts, part = connected_components(compared[np.ix_(members, members)], directed=False)
-        if n_parts == 1:
+        members = members[np.argsort(-sizes[members], kind="stable")]
+        known = compared[np.ix_(members, members)]
+        np.fill_diagonal(known, True)
+        if known.all():
             continue
-        largest = [members[part == one][np.argmax(sizes[members[part == one]])] for one in range(n_parts)]
-        reference = members[np.argmax(sizes[members])]
-        found += [(int(reference), int(other)) for other in sorted(largest) if other != reference]
+        _, part = connected_components(_confirmed(pairs, members, known), directed=False)
+        found += [(int(members[fixed]), int(members[moving])) for fixed, moving in _between_parts(part, known)]
     return found
+
+
+def _confirmed(pairs: xr.Dataset, members: np.ndarray, known: np.ndarray) -> sp.csr_matrix:
+    """Which of the known pairs of some classes close cycles with third ones."""
+    listed = np.argwhere(np.triu(known, 1))
+    i, j = members[listed].T
+    cycles = sparse_frames.cycle_residual_degrees(
+        listed,
+        quaternion_to_matrix(pairs["rotation_quaternion"].values[i, j]),
+        pairs["mirrored"].values[i, j],
+        grouping.weights_of_correlations(np.asarray(pairs["correlation"].values[i, j], np.float64)),
+        n_maps=len(members),
+    )
+    closed = listed[np.nan_to_num(cycles, nan=180.0) <= INCONSISTENT_DEGREES]
+    return sp.csr_matrix((np.ones(len(closed)), (closed[:, 0], closed[:, 1])), shape=known.shape)
+
+
+def _between_parts(part: np.ndarray, known: np.ndarray) -> list[tuple[int, int]]:
+    """Pairs not yet known between the part of the first class and each other one: so many as there are witnesses."""
+    hosts = np.flatnonzero(part == part[0])[:WITNESSES]
+    added: list[tuple[int, int]] = []
+    for one in dict.fromkeys(part.tolist()):
+        guests = np.flatnonzero(part == one)[:WITNESSES]
+        if one == part[0]:
+            continue
+        # First each with a partner of its own, then the rest.
+        every = sorted((abs(a - b), a, b) for a in range(len(hosts)) for b in range(len(guests)))
+        new = [(int(hosts[a]), int(guests[b])) for _, a, b in every if not known[hosts[a], guests[b]]]
+        added += new[:WITNESSES]
+    return added
 
 
 def join_superclasses(

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import uuid
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
 
 from regroup_dask.errors import DamagedStoreError
 from regroup_dask.formats.volumes import VolumeReference
-from regroup_dask.science import align, hands, noise, similarity
+from regroup_dask.science import align, hands, noise, similarity, sparse_similarity
 from regroup_dask.science.rotations import Pose
 from regroup_dask.settings import Settings
 from regroup_dask.steps.consistency import agree_on_poses, trust_in_hands
-from regroup_dask.steps.labelling import label_classes, label_pairs
-from regroup_dask.steps.pair_table import PairTable
+from regroup_dask.steps.labelling import label_classes, label_pairs, listed_variables, table_variables
+from regroup_dask.steps.listed import agree_on_listed_poses, are_listed, trust_in_listed_hands
+from regroup_dask.steps.pair_list import PairList, list_pairs
+from regroup_dask.steps.pair_table import PairTable, collect_pairs
 from regroup_dask.steps.places import compare_places
 from regroup_dask.steps.preparing import PreparedMaps, plan_for_maps, poses_to_mask, prepare_maps, reduce_maps, store_mask
 from regroup_dask.steps.run_context import RunContext
@@ -89,6 +91,14 @@ def compare_maps(
             run.forget(stage, [f"map_{error.position:05d}"])
         run.forget("reduce", [f"class_{references[error.position].class_id:05d}"])
         raise
+    plain = None if settings.align else full_box_correlation(references, settings, mask, run)
+    if isinstance(table, PairList):
+        listed = _estimate_listed(table, prepared_maps, statistics, box, ssnr)
+        variables = listed_variables(table, listed, settings, hand_trust, plain, n_maps=len(references))
+        dataset = label_pairs(references, selection, settings, plan, variables, listed, None)
+        return Comparison(dataset, label_classes(selection, plan, statistics, extents, listed, store), store)
+    if plain is not None:
+        table = table._replace(correlation=plain)
     found = _estimate_similarity(table, prepared_maps, statistics, box, ssnr)
     try:
         local = compare_places(
@@ -108,7 +118,8 @@ def compare_maps(
         run.forget("place", [f"map_{error.position:05d}"])
         run.forget("reduce", [f"class_{references[error.position].class_id:05d}"])
         raise
-    dataset = label_pairs(references, selection, settings, plan, table, found, hand_trust, local)
+    variables = table_variables(table, found, settings, hand_trust)
+    dataset = label_pairs(references, selection, settings, plan, variables, found, local)
     return Comparison(dataset, label_classes(selection, plan, statistics, extents, found, store), store)
 
 
@@ -122,8 +133,8 @@ def _compare_reduced(
     store: Path,
     mask: VolumeReference | None,
     ssnr: np.ndarray | None,
-) -> tuple[PairTable, PreparedMaps, np.ndarray | None]:
-    """Mask, prepare and compare the working maps: all pairs, what preparing said, and the trust in their hands."""
+) -> tuple[PairTable | PairList, PreparedMaps, np.ndarray | None]:
+    """Mask, prepare and compare the working maps: the pairs, what preparing said, and the trust in their hands."""
     names = [reference.name for reference in references]
     prepared_store.create_folder(store)
     has_mask = mask is not None
@@ -136,16 +147,24 @@ def _compare_reduced(
         statistics, plan, settings, store, run, names, stage="prepare", has_mask=has_mask, poses=poses
     )
     token = f"{'masked' if has_mask else 'plain'}-{uuid.uuid4().hex}"
-    table = compare_pairs(prepared_maps, names, plan, settings, store, run, token=token)
+    results = compare_pairs(prepared_maps, names, plan, settings, store, run, token=token)
     hand_trust = None
+    if are_listed(len(references), settings):
+        pairs = list_pairs(results)
+        if settings.align:
+            alike = None
+            if pairs.mirrored.any():
+                alike = _estimate_listed(pairs, prepared_maps, statistics, plan.box, ssnr).similarity
+            hand_trust = trust_in_listed_hands(pairs, plan.box, prepared_maps.mask_volume_fraction, alike)
+            agree_on_listed_poses(pairs, selection, plan, store, run, token=token, names=names, hand_trust=hand_trust)
+        return pairs, prepared_maps, hand_trust
+    table = collect_pairs(len(references), results)
     if settings.align:
         alike = None
         if table.mirrored.any():
             alike = _estimate_similarity(table, prepared_maps, statistics, plan.box, ssnr).similarity
         hand_trust = trust_in_hands(table, plan.box, prepared_maps.mask_volume_fraction, alike)
         table = agree_on_poses(table, selection, plan, store, run, token=token, names=names, hand_trust=hand_trust)
-    else:
-        table = table._replace(correlation=full_box_correlation(references, settings, mask, run))
     return table, prepared_maps, hand_trust
 
 
@@ -157,17 +176,34 @@ def _estimate_similarity(
     ssnr: np.ndarray | None,
 ) -> similarity.Similarity:
     """How alike the structures of all pairs are, from everything that is known of the noise."""
-    return similarity.estimate_similarity(
-        table.cross_power,
-        table.power_fixed,
-        table.power_moving,
-        solvent_power=prepared_maps.power,
-        solvent_fraction=prepared_maps.solvent_fraction,
-        mask_volume_fraction=prepared_maps.mask_volume_fraction,
-        half_map_fsc=_half_map_fsc(statistics),
-        ssnr=None if ssnr is None else ssnr[:, : table.cross_power.shape[-1]],
-        coefficients=noise.shell_coefficients(box),
-    )
+    known = _known_of_noise(prepared_maps, statistics, box, ssnr)
+    return similarity.estimate_similarity(table.cross_power, table.power_fixed, table.power_moving, **known)
+
+
+def _estimate_listed(
+    table: PairList,
+    prepared_maps: PreparedMaps,
+    statistics: tuple[noise.MapStatistics, ...],
+    box: int,
+    ssnr: np.ndarray | None,
+) -> sparse_similarity.SparseSimilarity:
+    """The same for a list of pairs."""
+    known = _known_of_noise(prepared_maps, statistics, box, ssnr)
+    powers = table.cross_power, table.power_fixed, table.power_moving
+    return sparse_similarity.estimate_sparse_similarity(table.pairs, *powers, n_maps=len(statistics), **known)
+
+
+def _known_of_noise(
+    prepared_maps: PreparedMaps, statistics: tuple[noise.MapStatistics, ...], box: int, ssnr: np.ndarray | None
+) -> dict[str, Any]:
+    return {
+        "solvent_power": prepared_maps.power,
+        "solvent_fraction": prepared_maps.solvent_fraction,
+        "mask_volume_fraction": prepared_maps.mask_volume_fraction,
+        "half_map_fsc": _half_map_fsc(statistics),
+        "ssnr": None if ssnr is None else ssnr[:, : box // 2 + 1],
+        "coefficients": noise.shell_coefficients(box),
+    }
 
 
 def _other_hand(table: PairTable, hand_trust: np.ndarray | None, selection: Selection) -> np.ndarray | None:

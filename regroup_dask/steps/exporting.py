@@ -16,7 +16,7 @@ from regroup_dask.formats import storage, storing
 from regroup_dask.formats.cryodrgn_export import ArrayExport
 from regroup_dask.formats.cryosparc.export import RecordExport, check_record_export
 from regroup_dask.formats.cryosparc.volume_groups import write_volume_groups
-from regroup_dask.formats.export_folder import export_folder
+from regroup_dask.formats.export_folder import check_target, export_folder
 from regroup_dask.formats.export_plan import ExportPlan, plan_export
 from regroup_dask.formats.particle_facts import QUATERNION, SHIFT
 from regroup_dask.formats.regroup_plan import SuperclassMaps
@@ -31,6 +31,7 @@ from regroup_dask.tasks.execute import Result, run_units
 from regroup_dask.tasks.particles import JoinUnit, join_file
 
 Side = Literal["cryosparc", "relion", "cryodrgn"]
+NAMES = {"cryosparc": "CryoSPARC", "relion": "RELION", "cryodrgn": "cryoDRGN"}
 IMAGES = ("blob/path", "rlnImageName")
 
 
@@ -98,10 +99,7 @@ def export(
     InputError
         There are no particles, they do not say what the side needs, or the target exists.
     """
-    output, target = (storage.location(storage.absolute(path)) for path in (output, target))
-    if not storage.is_folder(output):
-        raise InputError(f"{output} is no folder: give the output folder of a run with particles.")
-    particles = open_regrouped(output)
+    output, target, particles = _opened(output, target)
     clock = clock or StageClock()
 
     def run(label: str, function: Callable[[Any], Result], units: list[Any]) -> list[Result]:
@@ -123,6 +121,26 @@ def export(
         files, notes = {"cryosparc": _cryosparc, "relion": _relion, "cryodrgn": _cryodrgn}[side](work)
     named = files if folder == target else [target / path.relative_to(folder) for path in files]
     return Exported(target, tuple(named), tuple(notes))
+
+
+def plan_of_export(output: Path, side: Side, target: Path) -> list[str]:
+    """Say what `export` would write, and refuse what it would refuse before it looks at the particles."""
+    output, target, particles = _opened(output, target)
+    check_target(target)
+    totals = particles.counts.sum(axis=0).tolist()
+    lines = [f"{sum(totals):,} particles for {NAMES[side]}, into {target}:"]
+    lines += [f"  superclass {number}: {count:,} particles" for number, count in enumerate(totals[:-1])]
+    lines.append(f"  remaining: {totals[-1]:,} particles")
+    if storage.is_folder(output / side):
+        lines.append(f"They came from {NAMES[side]}: the files in {output / side} are copied as they are.")
+    return lines
+
+
+def _opened(output: Path, target: Path) -> tuple[Path, Path, RegroupedFolder]:
+    output, target = (storage.location(storage.absolute(path)) for path in (output, target))
+    if not storage.is_folder(output):
+        raise InputError(f"{output} is no folder: give the output folder of a run with particles.")
+    return output, target, open_regrouped(output)
 
 
 def _relion(work: _Work) -> tuple[list[Path], list[str]]:

@@ -14,7 +14,9 @@ from regroup_dask.formats.volumes import VolumeReference
 from regroup_dask.grouping import RELIABILITY_FIELDS
 from regroup_dask.science import align, noise, similarity
 from regroup_dask.science.local_covariance import LocalCovariance
+from regroup_dask.science.sparse_similarity import SparseSimilarity
 from regroup_dask.settings import Settings
+from regroup_dask.steps.pair_list import PairList, square, square_poses
 from regroup_dask.steps.pair_table import PairTable
 from regroup_dask.steps.selection import Selection
 from regroup_dask.tasks import map_store, prepare
@@ -22,17 +24,10 @@ from regroup_dask.tasks import map_store, prepare
 MOST_MAPS_WITH_FSC = 300
 
 
-def label_pairs(
-    references: tuple[VolumeReference, ...],
-    selection: Selection,
-    settings: Settings,
-    plan: align.AlignmentPlan,
-    table: PairTable,
-    found: similarity.Similarity,
-    hand_trust: np.ndarray | None,
-    local: LocalCovariance | None,
-) -> xr.Dataset:
-    """Everything that is known of the pairs, as pairs.zarr holds it."""
+def table_variables(
+    table: PairTable, found: similarity.Similarity, settings: Settings, hand_trust: np.ndarray | None
+) -> dict[str, np.ndarray]:
+    """What is known of every pair, by name, when all were compared."""
     variables = {
         "correlation": table.correlation,
         "similarity": found.similarity,
@@ -48,8 +43,55 @@ def label_pairs(
     if hand_trust is not None:
         variables["hand_trust"] = hand_trust
         variables["correlation_other_hand"] = table.correlation_other_hand
-    if len(references) <= MOST_MAPS_WITH_FSC:
+    if len(table.correlation) <= MOST_MAPS_WITH_FSC:
         variables["fsc"] = found.shells.fsc.astype(np.float32)
+    return variables
+
+
+def listed_variables(
+    table: PairList,
+    found: SparseSimilarity,
+    settings: Settings,
+    hand_trust: np.ndarray | None,
+    plain: np.ndarray | None,
+    *,
+    n_maps: int,
+) -> dict[str, np.ndarray]:
+    """What is known of every pair, by name; NaN for those not compared. `plain`: correlations of maps as they lie."""
+
+    def filled(values: np.ndarray, diagonal: float = np.nan) -> np.ndarray:
+        return square(n_maps, table.pairs, values, blank=np.nan, diagonal=diagonal)
+
+    quaternion, shift = square_poses(n_maps, table)
+    variables = {
+        "correlation": filled(table.correlation, 1.0) if plain is None else plain,
+        "similarity": filled(found.similarity, 1.0),
+        "distance": filled(found.distance, 0.0),
+        "distance_sigma": filled(found.distance_sigma, 0.0),
+        "rotation_quaternion": quaternion,
+        "shift_angstrom": shift,
+        "mirrored": square(n_maps, table.pairs, table.mirrored, blank=False, diagonal=False),
+        "confidence": filled(table.confidence),
+    }
+    if settings.align:
+        variables["corrected"] = square(n_maps, table.pairs, table.corrected, blank=False, diagonal=False)
+    if hand_trust is not None:
+        variables["hand_trust"] = square(n_maps, table.pairs, hand_trust, blank=0.0, diagonal=0.0)
+        variables["correlation_other_hand"] = filled(table.correlation_other_hand)
+    return variables
+
+
+def label_pairs(
+    references: tuple[VolumeReference, ...],
+    selection: Selection,
+    settings: Settings,
+    plan: align.AlignmentPlan,
+    variables: dict[str, np.ndarray],
+    found: similarity.Similarity | SparseSimilarity,
+    local: LocalCovariance | None,
+) -> xr.Dataset:
+    """Everything that is known of the pairs, as pairs.zarr holds it."""
+    reliability, coefficients = found.reliability_of_shells
     return pairs_dataset(
         selection.class_ids[selection.kept],
         names=[reference.name for reference in references],
@@ -58,9 +100,9 @@ def label_pairs(
         per_class={
             "information": found.information,
             "shared_sigma": found.shared_sigma,
-            **{name: getattr(found.shells.reliability, name) for name in RELIABILITY_FIELDS},
+            **{name: getattr(reliability, name) for name in RELIABILITY_FIELDS},
         },
-        shell_coefficients=found.shells.coefficients,
+        shell_coefficients=coefficients,
         by_place={} if local is None else local._asdict(),
         attributes={
             "align": int(settings.align),
@@ -78,7 +120,7 @@ def label_classes(
     plan: align.AlignmentPlan,
     statistics: tuple[noise.MapStatistics, ...],
     extents_angstrom: np.ndarray,
-    found: similarity.Similarity,
+    found: similarity.Similarity | SparseSimilarity,
     store: Path,
 ) -> xr.Dataset:
     """The working maps and their statistics, as classes.zarr holds them."""

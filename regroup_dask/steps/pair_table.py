@@ -8,9 +8,6 @@ import numpy as np
 
 from regroup_dask.tasks.execute import Result
 
-# Shell powers of more maps than this are kept in single precision: they are most of the driver's memory.
-DOUBLE_UP_TO = 300
-
 
 class PairTable(NamedTuple):
     """Arrays over pairs (i, j) of N maps, S shells; entry (i, j) superposes map j onto map i.
@@ -51,9 +48,9 @@ def collect_pairs(n_maps: int, results: list[Result]) -> PairTable:
         correlation_other_hand=np.full(square, np.nan),
         confidence=np.full(square, np.nan),
         corrected=np.zeros(square, bool),
-        cross_power=np.full((*square, shells), np.nan, np.float32 if n_maps > DOUBLE_UP_TO else np.float64),
-        power_fixed=np.full((*square, shells), np.nan, np.float32 if n_maps > DOUBLE_UP_TO else np.float64),
-        power_moving=np.full((*square, shells), np.nan, np.float32 if n_maps > DOUBLE_UP_TO else np.float64),
+        cross_power=np.full((*square, shells), np.nan),
+        power_fixed=np.full((*square, shells), np.nan),
+        power_moving=np.full((*square, shells), np.nan),
     )
     np.fill_diagonal(table.correlation, 1.0)
     for result in results:
@@ -77,6 +74,11 @@ def place_pairs(table: PairTable, result: Result) -> None:
         array[i, j] = array[j, i] = result[name]
     table.power_fixed[i, j] = table.power_moving[j, i] = result["power_fixed"]
     table.power_moving[i, j] = table.power_fixed[j, i] = result["power_moving"]
+
+
+def driver_bytes(n_maps: int, n_pairs: int, n_shells: int) -> int:
+    """Memory that the driver needs at most for tables of all pairs, with what similarity and grouping make of them."""
+    return n_pairs * (8 * 3 * n_shells + 160) + n_maps**2 * 8 * (10 * n_shells + 60)
 
 
 def _fill_own_power(table: PairTable) -> None:

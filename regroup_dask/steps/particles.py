@@ -75,7 +75,7 @@ def survey(source: ParticleSource, run: RunContext) -> ClassCounts:
     """Count the particles of each fragment per class, by their best posterior."""
     slim = _without_fragments(source)
     units = [particles.SurveyUnit(f"fragment_{fragment.index:06d}", slim, fragment) for fragment in source.fragments]
-    results = run.run("survey", "Counting particles", particles.survey_fragment, units)
+    results = run.run("survey", "Counting particles", particles.survey_fragment, units, same=lambda unit: unit.name.encode())
     counts = np.array([result["counts"] for result in results], np.int64)
     return ClassCounts(counts.reshape(-1, len(source.class_ids) + 1), source.class_ids)
 

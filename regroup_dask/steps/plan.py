@@ -6,12 +6,16 @@ import math
 from typing import NamedTuple
 
 from dask.utils import format_bytes, format_time
+from distributed.system import MEMORY_LIMIT
 
 from regroup_dask.errors import InputError
 from regroup_dask.formats.particles import ParticleSource
 from regroup_dask.formats.slabs import SLAB_BYTES
 from regroup_dask.formats.volumes import VolumeSeries
+from regroup_dask.science import invariants
 from regroup_dask.settings import Settings
+from regroup_dask.steps import pair_list, pair_table, polishing
+from regroup_dask.steps.listed import are_listed
 from regroup_dask.steps.places import MOST_MAPS_BY_PLACE
 from regroup_dask.tasks import cluster_settings, pairs, places, prepare
 from regroup_dask.tasks.crew import WorkerResources
@@ -21,12 +25,16 @@ PROCESS_BYTES = 420 * 2**20
 # Measured at the working box of 64: what one map prepared for comparing takes, and the work space of a comparison.
 PREPARED_BYTES_PER_VOXEL = 52
 PAIR_BYTES_PER_VOXEL = 260
+# Measured: the driver with everything imported, and what the report takes.
+DRIVER_BYTES = 450 * 2**20
 # Arrow tables, records and text of a fragment together, in multiples of its bytes in the file.
 PARTICLE_COPIES = 6
 # CPU seconds on a core of 2020: a pair aligned at the working box of 64; a byte of a map read and reduced, or moved.
 ALIGN_SECONDS = 0.02
 MEASURE_SECONDS = 0.004
 SECONDS_PER_VOXEL = 2.5e-7
+# More pairs than this for each map, and those of the nearest maps would do.
+PAIRS_OF_MANY = 100
 
 
 class RunPlan(NamedTuple):
@@ -42,6 +50,8 @@ class RunPlan(NamedTuple):
         Memory of the largest task of each kind, by name; each thread of a worker runs one.
     seconds
         CPU seconds of everything.
+    driver_bytes
+        Memory of the process that gives out the work: it holds what is known of every pair.
     """
 
     n_maps: int
@@ -52,6 +62,7 @@ class RunPlan(NamedTuple):
     bytes_per_process: int
     bytes_per_thread: dict[str, int]
     seconds: float
+    driver_bytes: int
 
     @property
     def largest_task(self) -> str:
@@ -89,6 +100,9 @@ def plan_run(n_maps: int, series: VolumeSeries, source: ParticleSource | None, s
         "comparing maps": PAIR_BYTES_PER_VOXEL * working**3,
         "averaging maps": unpacked + 4 * voxels + 6 * SLAB_BYTES + 32 * 8 * box * box * 3,
     }
+    if settings.align and settings.mask is None:
+        most = min(n_maps, polishing.MOST_IN_AVERAGE + polishing.MEMBERS_PER_UNIT)
+        tasks["polishing poses"] = (2 * PAIR_BYTES_PER_VOXEL + 12 * most) * working**3
     if n_maps <= MOST_MAPS_BY_PLACE and settings.n_nearest is None:
         tasks["comparing places"] = places.places_bytes(n_maps, working)
     if not settings.align:
@@ -103,15 +117,17 @@ def plan_run(n_maps: int, series: VolumeSeries, source: ParticleSource | None, s
     seconds += n_pairs * scale * (ALIGN_SECONDS if settings.align else MEASURE_SECONDS)
     seconds += n_maps * (0.3 * scale + voxels * SECONDS_PER_VOXEL * (3 if settings.align else 1))
     cache = min(cluster_settings.n_bytes("map-cache") + prepared, n_maps * prepared)
-    return RunPlan(n_maps, box, n_tiles, n_pairs, n_fragments, PROCESS_BYTES + cache, tasks, seconds)
+    tables = pair_list.driver_bytes if are_listed(n_maps, settings) else pair_table.driver_bytes
+    driver = DRIVER_BYTES + tables(n_maps, n_pairs, working // 2 + 1)
+    return RunPlan(n_maps, box, n_tiles, n_pairs, n_fragments, PROCESS_BYTES + cache, tasks, seconds, driver)
 
 
 def _pairs_and_tiles(n_maps: int, n_nearest: int | None) -> tuple[int, int]:
-    """Pairs to compare and the tasks they make; of the nearest only, as many as there are at most."""
+    """Pairs to compare and the tasks they make; of the nearest (and a few further ones), as many as there are at most."""
     if n_nearest is None or n_nearest >= n_maps - 1:
         tiles = pairs.tile_pairs(n_maps)
         return n_maps * (n_maps - 1) // 2, len(tiles)
-    n_pairs = min(n_maps * n_nearest, n_maps * (n_maps - 1) // 2)
+    n_pairs = min(n_maps * (n_nearest + invariants.FAR_PAIRS), n_maps * (n_maps - 1) // 2)
     return n_pairs, math.ceil(n_pairs / pairs.PAIRS_PER_RUN)
 
 
@@ -123,19 +139,29 @@ def plan_lines(plan: RunPlan, workers: tuple[WorkerResources, ...]) -> tuple[str
     return (
         f"{plan.n_maps} maps of box {plan.box}: {plan.n_pairs} pairs in {plan.n_tiles} tiles{particles}.",
         f"{len(workers) or 1} worker(s) of {per_worker} thread(s), each within "
-        f"{format_bytes(plan.worker_bytes(per_worker))} of memory; about "
+        f"{format_bytes(plan.worker_bytes(per_worker))} of memory, and the driver within "
+        f"{format_bytes(plan.driver_bytes)}; about "
         f"{format_time(_rounded(plan.seconds / threads)).strip()} of computing.",
     )
 
 
-def check_memory(plan: RunPlan, workers: tuple[WorkerResources, ...]) -> None:
-    """Refuse a run whose largest task does not fit a worker.
+def check_memory(
+    plan: RunPlan, workers: tuple[WorkerResources, ...], *, driver_limit: int = MEMORY_LIMIT
+) -> None:
+    """Refuse a run whose largest task does not fit a worker, or whose tables do not fit the driver.
 
     Raises
     ------
     InputError
         The message says what does not fit, where, and what to do.
     """
+    if plan.driver_bytes > driver_limit:
+        instead = "; --pairs nearest keeps far fewer pairs" if plan.n_pairs > PAIRS_OF_MANY * plan.n_maps else ""
+        raise InputError(
+            f"This machine has {format_bytes(driver_limit)} of memory, but the driver needs up to "
+            f"{format_bytes(plan.driver_bytes)} for the tables of {plan.n_pairs} pairs of {plan.n_maps} maps: run it where "
+            f"there is that much, or leave out maps (--minimum-class-size, --exclude-classes){instead}."
+        )
     for worker in workers:
         needed = plan.worker_bytes(worker.threads)
         if worker.memory_limit and needed > worker.memory_limit:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ from regroup_dask.steps.run_context import RunContext
 from regroup_dask.tasks import polish
 
 MEMBERS_PER_UNIT = 16
+# Members that an average is made of: a task holds them all.
+MOST_IN_AVERAGE = 48
 TOLERATED_LOSS = 1e-3
 
 
@@ -55,6 +58,7 @@ def polish_poses(
     row_of = {int(class_id): row for row, class_id in enumerate(classes["class_id"].values)}
     weights = np.maximum(classes["information"].values, 1e-3 * classes["information"].values.max())
     ids, labels = groups["class_id"].values, groups["superclass"].values
+    weights_of = weights[[row_of[int(class_id)] for class_id in ids]]
     poses = [class_pose(groups, position) for position in range(len(ids))]
     families = [
         np.flatnonzero(labels == label) for label in range(int(labels.max()) + 1) if (labels == label).sum() > 1
@@ -62,22 +66,25 @@ def polish_poses(
     units, homes = [], []
     for members in families:
         for start in range(0, len(members), MEMBERS_PER_UNIT):
-            chosen = tuple(range(start, min(start + MEMBERS_PER_UNIT, len(members))))
+            chosen = members[start : start + MEMBERS_PER_UNIT]
+            averaged = _best_of(members, weights_of)
+            present = np.union1d(averaged, chosen)
+            counts = np.isin(present, averaged)
             units.append(
                 polish.PolishUnit(
                     f"superclass_{labels[members[0]]:04d}_{start:06d}",
-                    tuple(row_of[int(ids[member])] for member in members),
-                    tuple(poses[member] for member in members),
-                    tuple(float(weights[row_of[int(ids[member])]]) for member in members),
-                    chosen,
+                    tuple(row_of[int(ids[member])] for member in present),
+                    tuple(poses[member] for member in present),
+                    tuple(float(weight) for weight in np.where(counts, weights_of[present], 0.0)),
+                    tuple(int(at) for at in np.searchsorted(present, chosen)),
                     store,
                     plan,
                     settings.mask_inner_radius,
                 )
             )
-            homes.append([int(members[position]) for position in chosen])
+            homes.append(chosen.tolist())
     refined = list(poses)
-    results = run.run("polish", "Polishing poses", polish.polish_members, units)
+    results = run.run("polish", "Polishing poses", polish.polish_members, units, same=_what_counts)
     for home, result in zip(homes, results, strict=True):
         for row, member in enumerate(home):
             # A refinement weighs shells by their noise, so the plain correlation may fall a little; if it falls more
@@ -86,6 +93,18 @@ def polish_poses(
                 refined[member] = Pose(result["rotation"][row], result["shift_angstrom"][row], poses[member].mirrored)
     poses = _anchor(poses, refined, families, ids, groups["reference_class"].values, labels)
     return _with_poses(groups, poses)
+
+
+def _best_of(members: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The classes of most signal among the members of a superclass: more of them would not make a better average."""
+    if len(members) <= MOST_IN_AVERAGE:
+        return members
+    return np.sort(members[np.argsort(-weights[members], kind="stable")[:MOST_IN_AVERAGE]])
+
+
+def _what_counts(unit: polish.PolishUnit) -> bytes:
+    """All that the poses of a superclass depend on: not its number, nor the folder that the same maps are copied to."""
+    return pickle.dumps(unit._replace(name="", store=Path()))
 
 
 def _anchor(

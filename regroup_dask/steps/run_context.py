@@ -18,28 +18,49 @@ from regroup_dask.tasks.execute import Result, run_units
 
 @dataclass(frozen=True)
 class RunContext:
-    """The folder a run writes to, the client it works with (None: this process), and its clock."""
+    """The folder a run writes to, the client it works with (None: this process), and its clock.
+
+    Several outputs of one command share what is the same in each: `known` has the results of units by what they are of.
+    """
 
     folder: Path
     client: Client | None
     clock: StageClock
+    known: dict[tuple[str, bytes], Result] | None = None
 
     @property
     def work(self) -> Path:
         """Folder of what only an unfinished run needs."""
         return self.folder / WORK
 
-    def run(self, stage: str, label: str, function: Callable[[Any], Result], units: Sequence[Any]) -> list[Result]:
-        """Run the units of one stage, with progress under `label` and results kept under `stage`."""
-        with self.clock.stage(label, len(units)) as advance:
-            return run_units(
-                function,
-                units,
-                client=self.client,
-                checkpoint=self.units(stage),
-                advance=advance,
-                say=self.clock.say,
-            )
+    def run(
+        self,
+        stage: str,
+        label: str,
+        function: Callable[[Any], Result],
+        units: Sequence[Any],
+        *,
+        same: Callable[[Any], bytes] | None = None,
+    ) -> list[Result]:
+        """Run the units of one stage, with progress under `label` and results kept under `stage`.
+
+        `same` says what a unit's result depends on: where another output of this command has it already, it is taken.
+        """
+        known = {} if self.known is None or same is None else self.known
+        keys = [(stage, str(number).encode() if same is None else same(unit)) for number, unit in enumerate(units)]
+        wanted = [unit for unit, key in zip(units, keys, strict=True) if key not in known]
+        if wanted or not units:
+            with self.clock.stage(label, len(wanted)) as advance:
+                found = run_units(
+                    function,
+                    wanted,
+                    client=self.client,
+                    checkpoint=self.units(stage),
+                    advance=advance,
+                    say=self.clock.say,
+                )
+            known.update(zip([key for key in keys if key not in known], found, strict=True))
+        return [known[key] for key in keys]
 
     def units(self, stage: str) -> Path:
         """Folder where the results of the units of a stage are kept."""

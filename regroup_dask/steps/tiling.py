@@ -9,10 +9,10 @@ import numpy as np
 from regroup_dask.formats.volumes import VolumeReference
 from regroup_dask.science import align, invariants
 from regroup_dask.settings import Settings
-from regroup_dask.steps.pair_table import PairTable, collect_pairs
 from regroup_dask.steps.preparing import PreparedMaps
 from regroup_dask.steps.run_context import RunContext
 from regroup_dask.tasks import pairs
+from regroup_dask.tasks.execute import Result
 
 
 def compare_pairs(
@@ -24,14 +24,17 @@ def compare_pairs(
     run: RunContext,
     *,
     token: str,
-) -> PairTable:
-    """Compare all pairs, or each map with its nearest, as one stage of tiles."""
+) -> list[Result]:
+    """Compare all pairs, or each map with its nearest, as one stage of tiles; returns the rows of each."""
     n_maps = len(maps.power)
     n_nearest = settings.n_nearest
     if n_nearest is None or n_nearest >= n_maps - 1:
         tiles = pairs.tile_pairs(n_maps)
     else:
-        tiles = pairs.pair_runs(invariants.nearest_pairs(maps.invariants, maps.reliability, n_nearest))
+        tiles = pairs.pair_runs(
+            invariants.nearest_pairs(maps.invariants, maps.reliability, n_nearest),
+            invariants.order_by_likeness(maps.invariants, maps.reliability),
+        )
     units = [
         pairs.TileUnit(
             f"tile_{number:06d}",
@@ -45,7 +48,7 @@ def compare_pairs(
         for number, tile in enumerate(tiles)
     ]
     label = "Aligning pairs" if settings.align else "Comparing pairs"
-    return collect_pairs(n_maps, run.run("pairs", label, pairs.compare_tile, units))
+    return run.run("pairs", label, pairs.compare_tile, units)
 
 
 def full_box_correlation(

@@ -6,7 +6,6 @@ to stores, written by the task itself. A unit may say with `about` which inputs 
 
 from __future__ import annotations
 
-import errno
 import logging
 import traceback
 from collections.abc import Callable, Sequence
@@ -25,8 +24,6 @@ from regroup_dask.tasks.one_thread import one_thread
 __all__ = ["Result", "Unit", "run_units"]
 
 logger = logging.getLogger(__name__)
-
-FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Unit(Protocol):

@@ -21,6 +21,8 @@ PAIRS_PER_RUN = 256
 # The last eighth of the work is cut finer, and the last thirtieth finer still: else most workers wait, at the end, for
 # the few that have just begun a large tile. Small tiles read more maps for each pair, so not all are small.
 FINER_FROM = (7 / 8, 29 / 30)
+# But not into crumbs: each costs the scheduler and the driver 6 ms, which 64 workers would wait for at the end.
+LEAST_PIECE, PIECES_OF_ALL = 100, 5000
 SLAB_BYTES = 96 * 2**20
 UNPACKED_BYTES = 512 * 2**20
 
@@ -85,9 +87,24 @@ def tile_pairs(n_maps: int) -> list[tuple[tuple[int, int], ...]]:
     return _finer_at_the_end(sorted(tiles, key=len, reverse=True))
 
 
-def pair_runs(pairs: list[tuple[int, int]]) -> list[tuple[tuple[int, int], ...]]:
-    """Cut a list of some pairs into tasks; pairs of nearby maps stay together, so that few maps are read for each."""
-    ordered = sorted(pairs, key=lambda pair: (pair[0] // LARGEST_TILE, pair[1] // LARGEST_TILE, pair))
+def pair_runs(pairs: list[tuple[int, int]], order: Sequence[int] | None = None) -> list[tuple[tuple[int, int], ...]]:
+    """Cut a list of some pairs into tasks, so that few maps are read for each.
+
+    Parameters
+    ----------
+    pairs
+        Pairs (i, j), i < j.
+    order
+        All maps, those that have many pairs with each other side by side; None as they are numbered.
+    """
+    n_maps = 1 + max((max(pair) for pair in pairs), default=-1)
+    place = {int(index): at // LARGEST_TILE for at, index in enumerate(range(n_maps) if order is None else order)}
+
+    def block(pair: tuple[int, int]) -> tuple[int, int, tuple[int, int]]:
+        first, second = place[pair[0]], place[pair[1]]
+        return min(first, second), max(first, second), pair
+
+    ordered = sorted(pairs, key=block)
     runs = [tuple(ordered[start : start + PAIRS_PER_RUN]) for start in range(0, len(ordered), PAIRS_PER_RUN)]
     return _finer_at_the_end(runs)
 
@@ -95,10 +112,13 @@ def pair_runs(pairs: list[tuple[int, int]]) -> list[tuple[tuple[int, int], ...]]
 def _finer_at_the_end(tiles: list[tuple[tuple[int, int], ...]]) -> list[tuple[tuple[int, int], ...]]:
     """Cut tiles near the end of a list by their maps, into pieces of half and of a quarter as many on each side."""
     n_pairs = sum(map(len, tiles))
+    least = min(LEAST_PIECE, n_pairs // PIECES_OF_ALL)
     made: list[tuple[tuple[int, int], ...]] = []
     before = 0
     for tile in tiles:
         pieces = 2 ** sum(before >= start * n_pairs for start in FINER_FROM)
+        while pieces > 1 and len(tile) < pieces**2 * least:
+            pieces //= 2
         made.extend(_pieces(tile, pieces))
         before += len(tile)
     return sorted(made, key=len, reverse=True)

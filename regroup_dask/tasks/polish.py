@@ -28,7 +28,7 @@ class PolishUnit(NamedTuple):
     chosen
         Positions, among the members, of those to align.
     store
-        The zarr array of working maps, ``(class, z, y, x)``.
+        classes.zarr, with the working maps ``(class, z, y, x)`` and the power of their noise.
     """
 
     name: str
@@ -44,6 +44,9 @@ class PolishUnit(NamedTuple):
 def polish_members(unit: PolishUnit) -> Result:
     """Return the refined pose of each chosen member, and its correlation with the others before and after."""
     maps = zarr.open_array(f"{unit.store!s}/density", mode="r", zarr_format=3)
+    known = None
+    if unit.mask_inner_radius is None:  # under a mask of its own the noise of a map is measured again
+        known = np.asarray(zarr.open_array(f"{unit.store!s}/solvent_power", mode="r", zarr_format=3)[:])
     voxel_size = unit.plan.voxel_size_angstrom
     volumes = [np.ascontiguousarray(maps[row]) for row in unit.rows]  # type: ignore[index]
     total = np.zeros(volumes[0].shape, np.float64)
@@ -64,7 +67,7 @@ def polish_members(unit: PolishUnit) -> Result:
     for position in unit.chosen:
         pose = unit.poses[position]
         others = _prepare((total - moved[position]).astype(np.float32), unit)
-        member = _prepare(volumes[position], unit)
+        member = _prepare(volumes[position], unit, None if known is None else known[unit.rows[position]])
         start = {"rotation": pose.rotation, "shift_angstrom": pose.shift_angstrom, "mirrored": pose.mirrored}
         before = align.measure_pair(others, member, unit.plan, **start)  # type: ignore[arg-type]
         after = align.refine_pair(others, member, unit.plan, **start)  # type: ignore[arg-type]
@@ -75,10 +78,10 @@ def polish_members(unit: PolishUnit) -> Result:
     return {name: np.array(values, np.float64) for name, values in rows.items()}
 
 
-def _prepare(volume: np.ndarray, unit: PolishUnit) -> align.PreparedMap:
-    mask = None
+def _prepare(volume: np.ndarray, unit: PolishUnit, noise_power: np.ndarray | None = None) -> align.PreparedMap:
     if unit.mask_inner_radius is not None:
         mask = masks.soft_sphere(volume.shape[0], inner_radius_fraction=unit.mask_inner_radius)
         volume = apply_mask(volume, mask)
-    statistics = noise.map_statistics(volume, voxel_size_angstrom=unit.plan.voxel_size_angstrom)
-    return align.prepare_map(volume, unit.plan, noise_power=statistics.solvent_power)
+    if noise_power is None:
+        noise_power = noise.map_statistics(volume, voxel_size_angstrom=unit.plan.voxel_size_angstrom).solvent_power
+    return align.prepare_map(volume, unit.plan, noise_power=noise_power, to_search=False)

@@ -22,10 +22,11 @@ from distributed.client import FutureCancelledError
 
 from regroup_dask import __version__
 from regroup_dask.errors import ClusterError, InputError, RegroupError, StoreError, UnitError
+from regroup_dask.formats.full_disk import FULL_DISK
 from regroup_dask.formats.storage import carried_options
 from regroup_dask.tasks.checkpoint import Result, load_result
 from regroup_dask.tasks.cluster_settings import SubmissionSettings
-from regroup_dask.tasks.execute import FULL_DISK, about, run_unit
+from regroup_dask.tasks.execute import about, run_unit
 
 logger = logging.getLogger(__name__)
 

@@ -129,14 +129,15 @@ def run_methods(measured: Measured, n_structures: int, voxel_size_angstrom: floa
         "correlation": correlation,
         "local": by_place(measured, similarity, voxel_size_angstrom),
     }
+    told = options | {"n_resamplings": 0}  # what resampling says of the stability is not looked at here
     return {
         "correlation_spectral": spectral(correlation, n_structures),
         "correlation_average_linkage": fcluster(tree, n_structures, "maxclust"),
         "similarity_spectral": spectral(similarity.similarity, n_structures),
         "ours_whole_box": group_classes(
-            similarity.similarity, n_structures, **{**options, "local": None}
+            similarity.similarity, n_structures, **{**told, "local": None}
         ).labels,
-        "ours": group_classes(similarity.similarity, n_structures, **options).labels,
+        "ours": group_classes(similarity.similarity, n_structures, **told).labels,
         "ours_auto": group_classes(similarity.similarity, "auto", **options).labels,
     }
 

@@ -3,20 +3,24 @@
     python -m tests.benchmarks.many [--maps 2000] [--structures 20] [--nearest 30] [--subset 200] [--json FILE]
 
 Structures are chains of Gaussians that share most of their mass; every map is one of them, turned, shifted, blurred
-and with noise over a factor of ten, made exactly at its pose. Everything runs through `rd.compare` and `rd.group` on
-a local cluster with one worker per core; time is the wall time of each, memory the peak of any process.
+and with noise over a factor of ten, made exactly at its pose. Everything runs through `rd.regroup` on a local cluster
+with one worker per core, from the maps to the superclass maps and the report; time is wall time, memory the peak of the
+driver and of any worker, poses are held against those that the maps were made with.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import psutil
+import xarray as xr
 from scipy.fft import irfftn, rfftn
 from scipy.spatial.transform import Rotation
 from sklearn.metrics import adjusted_rand_score
@@ -24,8 +28,20 @@ from sklearn.metrics import adjusted_rand_score
 VOXEL = 8.0
 
 
-def make_maps(n_maps: int, n_structures: int, box: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return maps (N, z, y, x) and the structure of each."""
+class Maps(NamedTuple):
+    """Maps (N, z, y, x), the structure of each, and the pose that each was made at: ``x_map = R x + t``, t in voxels."""
+
+    maps: np.ndarray
+    structure: np.ndarray
+    rotation: np.ndarray
+    shift_voxels: np.ndarray
+
+    def first(self, count: int) -> Maps:
+        return Maps(*(values[:count] for values in self))
+
+
+def make_maps(n_maps: int, n_structures: int, box: int, seed: int, path: Path | None = None) -> Maps:
+    """Make maps, in a file where one is given: they are read from it then, as a run reads its maps."""
     rng = np.random.default_rng(seed)
     shared = np.cumsum(rng.normal(size=(60, 3)), axis=0)
     shared *= 0.3 * box / np.linalg.norm(shared - shared.mean(axis=0), axis=1).max()
@@ -37,16 +53,25 @@ def make_maps(n_maps: int, n_structures: int, box: int, seed: int) -> tuple[np.n
     frequency = np.sqrt(
         sum(part**2 for part in np.meshgrid(np.fft.fftfreq(box), np.fft.fftfreq(box), np.fft.rfftfreq(box), indexing="ij"))
     )
-    maps = np.empty((n_maps, box, box, box), np.float32)
+    shape = (n_maps, box, box, box)
+    maps: np.ndarray
+    if path is None:
+        maps = np.empty(shape, np.float32)
+    else:
+        maps = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+    rotations, shifts = np.empty((n_maps, 3, 3)), np.empty((n_maps, 3))
     for index in range(n_maps):
         points = np.concatenate([shared, variable[structure[index]]])
-        points = Rotation.random(random_state=rng).apply(points) + rng.uniform(-1.5, 1.5, 3)
+        turned = Rotation.random(random_state=rng)
+        rotations[index] = turned.as_matrix()
+        shifts[index] = rng.uniform(-1.5, 1.5, 3)
+        points = turned.apply(points) + shifts[index]
         factors = [np.exp(-((axis[:, None] - points[:, part]) ** 2) / (2 * 1.3**2)) for part in range(3)]
         density = np.einsum("zp,yp,xp->zyx", factors[2], factors[1], factors[0], optimize=True)
         density += rng.normal(size=density.shape) * density.std() * 10 ** rng.uniform(-1, 0)
         blur = np.exp(-((frequency * rng.uniform(1.5, 2.6)) ** 2))
         maps[index] = irfftn(rfftn(density) * blur, density.shape) * rng.uniform(0.5, 2)
-    return maps, structure
+    return Maps(maps, structure, rotations, shifts)
 
 
 class PeakMemory:
@@ -76,27 +101,44 @@ class PeakMemory:
                     continue
 
 
-def measure(maps: np.ndarray, structure: np.ndarray, n_structures: int, pairs: str) -> dict[str, object]:
-    """Compare and group, and report."""
+def measure(made: Maps, n_structures: int, pairs: str, folder: Path) -> dict[str, object]:
+    """Regroup the maps, and report."""
     import regroup_dask as rd
     from regroup_dask.tasks.connect import Where, connected
 
+    options = {"align": True, "hand": "off", "pairs": pairs, "voxel_size_angstrom": VOXEL}
     with connected(Where()) as client, PeakMemory() as peak:
         began = time.perf_counter()
-        table = rd.compare(maps, voxel_size_angstrom=VOXEL, align=True, hand="off", pairs=pairs, client=client)
-        compared = time.perf_counter()
-        groups = rd.group(table, n_structures)
-        grouped = time.perf_counter()
-    known = int(np.isfinite(table["correlation"].values).sum() - len(maps)) // 2
+        result = rd.regroup(
+            np.asarray(made.maps), n_superclasses=n_structures, output=folder / "OUT", client=client, overwrite=True, **options
+        )
+        seconds = time.perf_counter() - began
+    known = int(np.isfinite(result.pairs["correlation"].values).sum() - len(made.maps)) // 2
+    away_degrees, away_angstrom = pose_errors(made, result.groups)
     return {
-        "maps": len(maps),
+        "maps": len(made.maps),
         "pairs": known,
-        "compare_seconds": compared - began,
-        "group_seconds": grouped - compared,
-        "adjusted_rand_index": float(adjusted_rand_score(structure, groups["superclass"].values)),
+        "seconds": seconds,
+        "adjusted_rand_index": float(adjusted_rand_score(made.structure, result.groups["superclass"].values)),
+        "pose_median_degrees": float(np.median(away_degrees)),
+        "poses_within_10_degrees": float((away_degrees < 10).mean()),
+        "shift_median_angstrom": float(np.median(away_angstrom)),
         "driver_gib": peak.driver / 2**30,
         "worker_gib": peak.worker / 2**30,
+        "stages": {name: round(value, 1) for name, value in result.seconds.items()},
     }
+
+
+def pose_errors(made: Maps, groups: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """Degrees and angstrom between the pose of each class into its superclass frame and the one it was made with."""
+    labels, ids = groups["superclass"].values, groups["class_id"].values
+    reference = np.array([int(np.flatnonzero(ids == one)[0]) for one in groups["reference_class"].values])[labels]
+    # x_map = R x + t, so that x_reference = R_r R_m^T (x_map - t_m) + t_r.
+    exact = made.rotation[reference] @ np.swapaxes(made.rotation, 1, 2)
+    shift = VOXEL * (made.shift_voxels[reference] - np.einsum("nab,nb->na", exact, made.shift_voxels))
+    found = Rotation.from_quat(groups["rotation_quaternion"].values)
+    degrees = np.degrees((found * Rotation.from_matrix(exact).inv()).magnitude())
+    return degrees, np.linalg.norm(groups["shift_angstrom"].values - shift, axis=1)
 
 
 def main() -> None:
@@ -104,25 +146,26 @@ def main() -> None:
     parser.add_argument("--maps", type=int, default=2000)
     parser.add_argument("--structures", type=int, default=20)
     parser.add_argument("--nearest", type=int, default=30)
-    parser.add_argument("--subset", type=int, default=200)
+    parser.add_argument("--subset", type=int, default=200, help="0: no subset")
     parser.add_argument("--box", type=int, default=32)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folder", type=Path, help="where the maps and the output lie meanwhile")
     parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
-    maps, structure = make_maps(arguments.maps, arguments.structures, arguments.box, arguments.seed)
-    subset = slice(0, arguments.subset)
-    rows = {
-        "subset, all pairs": measure(maps[subset], structure[subset], arguments.structures, "all"),
-        "subset, nearest": measure(
-            maps[subset], structure[subset], arguments.structures, f"nearest:{arguments.nearest}"
-        ),
-        "all maps, nearest": measure(maps, structure, arguments.structures, f"nearest:{arguments.nearest}"),
-    }
-    for name, row in rows.items():
-        print(f"{name}: " + ", ".join(f"{key} {value:.4g}" for key, value in row.items()))
-    print(json.dumps(rows))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
+    given = parser.parse_args()
+    nearest = f"nearest:{given.nearest}"
+    rows = {}
+    with tempfile.TemporaryDirectory(dir=given.folder, prefix="regroup_many_") as name:
+        folder = Path(name)
+        made = make_maps(given.maps, given.structures, given.box, given.seed, folder / "maps.npy")
+        kinds = [("all maps, nearest", made, nearest)]
+        if given.subset:
+            subset = made.first(given.subset)
+            kinds[:0] = [("subset, all pairs", subset, "all"), ("subset, nearest", subset, nearest)]
+        for name, some, pairs in kinds:
+            rows[name] = measure(some, given.structures, pairs, folder)
+            print(f"{name}: {json.dumps(rows[name])}", flush=True)
+    if given.json:
+        given.json.write_text(json.dumps(rows, indent=1) + "\n")
 
 
 if __name__ == "__main__":

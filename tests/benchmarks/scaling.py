@@ -2,10 +2,13 @@
 
     python -m tests.benchmarks.scaling --workers 1 2 4 8 16 32 64 --maps 1000 --seconds-per-pair 0.004
 
-Sleeping kernels model more cores than this machine has: what is measured is submission, scheduling, results and
-checkpoints. `busy` is the time that kernels slept over the time that all workers had. Each worker is a Dask worker of one
-thread with its own connections, as on a cluster; beyond `--processes` several of them share a process. Large tiles are
-576 pairs: about 12 s at the 20 ms that a pair takes, so that the default of 2.3 s is five times harder than life.
+Sleeping kernels model more cores than this machine has: a tile sleeps once, for as long as its pairs would take, and
+what is measured is submission, scheduling, results and checkpoints. `busy` is the time that kernels slept over the time
+that all workers had; what is left of it went before each worker's first tile (`start`), after its last (`end`), between
+tiles (`gaps`), and into tiles that took longer than they slept for (`late`: results made, kept and sent, and other
+processes on the same cores). Scheduler and driver are one process here, `ms per tile` is its CPU time. Each worker is a
+Dask worker of one thread with its own connections, as on a cluster; beyond `--processes` several of them share a process.
+Large tiles are 576 pairs, and a pair takes 3 to 10 ms at the working box of 64.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import argparse
 import asyncio
 import contextlib
 import importlib
+import itertools
 import subprocess
 import sys
 import tempfile
@@ -23,7 +27,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from distributed import Client, LocalCluster, Worker
+from distributed import Client, LocalCluster, Worker, get_worker
 
 from regroup_dask.tasks.execute import run_units
 from regroup_dask.tasks.pairs import tile_pairs
@@ -40,6 +44,7 @@ class SleepingTile(NamedTuple):
 
 def sleep_tile(unit: SleepingTile) -> dict[str, np.ndarray]:
     """Take the time of a tile, and give back as much as a tile does."""
+    began = time.time()
     time.sleep(len(unit.pairs) * unit.seconds_per_pair)
     n_pairs = len(unit.pairs)
     names = ("cross_power", "power_fixed", "power_moving")
@@ -47,6 +52,8 @@ def sleep_tile(unit: SleepingTile) -> dict[str, np.ndarray]:
         "pairs": np.asarray(unit.pairs),
         "rotation": np.zeros((n_pairs, 3, 3)),
         **{name: np.zeros((n_pairs, unit.shells)) for name in names},
+        "began": np.array(began),
+        "worker": np.array(get_worker().address),
     }
 
 
@@ -55,6 +62,11 @@ class Measured(NamedTuple):
     tiles: int
     seconds: float
     busy: float
+    start: float
+    gaps: float
+    end: float
+    late: float
+    milliseconds_per_tile: float
 
 
 async def serve(scheduler: str, count: int) -> None:
@@ -96,11 +108,26 @@ def measure(n_workers: int, n_maps: int, seconds_per_pair: float, *, processes: 
         workers(n_workers, processes) as client,
         tempfile.TemporaryDirectory(prefix="regroup_scaling_") as folder,
     ):
-        began = time.perf_counter()
-        run_units(sleep_tile, units, client=client, checkpoint=Path(folder) / "kept")
-        seconds = time.perf_counter() - began
-    slept = sum(len(unit.pairs) for unit in units) * seconds_per_pair
-    return Measured(n_workers, len(units), seconds, slept / (seconds * n_workers))
+        began, spent = time.time(), time.process_time()
+        results = run_units(sleep_tile, units, client=client, checkpoint=Path(folder) / "kept")
+        ended, spent = time.time(), time.process_time() - spent
+        kept = {path.stem: path.stat().st_mtime for path in (Path(folder) / "kept").iterdir()}
+    of_worker: dict[str, list[tuple[float, float, float]]] = {}
+    for unit, result in zip(units, results, strict=True):
+        slept = len(unit.pairs) * seconds_per_pair
+        of_worker.setdefault(str(result["worker"]), []).append((float(result["began"]), kept[unit.name], slept))
+    start = end = gaps = late = busy = 0.0
+    for tiles in of_worker.values():
+        tiles.sort()
+        start += tiles[0][0] - began
+        end += ended - tiles[-1][1]
+        gaps += sum(after[0] - before[1] for before, after in itertools.pairwise(tiles))
+        busy += sum(slept for _, _, slept in tiles)
+        late += sum(stop - first - slept for first, stop, slept in tiles)
+    unused = (n_workers - len(of_worker)) * (ended - began)
+    all_time = (ended - began) * n_workers
+    shares = (value / all_time for value in (busy, start + unused, gaps, end, late))
+    return Measured(n_workers, len(units), ended - began, *shares, 1000 * spent / len(units))
 
 
 def main() -> None:
@@ -114,12 +141,16 @@ def main() -> None:
     if given.serve:
         asyncio.run(serve(given.serve[0], int(given.serve[1])))
         return
-    print("workers  tiles  seconds  busy")
+    print("workers  tiles  seconds   busy  start   gaps    end   late  ms per tile")
     for n_workers in given.workers:
         # fewer maps for fewer workers, so that each line takes about as long
         n_maps = round(given.maps * min(1.0, (n_workers / max(given.workers)) ** 0.5))
         found = measure(n_workers, n_maps, given.seconds_per_pair, processes=given.processes)
-        print(f"{found.workers:7d}  {found.tiles:5d}  {found.seconds:7.1f}  {found.busy:.1%}", flush=True)
+        shares = "  ".join(f"{share:5.1%}" for share in found[3:8])
+        print(
+            f"{found.workers:7d}  {found.tiles:5d}  {found.seconds:7.1f}  {shares}  {found.milliseconds_per_tile:11.1f}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

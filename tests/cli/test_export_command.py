@@ -19,8 +19,8 @@ def run(*words):
     return CliRunner().invoke(main, ["export", *map(str, words)])
 
 
-def refused(done, *parts):
-    assert done.exit_code == 2, done.output
+def refused(done, *parts, code=2):
+    assert done.exit_code == code, done.output
     assert "Traceback" not in done.output
     for part in parts:
         assert part in done.output
@@ -43,6 +43,16 @@ def test_a_single_fragment_needs_no_cluster(tmp_path, output):
     assert "4 files in" in done.output
     assert not (output / "export_relion.partial").exists()
     assert not (output / "export_relion" / ".export").exists()
+
+
+def test_a_dry_run_counts_and_writes_nothing(tmp_path, output):
+    before = left(output)
+    done = run(output, "--to", "relion", "--dry-run")
+    assert done.exit_code == 0, done.output
+    assert "for RELION" in done.output
+    assert "superclass 0:" in done.output
+    assert left(output) == before
+    refused(run(output, "--to", "relion", "-o", tmp_path / "cs", "--dry-run"), "exists")
 
 
 def test_fragments_are_written_by_the_workers_asked_for(tmp_path):
@@ -145,7 +155,7 @@ def test_a_full_disk(tmp_path, side):
     if not mounted:
         pytest.skip("needs the right to mount a small tmpfs")
     try:
-        refused(run(output, "--to", side, "-o", disk / "deep" / "new"), "disk", "full", "make room")
+        refused(run(output, "--to", side, "-o", disk / "deep" / "new"), "disk", "full", "make room", code=1)
         assert not list(disk.iterdir())
     finally:
         subprocess.run(["umount", "-l", str(disk)], capture_output=True)

@@ -173,6 +173,22 @@ def test_several_numbers_are_compared_in_one_table(finished, tmp_path, monkeypat
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_dry_run_shows_the_groups_and_refuses_what_the_run_would(finished, tmp_path):
+    _, source, output = finished
+    result = invoke("group", output, "-k", "2", "-o", tmp_path / "OUT2", "--dry-run")
+    assert result.exit_code == 0, result.output
+    assert "without --dry-run makes" in result.output
+    assert list(tmp_path.iterdir()) == []
+    assert invoke("group", output, "-k", "2", "-o", output, "--dry-run").exit_code == 2
+    hidden = source.rename(source.with_name("hidden"))
+    try:
+        refused = invoke("group", output, "-k", "2", "-o", tmp_path / "OUT2", "--dry-run")
+    finally:
+        hidden.rename(source)
+    assert refused.exit_code == 2
+    assert str(source) in refused.output
+
+
 def test_several_numbers_get_a_folder_each(finished, tmp_path):
     _, _, output = finished
     result = invoke("group", output, "-k", "2,3", "-o", tmp_path / "all")

@@ -56,6 +56,16 @@ def invoke(*options):
     return CliRunner().invoke(main, ["cryosparc", *options])
 
 
+def test_a_dry_run_says_what_would_be_done_and_touches_nothing(instance, no_computing, tmp_path):
+    before = sorted(path for path in tmp_path.rglob("*"))
+    result = invoke(*RUN, "--dry-run")
+    assert result.exit_code == 0, result.output
+    assert "Would be registered in the workspace of the job" in result.output
+    assert "without --dry-run does it" in result.output
+    assert list(instance.jobs) == ["J42"]
+    assert sorted(path for path in tmp_path.rglob("*")) == before
+
+
 def external(instance) -> dict:
     (uid,) = [uid for uid in instance.jobs if uid != "J42"]
     return instance.jobs[uid]

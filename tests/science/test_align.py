@@ -84,6 +84,15 @@ def test_refine_from_a_near_pose_finds_it_again():
     assert rotation_angle_degrees(found.rotation, rotation) < 0.1
 
 
+def test_a_map_that_is_not_to_be_searched_refines_the_same():
+    fixed, moving, plan, rotation, shift, a, b = _pair(7, 32, radius=9.0)
+    start = {"rotation": rotation, "shift_angstrom": (shift + 0.5) * VOXEL}
+    quick = [align.prepare_map(volume, plan, to_search=False) for volume in (a, b)]
+    expected, found = align.refine_pair(fixed, moving, plan, **start), align.refine_pair(*quick, plan, **start)
+    np.testing.assert_array_equal(found.rotation, expected.rotation)
+    assert found.correlation == expected.correlation
+
+
 def test_measure_is_exact_at_the_identity():
     fixed, moving, plan, _, _, a, b = _pair(8, 33, radius=9.0, snr=1.0)
     found = align.measure_pair(fixed, moving, plan)

@@ -73,6 +73,15 @@ def test_junk_is_flagged_with_a_reason():
     found = group_classes(1 - wide, 2, distance=wide, distance_sigma=spread)
     assert found.junk.tolist() == [False] * 8 + [True]
     assert "resembles no other map" in found.reason[-1]
+    # The others show the two superclasses that are asked for: it takes none of them. Of three it is one.
+    assert np.unique(found.labels[:4]).size == np.unique(found.labels[4:8]).size == 1
+    assert found.labels[0] != found.labels[4]
+    for number in (3, "auto"):
+        three = group_classes(1 - wide, number, distance=wide, distance_sigma=spread)
+        assert three.labels.tolist() == [0] * 4 + [1] * 4 + [2]
+    # One structure and it, two asked for: nobody wants the one structure parted.
+    few = np.ix_([0, 1, 2, 3, 8], [0, 1, 2, 3, 8])
+    assert group_classes(1 - wide[few], 2, distance=wide[few], distance_sigma=spread[few]).labels.tolist() == [0, 0, 0, 0, 1]
     information = np.full(n, 500.0)
     information[2] = 0.5
     found = group_classes(1 - wide, 2, distance=wide, distance_sigma=spread, information=information)
@@ -121,7 +130,7 @@ def test_spectral_splits_two_blocks():
     assert canonical_labels(np.array([5, 5, 2])).tolist() == [0, 0, 1]
 
 
-def test_what_places_say_decides_only_where_it_is_clear():
+def test_places_decide_and_where_they_say_nothing_the_whole_box_does():
     from regroup_dask.science.clustering import decide_by_place
     from regroup_dask.science.reliability import Reliability
     from regroup_dask.science.shell_model import ShellComparison, prepare_shells
@@ -129,14 +138,16 @@ def test_what_places_say_decides_only_where_it_is_clear():
 
     labels = np.repeat(np.arange(3), (3, 2, 2))
     wrong = np.array([0, 0, 1, 1, 1, 2, 2])
-    # Shells over the whole box that say nothing: all maps alike.
     n, shells = len(labels), 9
-    fsc = np.full((n, n, shells), 0.5)
     reliability = Reliability(
         np.full((n, shells), 0.5), np.full((n, shells), 0.01), np.full(n, 0.1), np.full((n, shells), 0.01), ("maps",) * n
     )
-    prepared = prepare_shells(ShellComparison(fsc, reliability, np.full(shells, 50.0)))
+
+    def whole_box(apart):
+        fsc = np.where(labels[:, None] == labels, 0.5, 0.5 - apart)[..., None] * np.ones(shells)
+        return prepare_shells(ShellComparison(fsc, reliability, np.full(shells, 50.0)))
+
     clear = _local(1, labels, difference=0.5, coefficients=200)
-    np.testing.assert_array_equal(decide_by_place(clear, prepared, wrong), labels)
+    np.testing.assert_array_equal(decide_by_place(clear, whole_box(0.0), wrong), labels)
     nothing = _local(1, labels, difference=0.0, coefficients=200)
-    np.testing.assert_array_equal(decide_by_place(nothing, prepared, wrong), wrong)
+    np.testing.assert_array_equal(decide_by_place(nothing, whole_box(0.3), labels), labels)

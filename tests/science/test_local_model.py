@@ -15,6 +15,7 @@ from regroup_dask.science.local_search import (
     renumbered,
     search_partition,
 )
+from regroup_dask.science.window_clusters import clusters_after_unions, log_prior_of_unions
 
 SIZES = (3, 2, 2)
 LABELS = np.repeat(np.arange(3), SIZES)
@@ -45,21 +46,21 @@ def _local(seed=0, labels=LABELS, difference=0.5, noise=(0.2, 1.5), coefficients
 
 def _direct(model, labels):
     """Log evidence from the dense covariance of the maps as they were measured, without any shortcut."""
-    local = model.local
-    terms = np.zeros((8, len(model.sizes)))
-    same = labels[:, None] == labels[None]
-    for band in range(2):
-        for window in range(8):
-            for size in range(len(model.sizes)):
-                shared = model.shared[band, window]
-                misfit = LEAST_MISFIT + local.fineness[band] ** 2 * local.lever[window] * model.misfit
-                own = model.noise[band] / model.gain[band] ** 2 + misfit * shared
-                covariance = shared + same * model.sizes[size, band] * shared + np.diag(own)
-                covariance *= np.outer(model.gain[band], model.gain[band])
-                measured = local.product[band, window]
-                fit = np.linalg.slogdet(covariance)[1] + np.trace(np.linalg.solve(covariance, measured))
-                terms[window, size] -= 0.5 * local.coefficients[band, window] * fit
-    return logsumexp(terms + model.log_share, axis=1)
+    local, k = model.local, labels.max() + 1
+    weight, gram, _ = model.sums(labels)
+    order = model._terms(weight, gram)[1]
+    together = clusters_after_unions(order, k)[:, :, labels][..., labels]
+    terms = np.zeros((8, len(model.sizes), k)) + log_prior_of_unions(k)
+    for band, window, size, step in np.ndindex(2, 8, len(model.sizes), k):
+        shared = model.shared[band, window]
+        misfit = LEAST_MISFIT + local.fineness[band] ** 2 * local.lever[window] * model.misfit
+        own = model.noise[band] / model.gain[band] ** 2 + misfit * shared
+        covariance = shared + together[window, step] * model.sizes[size, band] * shared + np.diag(own)
+        covariance *= np.outer(model.gain[band], model.gain[band])
+        measured = local.product[band, window]
+        fit = np.linalg.slogdet(covariance)[1] + np.trace(np.linalg.solve(covariance, measured))
+        terms[window, size, step] -= 0.5 * local.coefficients[band, window] * fit
+    return logsumexp(terms + model.log_share[:, None], axis=(1, 2))
 
 
 @pytest.mark.parametrize("improved", [False, True])

@@ -46,9 +46,31 @@ def test_only_the_nearest_pairs_are_counted_where_only_they_are_compared():
         for pairs in ("all", "nearest:20")
     )
     assert every.n_pairs == 79800
-    assert nearest.n_pairs == 8000
+    assert nearest.n_pairs == 400 * 24
     assert nearest.n_tiles < every.n_tiles
     assert nearest.seconds < every.seconds / 2
+
+
+def test_memory_of_a_worker_does_not_grow_with_the_number_of_maps():
+    settings = Settings(n_superclasses=4, align=True, pairs="nearest:30")
+    hundred, thousand, many = (plan_run(n, series(n, 128), None, settings) for n in (100, 1000, 10_000))
+    assert hundred.worker_bytes(1) == thousand.worker_bytes(1) == many.worker_bytes(1) < 2 * GIB
+    assert hundred.driver_bytes < GIB
+    assert thousand.driver_bytes < many.driver_bytes < 16 * GIB
+    assert "and the driver within" in plan_lines(many, ())[1]
+
+
+def test_tables_that_do_not_fit_the_driver_are_refused_with_a_remedy():
+    every, nearest = (
+        plan_run(10_000, series(10_000, 128), None, Settings(n_superclasses=4, align=True, pairs=pairs))
+        for pairs in ("all", "nearest")
+    )
+    refused = r"has 32.00 GiB of memory, but the driver needs up to .* 49995000 pairs .*--pairs nearest"
+    with pytest.raises(InputError, match=refused):
+        check_memory(every, (), driver_limit=32 * GIB)
+    check_memory(nearest, (), driver_limit=32 * GIB)
+    with pytest.raises(InputError, match=r"8.00 GiB .* --exclude-classes\)\.$"):
+        check_memory(nearest, (), driver_limit=8 * GIB)
 
 
 def test_what_cannot_fit_is_refused_with_a_remedy():

@@ -26,8 +26,6 @@ CHUNK_BYTES = 2**20
 """Records read at a time while columns are picked out of them: few enough to stay in the processor's cache."""
 FETCHED_BYTES = 8 * 2**20
 """The same for a file in an object store, where each read is a request."""
-WINDOW_BYTES = 32 * 2**20
-"""Largest part of a file mapped at a time when single rows are gathered."""
 
 
 @dataclass(frozen=True)
@@ -80,37 +78,6 @@ class DatasetFile:
                 if not n_bytes:
                     raise InputError(f"{self.path} became shorter while it was read: row {start + len(records)}")
                 data = data[n_bytes:]
-
-    def take(self, rows: np.ndarray, columns: Sequence[str]) -> dict[str, np.ndarray]:
-        """Read single rows, in any order and with repeats.
-
-        Memory is that of the result plus at most `WINDOW_BYTES` of the mapped file.
-        """
-        order = np.argsort(rows, kind="stable")
-        rows_sorted = rows[order]
-        itemsize = self.dtype.itemsize
-        if self.column_folder is not None:
-            itemsize = max((self.dtype[name].itemsize for name in columns), default=1)
-        result = {name: np.empty(len(rows), self.dtype[name]) for name in columns}
-        window = max(1, WINDOW_BYTES // itemsize)
-        position = 0
-        while position < len(rows_sorted):
-            base = int(rows_sorted[position])
-            end = int(np.searchsorted(rows_sorted, base + window, side="left"))
-            chosen = rows_sorted[position:end] - base
-            stop = min(base + window, self.n_rows)
-            if self.column_folder is None:
-                records = mapped(
-                    self.path, self.dtype, offset=self.data_offset + base * itemsize, shape=(stop - base,)
-                )[:]
-                for name in columns:
-                    result[name][order[position:end]] = records[name][chosen]
-                del records
-            else:
-                for name in columns:
-                    result[name][order[position:end]] = self._column(name)[base:stop][chosen]
-            position = end
-        return result
 
     def chunks(self, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
         """Iterate over all rows in pieces of about `CHUNK_BYTES`: first row and columns."""

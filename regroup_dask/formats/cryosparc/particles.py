@@ -62,12 +62,10 @@ class JoinedTable:
         own = set(self.primary.dtype.names or ())
         wanted = {name for name in names if name in own}
         beside = [(part, [name for name in names if name in part.columns]) for part in self.passthrough]
-        needs_uid = any(part.uid_index is not None and chosen for part, chosen in beside)
-        values = self.primary.read(start, stop, sorted(wanted | ({"uid"} if needs_uid else set())))
-        uids = values.get("uid", np.empty(stop - start, np.uint64))
+        values = self.primary.read(start, stop, sorted(wanted))
         for part, chosen in beside:
             if chosen:
-                values.update(part.read(start, uids, chosen))
+                values.update(part.read(start, stop - start, chosen))
         return {name: values[name] for name in names}
 
 
@@ -155,8 +153,7 @@ def open_cryosparc_particles(
     shutil.rmtree(uid_index.folder)
     binary = set(uid_index.notes)
     for part in beside:
-        found = part.uid_index.notes if part.uid_index else sum(run(binary_columns, part.stack.parts()), ())
-        binary.update(found)
+        binary.update(part.binary)
     if remote:
         place = f"{scratch}/particles-{uuid.uuid4().hex[:12]}"
         primary, beside = _moved_stack(primary, folder, place), tuple(_moved_part(part, folder, place) for part in beside)
@@ -243,9 +240,9 @@ def _moved_stack(stack: StackedFiles, old: str, new: str) -> StackedFiles:
 
 
 def _moved_part(part: Passthrough, old: str, new: str) -> Passthrough:
-    index = part.uid_index
-    index = None if index is None else index._replace(folder=index.folder.replace(old, new, 1))
-    return replace(part, stack=_moved_stack(part.stack, old, new), uid_index=index)
+    rows = part.rearranged
+    rows = None if rows is None else rows._replace(folder=rows.folder.replace(old, new, 1))
+    return replace(part, stack=_moved_stack(part.stack, old, new), rearranged=rows)
 
 
 def _joined_dtype(primary: StackedFiles, beside: Sequence[Passthrough]) -> np.dtype:
@@ -254,11 +251,6 @@ def _joined_dtype(primary: StackedFiles, beside: Sequence[Passthrough]) -> np.dt
         *((part.stack.dtype, part.columns) for part in beside),
     ]
     return np.dtype([(name, dtype[name]) for dtype, names in dtypes for name in names])
-
-
-def binary_columns(rows: StackRows) -> tuple[str, ...]:
-    """Names of columns with text that is not UTF-8."""
-    return rows.read_hashes()[1]
 
 
 def common_classes(rows: StackRows) -> list[int]:
@@ -309,7 +301,7 @@ def _describe(
     if others:
         lines.append(f"Older posteriors are there too and not used ({', '.join(others)}); --class-prefix chooses them.")
     for part in beside:
-        order = "in the same order" if part.uid_index is None else "in another order, joined on uid"
+        order = "in the same order" if part.rearranged is None else "in another order, joined on uid"
         lines.append(f"{len(part.columns)} columns from {part.stack.files[0].path}, {order}.")
     if binary:
         lines.append(f"Text that is not UTF-8 is kept as bytes: {', '.join(sorted(binary))}.")

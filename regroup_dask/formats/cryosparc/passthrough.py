@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from regroup_dask.errors import InputError
 from regroup_dask.formats.cryosparc.dataset_file import DatasetFile
+from regroup_dask.formats.cryosparc.rearranged import RearrangedRows, rearrange
 from regroup_dask.formats.cryosparc.stacked_files import StackedFiles, StackRows, stack_files
 from regroup_dask.formats.pieces import RunPieces, in_this_process
-from regroup_dask.formats.uid_index import (
-    BUCKET_ROWS,
-    UidIndex,
-    build_uid_index,
-    refuse_duplicates,
-    uid_of_hash,
-)
+from regroup_dask.formats.uid_index import UidIndex, build_uid_index, refuse_duplicates
 
 
 @dataclass(frozen=True)
@@ -28,14 +23,16 @@ class Passthrough:
     stack: StackedFiles
     columns: tuple[str, ...]
     """the columns taken from here"""
-    uid_index: UidIndex | None
+    rearranged: RearrangedRows | None
     """None when the rows are those of the primary files, in the same order"""
+    binary: tuple[str, ...]
+    """columns with text that is not UTF-8"""
 
-    def read(self, first_row: int, uids: np.ndarray, columns: Sequence[str]) -> dict[str, np.ndarray]:
+    def read(self, first_row: int, n_rows: int, columns: Sequence[str]) -> dict[str, np.ndarray]:
         """Read the rows of some particles, which are rows ``first_row ...`` of the primary files."""
-        if self.uid_index is None:
-            return self.stack.read(first_row, first_row + len(uids), columns)
-        return self.stack.take(self.uid_index.find(uids), columns)
+        if self.rearranged is None:
+            return self.stack.read(first_row, first_row + n_rows, columns)
+        return self.rearranged.read(first_row, n_rows, columns)
 
 
 def join_passthrough(
@@ -67,24 +64,26 @@ def join_passthrough(
         taken.update(columns)
         if not columns:
             continue
-        index = None
-        if not _same_rows(stack, primary, run):
-            index = build_uid_index(stack.parts(), scratch=scratch, run=run)
-            refuse_duplicates(index, stack.sizes)
-            _refuse_missing(primary_index, index, stack, run)
-        joined.append(Passthrough(stack, columns, index))
+        if _same_rows(stack, primary, run):
+            binary = sum(run(binary_columns, stack.parts()), ())
+            joined.append(Passthrough(stack, columns, None, binary))
+            continue
+        index = build_uid_index(stack.parts(), scratch=scratch, run=run)
+        refuse_duplicates(index, stack.sizes)
+        rearranged = rearrange(stack, columns, primary_index, index, scratch=scratch, run=run)
+        shutil.rmtree(index.folder)
+        joined.append(Passthrough(stack, columns, rearranged, index.notes))
     return tuple(joined)
+
+
+def binary_columns(rows: StackRows) -> tuple[str, ...]:
+    """Names of columns with text that is not UTF-8."""
+    return rows.read_hashes()[1]
 
 
 class _SamePiece(NamedTuple):
     rows: StackRows
     primary: StackedFiles
-
-
-class _MissingPiece(NamedTuple):
-    start: int
-    primary: UidIndex
-    passthrough: UidIndex
 
 
 def _same_rows(stack: StackedFiles, primary: StackedFiles, run: RunPieces) -> bool:
@@ -106,23 +105,3 @@ def same_uids(piece: _SamePiece) -> bool:
             return False
         first += len(uids)
     return True
-
-
-def _refuse_missing(primary_index: UidIndex, index: UidIndex, stack: StackedFiles, run: RunPieces) -> None:
-    pieces = [_MissingPiece(start, primary_index, index) for start in range(0, primary_index.n_rows, BUCKET_ROWS)]
-    found = run(missing_uids, pieces)
-    n_missing = sum(n for n, _ in found)
-    if n_missing:
-        paths = ", ".join(path for path, _ in stack.sizes)
-        first = next(uid for n, uid in found if n)
-        raise InputError(
-            f"{n_missing} of {primary_index.n_rows} particles are not in the passthrough {paths} (the first "
-            f"has uid {first}): give the passthrough file of the same job, for all its classes, or none"
-        )
-
-
-def missing_uids(piece: _MissingPiece) -> tuple[int, int]:
-    """How many of a window of uids are not in the other index, and the first of them."""
-    part = piece.primary.hashes(piece.start)
-    absent = np.flatnonzero(piece.passthrough.find_sorted(part) < 0)
-    return len(absent), uid_of_hash(part[absent[0]]) if len(absent) else 0

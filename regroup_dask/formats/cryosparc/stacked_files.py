@@ -60,18 +60,6 @@ class StackedFiles(NamedTuple):
             first += file.n_rows
         return result
 
-    def take(self, rows: np.ndarray, columns: Sequence[str]) -> dict[str, np.ndarray]:
-        """Read single rows in any order."""
-        result = {name: np.empty(len(rows), self.dtype[name]) for name in columns}
-        first = 0
-        for file in self.files:
-            here = np.flatnonzero((rows >= first) & (rows < first + file.n_rows))
-            if len(here):
-                for name, values in file.take(rows[here] - first, columns).items():
-                    result[name][here] = values
-            first += file.n_rows
-        return result
-
     def parts(self) -> list[StackRows]:
         """Ranges of rows of about `FRAGMENT_BYTES`, to be looked at one by one."""
         step = max(1, FRAGMENT_BYTES // self.dtype.itemsize)

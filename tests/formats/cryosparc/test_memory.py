@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from regroup_dask.formats import uid_index
-from regroup_dask.formats.cryosparc import dataset_file, outputs, stacked_files
+from regroup_dask.formats.cryosparc import dataset_file, outputs, rearranged, stacked_files
 from regroup_dask.formats.cryosparc.outputs import create_outputs, write_fragment
 from regroup_dask.formats.particles import open_particles
 from tests.formats.cryosparc.making import LOCATION, make_particles, random_records, save
@@ -60,7 +60,7 @@ def measure(folder, n_rows):
 def test_memory_does_not_grow_with_the_table(tmp_path, monkeypatch):
     for module, name, value in (
         (dataset_file, "CHUNK_BYTES", 2**17),
-        (dataset_file, "WINDOW_BYTES", 2**17),
+        (rearranged, "BUCKET_ROWS", 2**11),
         (stacked_files, "CHUNK_BYTES", 2**17),
         (stacked_files, "FRAGMENT_BYTES", 2**18),
         (uid_index, "BUCKET_ROWS", 2**11),

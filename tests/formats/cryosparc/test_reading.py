@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from regroup_dask.errors import InputError
 from regroup_dask.formats import uid_index
-from regroup_dask.formats.cryosparc import dataset_file
+from regroup_dask.formats.cryosparc import dataset_file, rearranged, stacked_files
 from regroup_dask.formats.cryosparc.arrow_columns import arrow_schema, fill_records, record_dtype, to_arrow
 from regroup_dask.formats.particles import open_particles
 from tests.formats.cryosparc.making import LOCATION, make_particles, random_records, save, slot_fields
@@ -150,7 +150,10 @@ def test_arrow_keeps_every_bit(data):
 @pytest.mark.parametrize("encoding", ["numpy", "columnar"])
 @pytest.mark.parametrize("order", ["same", "shuffled", "more"])
 def test_passthrough_is_joined_on_uid(tmp_path, order, encoding, monkeypatch):
-    monkeypatch.setattr(dataset_file, "WINDOW_BYTES", 600)
+    monkeypatch.setattr(stacked_files, "FRAGMENT_BYTES", 600)
+    monkeypatch.setattr(rearranged, "BLOCK_ROWS", 4)
+    monkeypatch.setattr(rearranged, "BUCKET_ROWS", 16)
+    monkeypatch.setattr(uid_index, "BUCKET_ROWS", 16)
     rng = np.random.default_rng(7)
     records, _ = make_particles(50, 2, "multi", rng)
     beside = random_records(80 if order == "more" else 50, LOCATION, rng)
@@ -164,7 +167,7 @@ def test_passthrough_is_joined_on_uid(tmp_path, order, encoding, monkeypatch):
     source = open_particles(
         save(tmp_path / "p.cs", records), passthrough=path, fragment_rows=9, scratch=tmp_path / "scratch"
     )
-    assert (source.fragments[0].table.passthrough[0].uid_index is None) == (order == "same")
+    assert (source.fragments[0].table.passthrough[0].rearranged is None) == (order == "same")
     assert source.schema.names == [*records.dtype.names, "location/micrograph_path", "location/center_x_frac"]
     table = source.to_table()
     assert table["uid"].to_pylist() == records["uid"].tolist()
@@ -257,7 +260,9 @@ def test_index_finds_every_uid(tmp_path_factory, uids, bucket_rows, data):
         uid_index.refuse_duplicates(index, [("a", len(values))])
         asked = np.array([*uids, *data.draw(st.lists(st.integers(0, 2**64 - 1), max_size=5))], dtype=np.uint64)
         expected = [uids.index(uid) if uid in uids else -1 for uid in asked.tolist()]
-        assert index.find(asked).tolist() == expected
+        order = np.argsort(uid_index.hashes_of_integers(asked))
+        found = index.find_sorted(uid_index.hashes_of_integers(asked)[order])
+        assert found.tolist() == np.array(expected)[order].tolist()
         hashes = index.hashes(0, max(len(uids), 1)) if uids else []
         assert sorted(map(uid_index.uid_of_hash, hashes)) == sorted(uids)
         if uids:
