@@ -72,14 +72,17 @@ def group_classes(
     """
     sizes = selection.kept_sizes if selection.n_particles is not None else None
     if told is None:
-        groups = grouping.group_pairs(
-            pairs,
-            settings.n_superclasses,
-            n_particles=sizes,
-            similarity=settings.similarity,
-            frame=settings.frame,
-            seed=settings.seed,
-        )
+        # every partition is looked at place by place: with tens of classes that takes as long as aligning them
+        with run.clock.stage("Grouping classes", 1) as advance:
+            groups = grouping.group_pairs(
+                pairs,
+                settings.n_superclasses,
+                n_particles=sizes,
+                similarity=settings.similarity,
+                frame=settings.frame,
+                seed=settings.seed,
+            )
+            advance()
     else:
         warnings.warn(f"Grouped by hand: {'; '.join(told.edits)}.", RegroupWarning, stacklevel=2)
         groups = group_as_told(

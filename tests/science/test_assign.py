@@ -15,6 +15,12 @@ def test_hard_classes_ties_and_empty_rows():
     assert hard_classes(np.zeros((2, 0), np.float32)).tolist() == [-1, -1]
 
 
+def test_what_is_no_posterior_adds_nothing_to_a_superclass():
+    posteriors = np.array([[np.nan, 0.6, 0.2], [-0.5, 0.5, 0.5], [np.inf, 0.0, 0.0]], np.float32)
+    got = superclass_posteriors(posteriors, np.array([0, 0, 1]), 2)
+    np.testing.assert_allclose(got, [[0.75, 0.25], [0.5, 0.5], [0, 0]], rtol=1e-6)
+
+
 def test_argmax_leaves_particles_of_excluded_classes():
     posteriors = np.array([[0.5, 0.3, 0.2], [0.1, 0.2, 0.7], [0.45, 0.1, 0.45]], np.float32)
     got = assign_superclasses(posteriors, np.array([-1, 0, 1]), 2)

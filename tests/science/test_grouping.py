@@ -122,6 +122,8 @@ def test_stability_counts_matched_labels():
     labels = np.array([0, 0, 1, 1])
     sure = stability(labels, [np.array([1, 1, 0, 0]), np.array([0, 0, 0, 1])])
     np.testing.assert_allclose(sure.class_stability, [1, 1, 0.5, 1])
+    # Jaccard overlaps of the second: {0, 1} with {0, 1, 2} is 2/3, {2, 3} with {3} is 1/2
+    np.testing.assert_allclose(sure.superclass_stability, [5 / 6, 3 / 4])
 
 
 def test_spectral_splits_two_blocks():

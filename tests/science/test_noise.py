@@ -87,6 +87,16 @@ def test_half_maps_give_signal_fraction():
     assert statistics.half_map_fsc[1] > 0.9
 
 
+def test_half_maps_of_known_power_give_the_signal_fraction_of_their_mean():
+    box, noise_variance = 32, 1.5
+    signal = _white(box, 3)
+    first, second = (signal + np.sqrt(noise_variance) * _white(box, seed) for seed in (4, 5))
+    got = noise.map_statistics((first + second) / 2, voxel_size_angstrom=2.0, half_maps=(first, second))
+    shells = slice(6, 15)  # thousands of coefficients each
+    assert np.mean(got.half_map_fsc[shells]) == pytest.approx(1 / (1 + noise_variance), abs=0.02)
+    assert np.mean(got.signal_fraction[shells]) == pytest.approx(1 / (1 + noise_variance / 2), abs=0.02)
+
+
 def test_identical_maps_correlate_fully():
     volume = _white(16)
     np.testing.assert_allclose(noise.fourier_shell_correlation(volume, 3 * volume), 1, atol=1e-5)

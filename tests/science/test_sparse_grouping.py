@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import adjusted_rand_score
 
-from regroup_dask.science.sparse_grouping import cluster_qr, group_sparse
+from regroup_dask.science.sparse_grouping import cluster_qr, group_sparse, sparse_affinity
 
 
 def problem(rng: np.random.Generator, sizes: list[int], compared: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -35,6 +35,17 @@ def test_the_number_of_groups_is_found_and_nothing_is_random():
     assert first.n_superclasses == 4
     assert np.array_equal(first.labels, second.labels)
     assert adjusted_rand_score(truth, first.labels) == 1.0
+
+
+def test_affinity_of_a_few_pairs_is_the_self_tuned_gaussian():
+    distance = np.full((4, 4), np.nan)
+    for i, j, value in ((0, 1, 0.02), (0, 2, 0.05), (0, 3, 0.09), (1, 2, 0.04), (1, 3, 0.08), (2, 3, 0.06)):
+        distance[i, j] = distance[j, i] = value
+    sigma = np.full((4, 4), 0.01)
+    affinity = sparse_affinity(distance.copy(), sigma).toarray()
+    scale = np.array([0.09, 0.08, 0.06, 0.09])  # the third neighbour's distance
+    expected = np.exp(-(np.maximum(distance - 0.02, 0) ** 2) / (scale[:, None] * scale[None, :]))
+    np.testing.assert_allclose(affinity[~np.eye(4, dtype=bool)], expected[~np.eye(4, dtype=bool)], rtol=1e-9)
 
 
 def test_groups_without_any_pair_between_them_are_apart():
