@@ -40,7 +40,7 @@ def test_job_folder_and_model(tmp_path):
     assert said["particles"] == "run_it025_data.star"
     model = dict(describe_file(folder / "run_it025_model.star"))
     assert model["classes"] == "4"
-    assert model["class id 3"].endswith("0.0% of the particles, inf A")
+    assert model["class id 3"].endswith("0.0% of the particles, resolution unknown")
 
 
 def test_output_folder(tmp_path):
