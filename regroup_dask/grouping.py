@@ -138,6 +138,7 @@ def _group(
             shells=_shells(pairs) if structural else None,
             local=_local(pairs) if structural else None,
             correlation=pairs["correlation"].values if structural and "correlation" in pairs else None,
+            confidence=pairs["confidence"].values if structural and "confidence" in pairs else None,
             n_resamplings=n_resamplings,
             seed=seed,
         )

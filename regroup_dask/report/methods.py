@@ -189,7 +189,9 @@ def _grouping_sentences(
             "Luxburg, 2007)."
         ]
     else:
-        by_place = "place_product" in pair_variables
+        evidence = (record.get("grouping") or {}).get("evidence_curve")
+        # without evidence of any number the maps were not such as the model describes
+        by_place = "place_product" in pair_variables and (evidence is None or any(v is not None and v == v for v in evidence))
         sentences = [_model_sentence(superclasses, n_kept, cited, pair_variables)]
         if by_place:
             cited.add("searle")

@@ -10,7 +10,7 @@ from regroup_dask.science.block_model import Edges, agglomeration, make_edges
 from regroup_dask.science.clustering import canonical_labels, cluster
 from regroup_dask.science.local_covariance import LocalCovariance, select_local
 from regroup_dask.science.local_model import LocalModel
-from regroup_dask.science.local_search import evidence_of_numbers, fewest_groups
+from regroup_dask.science.local_search import describes_maps, evidence_of_numbers, fewest_groups
 from regroup_dask.science.model_selection import choose_number, resample, stability
 from regroup_dask.science.place_stability import draw_windows, resampled_placements, stability_of_numbers
 from regroup_dask.science.reliability import select_maps
@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 _LEAST_INFORMATION = 3.0
 _RESEMBLES_NOTHING = 0.5
+_RESEMBLES_LITTLE = 0.25
 
 
 class Grouping(NamedTuple):
@@ -76,6 +77,7 @@ def group_classes(
     shells: ShellComparison | None = None,
     local: LocalCovariance | None = None,
     correlation: NDArray[np.float64] | None = None,
+    confidence: NDArray[np.float64] | None = None,
     n_resamplings: int = 50,
     seed: int = 0,
 ) -> Grouping:
@@ -104,6 +106,8 @@ def group_classes(
         What the maps have in common place by place, which sees small differences that drown over the whole box.
     correlation : float[N, N], optional
         Plain correlations, heard where all maps are about equally noisy.
+    confidence : float[N, N], optional
+        How far the pose of each pair stands out, in standard deviations of chance: what fits onto no other map is junk.
     n_resamplings : int
         How often windows are drawn anew, or noise within the uncertainty is added where maps were not compared place
         by place, to see how stable the grouping is.
@@ -122,7 +126,7 @@ def group_classes(
     n = len(similarity)
     if n_superclasses != "auto" and not 1 <= n_superclasses <= max(n, 1):
         raise ValueError(f"{n_superclasses} superclasses asked for, but it must be 1 to {n}")
-    reason = _junk_reasons(distance, distance_sigma, information, n)
+    reason = _junk_reasons(distance, distance_sigma, information, confidence, n)
     junk = np.array([bool(text) for text in reason], bool)
     least = 1 if n_superclasses == "auto" else int(n_superclasses)
     noise = np.zeros(n, bool) if information is None else np.asarray(information) < _LEAST_INFORMATION
@@ -153,6 +157,9 @@ def group_classes(
     largest = max(1, min(len(used) - 1, 20))
     chosen, candidates, stable, gap = choose_number(merges, resampled, largest)
     part_local = None if local is None else select_local(local, used)
+    if part_local is not None and len(used) > 2 and not describes_maps(part_local):
+        logger.info("maps differ place by place by what neither noise nor poses explain: not grouped by that")
+        part_local = None
     evidence = np.full(len(candidates), np.nan)
     if part_local is not None and len(used) > 2:
         evidence = evidence_of_numbers(part_local, largest)
@@ -210,10 +217,16 @@ def _junk_reasons(
     distance: NDArray[np.float64] | None,
     sigma: NDArray[np.float64] | None,
     information: NDArray[np.float64] | None,
+    confidence: NDArray[np.float64] | None,
     n: int,
 ) -> tuple[str, ...]:
-    """Why a map is junk, or nothing."""
+    """Why a map is junk, or nothing.
+
+    A structure that stands alone may be unlike all others and yet fits onto what it shares with them: a subunit, a part
+    of the complex. So a map of little resemblance is junk only if its pose on no other map stands out as theirs do.
+    """
     reason = [""] * n
+    fits_nowhere = _fits_nowhere(confidence, n)
     if information is not None:
         for empty in np.flatnonzero(np.asarray(information) < _LEAST_INFORMATION):
             reason[empty] = "noise: no shell has signal above the map's own noise"
@@ -224,7 +237,20 @@ def _junk_reasons(
             row = surely_apart[i][np.isfinite(surely_apart[i])]
             if not reason[i] and len(row) and row.min() > _RESEMBLES_NOTHING:
                 reason[i] = f"resembles no other map: none correlates above {1 - row.min():.2f} without noise"
+            elif not reason[i] and len(row) and row.min() > _RESEMBLES_LITTLE and fits_nowhere[i]:
+                reason[i] = (
+                    f"resembles no other map: none correlates above {1 - row.min():.2f} without noise, and its pose "
+                    "stands out on none"
+                )
     return tuple(reason)
+
+
+def _fits_nowhere(confidence: NDArray[np.float64] | None, n: int) -> NDArray[np.bool_]:
+    """Whether the surest pose of a map stands out less than half as far as that of most maps, bool[N]."""
+    if confidence is None or n < 4:
+        return np.zeros(n, bool)
+    surest = np.where(np.isfinite(confidence) & ~np.eye(n, dtype=bool), confidence, 0.0).max(axis=1)
+    return np.asarray(surest < 0.5 * np.median(surest))
 
 
 def _number_shown(

@@ -6,9 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regroup_dask.science.local_covariance import LocalCovariance
-from regroup_dask.science.local_model import LocalModel
+from regroup_dask.science.local_model import EXPECTED_MISFIT, LocalModel
 
 STRONG_EVIDENCE = 3.0
+UNEXPLAINED_MISFIT, MOST_UNEXPLAINED = 10 * EXPECTED_MISFIT, 0.25
 
 
 def renumbered(labels: NDArray[np.integer]) -> NDArray[np.int64]:
@@ -29,6 +30,25 @@ def evidence_linkage(evidence: NDArray[np.float64]) -> NDArray[np.int64]:
     return np.array([renumbered(cuts[:, n_maps - k]) for k in range(1, n_maps + 1)])
 
 
+def describes_maps(local: LocalCovariance) -> bool:
+    """Whether the local model can be believed of these maps.
+
+    Its misfits are errors of poses. Where maps differ by other things that noise does not cover (filters within a band,
+    masks, interpolation, of maps with next to no noise), misfits take these up, too large for any pose and different from
+    map to map, and the evidence of partitions, in tens of thousands, is about them. This is told with more groups than are
+    likely, so that structures that differ are no misfit.
+    """
+    return float(np.mean(_with_many_groups(local).misfit > UNEXPLAINED_MISFIT)) < MOST_UNEXPLAINED
+
+
+def _with_many_groups(local: LocalCovariance) -> LocalModel:
+    """The model with gains and noise improved with more groups than are likely."""
+    model = LocalModel(local)
+    first = evidence_linkage(model.pair_evidence().sum(axis=0))
+    model.improve(first[min(model.n_maps - 1, max(2, 2 * model.n_maps // 3))], 3)
+    return model
+
+
 def evidence_of_numbers(local: LocalCovariance, largest: int) -> NDArray[np.float64]:
     """Log evidence of 1 .. ``largest`` groups, less the greatest, float64[largest].
 
@@ -36,10 +56,7 @@ def evidence_of_numbers(local: LocalCovariance, largest: int) -> NDArray[np.floa
     for an error of its pose is part of the model, so that a jitter of all maps does not part them. Gains and noise are
     improved with more groups than are likely.
     """
-    model = LocalModel(local)
-    n_maps = model.n_maps
-    first = evidence_linkage(model.pair_evidence().sum(axis=0))
-    model.improve(first[min(n_maps - 1, max(2, 2 * n_maps // 3))], 3)
+    model = _with_many_groups(local)
     groups = evidence_linkage(model.pair_evidence().sum(axis=0))
     evidence = np.array([model.evidence(groups[k - 1]) for k in range(1, largest + 1)])
     return np.asarray(evidence - evidence.max())
@@ -55,13 +72,15 @@ def move_maps(model: LocalModel, labels: NDArray[np.int64], sweeps: int = 5) -> 
     labels = labels.copy()
     for _ in range(sweeps):
         moved = False
+        sums = model.sums(labels)
         for index in range(model.n_maps):
             if (labels == labels[index]).sum() == 1:
                 continue
-            evidence = model.placements(labels, index, model.sums(labels)).sum(axis=0)
+            evidence = model.placements(labels, index, sums).sum(axis=0)
             best = int(evidence.argmax())
             if evidence[best] > evidence[labels[index]] + 1e-6:
                 labels[index] = best
+                sums = model.sums(labels)
                 moved = True
         if not moved:
             break

@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1.0
 ENDING_SECONDS = 60.0
+IDLE_LOOKS = 3
 GATHER_SECONDS = 5.0
 # What another try on another machine will not mend.
 LASTING = (*FULL_DISK, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENAMETOOLONG)
@@ -217,9 +218,13 @@ def _executing(keys: tuple[Any, ...], dask_worker: Any) -> bool:
 def _let_end(client: Client, keys: tuple[Any, ...]) -> None:
     """Wait until no worker is inside any of these cancelled tasks, for a minute at most."""
     deadline = time.monotonic() + ENDING_SECONDS
+    idle_looks = 0
     while client.status == "running" and time.monotonic() < deadline:
         try:
-            if not any(client.run(_executing, keys, on_error="ignore").values()):
+            busy = any(client.run(_executing, keys, on_error="ignore").values())
+            # A task that was on its way to its worker when it was cancelled may begin after the first look.
+            idle_looks = 0 if busy else idle_looks + 1
+            if idle_looks >= IDLE_LOOKS:
                 return
         except (OSError, TimeoutError, RuntimeError) as error:
             logger.info("workers could not be asked whether they are done: %s", error)

@@ -89,6 +89,26 @@ def test_junk_is_flagged_with_a_reason():
     assert found.reason[2].startswith("noise")
 
 
+def test_what_resembles_little_is_junk_only_where_it_fits_onto_no_other_map():
+    _, distance, sigma = _problem(4, (4, 4))
+    n = len(distance) + 1
+    wide, spread, confidence = np.full((n, n), 0.35), np.full((n, n), 0.01), np.full((n, n), 40.0)
+    wide[:-1, :-1], spread[:-1, :-1] = distance, sigma
+    np.fill_diagonal(wide, 0)
+    np.fill_diagonal(confidence, np.nan)
+    # A part of the complex on its own: unlike the others, and sure of its pose on them.
+    told = {"distance": wide, "distance_sigma": spread, "n_resamplings": 0}
+    assert not group_classes(1 - wide, 3, **told, confidence=confidence).junk.any()
+    assert not group_classes(1 - wide, 3, **told).junk.any()
+    confidence[-1, :-1] = confidence[:-1, -1] = np.linspace(0, 12, n - 1)
+    found = group_classes(1 - wide, 2, **told, confidence=confidence)
+    assert found.junk.tolist() == [False] * 8 + [True]
+    assert "its pose stands out on none" in found.reason[-1]
+    # Faint maps are sure of no pose, and resemble each other: no junk.
+    near = np.where(np.eye(n, dtype=bool), 0, 0.1)
+    assert not group_classes(1 - near, 2, distance=near, distance_sigma=spread, confidence=confidence).junk.any()
+
+
 def test_number_out_of_range():
     with pytest.raises(ValueError, match="must be 1 to 3"):
         group_classes(np.eye(3), 4)

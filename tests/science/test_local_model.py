@@ -8,6 +8,7 @@ from sklearn.metrics import adjusted_rand_score
 from regroup_dask.science.local_covariance import LocalCovariance
 from regroup_dask.science.local_model import LEAST_MISFIT, LocalModel
 from regroup_dask.science.local_search import (
+    describes_maps,
     evidence_linkage,
     evidence_of_numbers,
     fewest_groups,
@@ -61,6 +62,15 @@ def _direct(model, labels):
         fit = np.linalg.slogdet(covariance)[1] + np.trace(np.linalg.solve(covariance, measured))
         terms[window, size, step] -= 0.5 * local.coefficients[band, window] * fit
     return logsumexp(terms + model.log_share[:, None], axis=(1, 2))
+
+
+def test_maps_that_differ_by_what_is_neither_noise_nor_pose_are_not_believed_place_by_place():
+    labels = np.repeat(np.arange(4), 3)
+    assert describes_maps(_local(2, labels, coefficients=300))
+    assert describes_maps(_local(2, labels, difference=0.0, noise=(0.01, 0.03), coefficients=300))
+    # Next to no noise, and every map has a tenth of the signal in differences of its own, as from a filter of its own.
+    each = _local(2, np.arange(12), noise=(0.3, 0.4), difference=0.0, coefficients=300)
+    assert not describes_maps(each._replace(noise=np.full_like(each.noise, 0.003)))
 
 
 @pytest.mark.parametrize("improved", [False, True])
