@@ -29,6 +29,7 @@ REFERENCES = {
     "searle": "Searle, S. R., Casella, G. & McCulloch, C. E. (1992). Variance Components. Wiley.",
     "singer": "Singer, A. & Shkolnisky, Y. (2011). Three-dimensional structure determination from common lines in "
     "cryo-EM by eigenvectors and semidefinite programming. SIAM J. Imaging Sci. 4, 543–572.",
+    "ward": "Ward, J. H. (1963). Hierarchical grouping to optimize an objective function. J. Am. Stat. Assoc. 58, 236–244.",
     "zelnik": "Zelnik-Manor, L. & Perona, P. (2004). Self-tuning spectral clustering. Adv. Neural Inf. Process. Syst. "
     "17, 1601–1608.",
 }
@@ -194,12 +195,13 @@ def _grouping_sentences(
         by_place = "place_product" in pair_variables and (evidence is None or any(v is not None and v == v for v in evidence))
         sentences = [_model_sentence(superclasses, n_kept, cited, pair_variables)]
         if by_place:
-            cited.add("searle")
+            cited.update(("searle", "ward"))
             sentences.append(
                 "Maps were also compared place by place, in overlapping windows and bands of resolution, by a Gaussian model "
-                "with random effects for what all maps share, what sets each superclass apart and what an error of a pose costs "
-                "(Searle et al., 1992); another partition was taken where its evidence together with the likelihood was clearly "
-                "greater."
+                "with random effects for what all maps share, what sets superclasses apart and what an error of a pose costs "
+                "(Searle et al., 1992); in each window superclasses that are alike there are united, as by Ward (1963), and all "
+                "unions averaged over. The partition of greatest evidence was taken, the likelihood of the whole maps counting a "
+                "tenth."
             )
     if by_hand:
         edits = "; ".join(str(edit) for step in by_hand for edit in step.get("edits") or [])
