@@ -129,6 +129,63 @@ def _set_offsets(
 
 
 @njit(cache=True, nogil=True)
+def _cost(
+    start: np.ndarray,
+    other: np.ndarray,
+    distance: np.ndarray,
+    variance: np.ndarray,
+    shared_variance: np.ndarray,
+    labels: np.ndarray,
+    offset: np.ndarray,
+    block: np.ndarray,
+    spread: float,
+) -> float:
+    """Minus twice the log likelihood, up to a constant."""
+    cost = 0.0
+    for i in range(len(labels)):
+        cost += offset[i] ** 2 / shared_variance[i]
+        for at in range(start[i], start[i + 1]):
+            if other[at] > i:
+                expected = block[labels[i], labels[other[at]]]
+                room = variance[at] + (spread * expected) ** 2
+                residual = distance[at] - expected - offset[i] - offset[other[at]]
+                cost += residual**2 / room + np.log(room / variance[at])
+    return cost
+
+
+@njit(cache=True, nogil=True)
+def _likeliest_group(
+    start: np.ndarray,
+    other: np.ndarray,
+    distance: np.ndarray,
+    variance: np.ndarray,
+    shared_variance: np.ndarray,
+    labels: np.ndarray,
+    offset: np.ndarray,
+    block: np.ndarray,
+    spread: float,
+    i: int,
+) -> tuple[int, bool]:
+    """Where a map belongs, over all its offsets, all others held; and whether that is likelier than where it is."""
+    best, own, where = np.inf, np.inf, labels[i]
+    for k in range(block.shape[0]):
+        cost, total, pull = 0.0, 1.0 / shared_variance[i], 0.0
+        for at in range(start[i], start[i + 1]):
+            expected = block[k, labels[other[at]]]
+            room = variance[at] + (spread * expected) ** 2
+            residual = distance[at] - offset[other[at]] - expected
+            cost += residual**2 / room + np.log(room / variance[at])
+            total += 1.0 / room
+            pull += residual / room
+        cost += np.log(total) - pull**2 / total
+        if k == labels[i]:
+            own = cost
+        if cost < best:
+            best, where = cost, k
+    return where, best < own - 1e-6
+
+
+@njit(cache=True, nogil=True)
 def _fit(
     start: np.ndarray,
     other: np.ndarray,
@@ -142,52 +199,34 @@ def _fit(
     offset_sweeps: int,
 ) -> float:
     """Improve labels in place; returns their cost."""
-    n_maps = len(labels)
-    offset = np.zeros(n_maps)
-    count = np.zeros(n_groups, np.int64)
-    for i in range(n_maps):
-        count[labels[i]] += 1
-    block = _block_distances(start, other, distance, variance, labels, offset, n_groups, spread)
-    for _ in range(sweeps):
+    edges = (start, other, distance, variance)
+    offset = np.zeros(len(labels))
+    count = np.bincount(labels, minlength=n_groups)
+    best, kept = np.inf, labels.copy()
+    for sweep in range(sweeps + 1):
+        block = _block_distances(*edges, labels, offset, n_groups, spread)
         for _ in range(2):
-            _set_offsets(
-                start, other, distance, variance, shared_variance, labels, offset, block, spread, offset_sweeps
-            )
-            block = _block_distances(start, other, distance, variance, labels, offset, n_groups, spread)
+            _set_offsets(*edges, shared_variance, labels, offset, block, spread, offset_sweeps)
+            block = _block_distances(*edges, labels, offset, n_groups, spread)
+        cost = _cost(*edges, shared_variance, labels, offset, block, spread)
+        # Of distances that the model does not describe a round may make worse what it should mend.
+        if cost >= best - 1e-9:
+            break
+        best = cost
+        kept[:] = labels
+        if sweep == sweeps:
+            break
         moved = False
-        for i in range(n_maps):
+        for i in range(len(labels)):
             if count[labels[i]] == 1:
                 continue
-            best, own, where = np.inf, np.inf, labels[i]
-            for k in range(n_groups):
-                cost, total, pull = 0.0, 1.0 / shared_variance[i], 0.0
-                for at in range(start[i], start[i + 1]):
-                    expected = block[k, labels[other[at]]]
-                    room = variance[at] + (spread * expected) ** 2
-                    residual = distance[at] - offset[other[at]] - expected
-                    cost += residual**2 / room + np.log(room / variance[at])
-                    total += 1.0 / room
-                    pull += residual / room
-                cost += np.log(total) - pull**2 / total
-                if k == labels[i]:
-                    own = cost
-                if cost < best:
-                    best, where = cost, k
-            if best < own - 1e-6:
+            where, better = _likeliest_group(*edges, shared_variance, labels, offset, block, spread, i)
+            if better:
                 count[labels[i]] -= 1
                 count[where] += 1
                 labels[i] = where
                 moved = True
-        block = _block_distances(start, other, distance, variance, labels, offset, n_groups, spread)
         if not moved:
             break
-    cost = 0.0
-    for i in range(n_maps):
-        cost += offset[i] ** 2 / shared_variance[i]
-        for at in range(start[i], start[i + 1]):
-            if other[at] > i:
-                expected = block[labels[i], labels[other[at]]]
-                room = variance[at] + (spread * expected) ** 2
-                residual = distance[at] - expected - offset[i] - offset[other[at]]
-                cost += residual**2 / room + np.log(room / variance[at])
-    return cost
+    labels[:] = kept
+    return best

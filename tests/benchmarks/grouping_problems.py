@@ -64,18 +64,24 @@ def _complex(rng: np.random.Generator, radius: float) -> NDArray[np.float64]:
     return np.asarray(x * radius / np.percentile(np.linalg.norm(x, axis=1), 99))
 
 
-def point_density(points: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float32]:
-    grid = points + BOX // 2
+def share_out(points: NDArray[np.float64], weights: NDArray[np.float64], box: int = BOX) -> NDArray[np.float64]:
+    """Points (z, y, x), in voxels from the middle of the box, shared out to their eight nearest voxels."""
+    grid = points + box // 2
     low = np.floor(grid).astype(int)
     part = grid - low
-    flat = np.zeros(BOX**3)
+    flat = np.zeros(box**3)
     for corner in np.ndindex(2, 2, 2):
         share = np.prod(np.where(np.array(corner) == 1, part, 1 - part), axis=1) * weights
-        index = np.clip(low + corner, 0, BOX - 1) @ np.array([BOX**2, BOX, 1])
-        flat += np.bincount(index, share, BOX**3)
+        index = np.clip(low + corner, 0, box - 1) @ np.array([box**2, box, 1])
+        flat += np.bincount(index, share, box**3)
+    return flat.reshape(box, box, box)
+
+
+def point_density(points: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Density of points, blurred."""
     k = fft.fftfreq(BOX)
     blur = np.exp(-2 * (np.pi * 0.7 * k) ** 2)
-    spectrum = fft.fftn(flat.reshape(BOX, BOX, BOX)) * blur[:, None, None] * blur[None, :, None] * blur
+    spectrum = fft.fftn(share_out(points, weights)) * blur[:, None, None] * blur[None, :, None] * blur
     return fft.ifftn(spectrum).real.astype(np.float32)
 
 

@@ -77,6 +77,20 @@ def unlike_maps(n_maps: int, n_structures: int, box: int, seed: int, path: Path 
     return Maps(maps, structure, rotations, shifts, 8.0, np.full(n_maps, -1))
 
 
+def spectrum_of(points: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Fourier transform of a density of points at a pose, box 32.
+
+    Points are shared out on a grid twice as fine: on the box's own, what is left of the grid would tell apart maps of one
+    structure at different poses.
+    """
+    box = grouping_problems.BOX
+    fine = rfftn(grouping_problems.share_out(2 * points[:, ::-1], weights, 2 * box).astype(np.float32))
+    k = np.r_[0 : box // 2, -(box // 2) : 0]
+    blur = np.exp(-2 * (np.pi * 0.7 * k / box) ** 2)
+    last = slice(box // 2 + 1)
+    return np.asarray(fine[np.ix_(k, k)][:, :, last] * blur[:, None, None] * blur[:, None] * blur[last])
+
+
 def related_maps(
     n_maps: int,
     n_structures: int,
@@ -84,8 +98,9 @@ def related_maps(
     path: Path | None = None,
     *,
     difference_percent: tuple[float, float] = (2.0, 30.0),
-    noise: tuple[float, float] = (0.1, 1.0),
-    resolution_angstrom: tuple[float, float] = (8.0, 25.0),
+    noise: tuple[float, float] = (0.3, 3.0),
+    resolution_angstrom: tuple[float, float] = (10.0, 25.0),
+    n_asked: int = 200,
 ) -> Maps:
     """Maps of structures that a part of the mass tells apart, box 32 at 4 A.
 
@@ -97,6 +112,8 @@ def related_maps(
         Least and largest standard deviation of the white noise before a map's filter, over that of the map.
     resolution_angstrom
         Of the filters, Butterworth of order eight.
+    n_asked
+        The oracle is asked of the first so many maps: it takes as many transforms as there are structures.
     """
     rng = np.random.default_rng([seed, n_structures])
     box, voxel = grouping_problems.BOX, 4.0
@@ -106,20 +123,20 @@ def related_maps(
     shells = np.minimum(shell_index(box), box // 2)
     maps = _empty(n_maps, box, path)
     rotations, shifts = np.empty((n_maps, 3, 3)), np.empty((n_maps, 3))
-    oracle = np.empty(n_maps, np.int64)
+    oracle = np.full(n_maps, -1)
     for index in range(n_maps):
         turned = Rotation.random(random_state=rng)
         rotations[index] = turned.as_matrix()
         shifts[index] = rng.uniform(-1.0, 1.0, 3)
-        spectra = [
-            rfftn(grouping_problems.point_density(turned.apply(points) + shifts[index], weights)) for points, weights in made
-        ]
+        asked = range(n_structures) if index < n_asked else [structure[index]]
+        spectra = {one: spectrum_of(turned.apply(made[one][0]) + shifts[index], made[one][1]) for one in asked}
         own = spectra[structure[index]]
         level = np.exp(rng.uniform(*np.log(noise))) * irfftn(own, (box,) * 3).std()
         cutoff = box * voxel / np.exp(rng.uniform(*np.log(resolution_angstrom)))
         transfer = 1 / np.sqrt(1 + (shells / cutoff) ** 8)
         seen = own + rfftn(rng.normal(size=(box,) * 3) * level)
         # White noise before a filter: the likeliest structure is the nearest one before the filter too.
-        oracle[index] = np.argmin([(np.abs(seen - spectrum)[shells <= cutoff * 2] ** 2).sum() for spectrum in spectra])
+        if index < n_asked:
+            oracle[index] = min(spectra, key=lambda one: (np.abs(seen - spectra[one])[shells <= 2 * cutoff] ** 2).sum())
         maps[index] = irfftn(seen * transfer, (box,) * 3) * np.exp(rng.uniform(np.log(0.3), np.log(3.0)))
     return Maps(maps, structure, rotations, shifts, voxel, oracle)
