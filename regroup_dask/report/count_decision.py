@@ -78,7 +78,9 @@ _BY_SEPARATION = (
     "many superclasses as differ by more than their uncertainty; where differences fade out without a gap, the number where "
     "separation times stability is largest.",
 )
-_BY_EIGENGAP = ("What decides is the eigengap, because not every pair was compared: -k auto takes the number where it is largest.",)
+_BY_EIGENGAP = (
+    "What decides is the eigengap, because not every pair was compared: -k auto takes the number where it is largest.",
+)
 
 
 def _by_evidence(line: xr.DataArray, chosen: int) -> tuple[str, int, tuple[str, ...]]:
@@ -112,4 +114,5 @@ def _others(names: list[str], deciding: str) -> str:
     if not words:
         return ""
     text = "; ".join(words)
-    return f"{text[0].upper()}{text[1:]}." + (" Neither decides." if len(words) == 2 else " They decide nothing." if len(words) > 2 else "")
+    role = {1: "", 2: " Neither decides."}.get(len(words), " They decide nothing.") if deciding else ""
+    return f"{text[0].upper()}{text[1:]}.{role}"

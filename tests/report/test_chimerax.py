@@ -18,7 +18,6 @@ from regroup_dask.steps.moved_inputs import remember_places
 from tests import small_job
 from tests.report.output_folder import write_output
 
-
 NUMBER, HEX_COLOUR = r"-?\d+(\.\d+)?(e[+-]?\d+)?", "#[0-9a-f]{6}"
 MODEL, TOP_MODEL = r"#\d+\.\d+", r"#\d+(\.\d+)?"
 MATRIX = rf"{TOP_MODEL}(,{NUMBER}){{12}}"

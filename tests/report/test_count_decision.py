@@ -50,7 +50,8 @@ def test_without_evidence_the_rules_are_those_of_the_program() -> None:
     assert "separation times stability" in decision.sentences[0]
     assert "noise is added" in decision.others
     assert "evidence" not in decision.others
-    assert decide(curves(stability=STABLE), 3) == ("", None, (), "Stability is 1 where the grouping stays the same when noise is added.")
+    unknown = decide(curves(stability=STABLE), 3)
+    assert unknown == ("", None, (), "Stability is 1 where the grouping stays the same when noise is added.")
 
 
 def test_of_listed_pairs_the_largest_eigengap_is_what_auto_takes() -> None:
