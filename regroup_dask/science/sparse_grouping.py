@@ -71,8 +71,9 @@ def group_sparse(
     """
     n_maps = len(distance)
     least = 1 if n_superclasses == "auto" else int(n_superclasses)
-    told = (distance, distance_sigma, information) if structural else (None, None, None)
-    reason = junk_reasons(*told, confidence if structural else None, n_maps)
+    reason = ("",) * n_maps
+    if structural:
+        reason = junk_reasons(distance, distance_sigma, information, confidence, n_maps)
     junk = np.array([bool(text) for text in reason], bool)
     most = min(n_maps - 1, MOST_CANDIDATES if n_superclasses == "auto" else max(least + 2, LEAST_CANDIDATES))
     noise = is_noise(information, n_maps) if structural else np.zeros(n_maps, bool)
