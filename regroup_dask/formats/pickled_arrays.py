@@ -130,10 +130,14 @@ class _Reader(pickle._Unpickler):
 
     def load_bytearray8(self) -> None:
         """Read bytes as they are there; Python's own makes room first for as many as a damaged file may say."""
-        (n_bytes,) = struct.unpack("<Q", self.read(8))
-        self.append(self.read(n_bytes))
+        read, append = self.read, self.append  # type: ignore[attr-defined]
+        (n_bytes,) = struct.unpack("<Q", read(8))
+        append(read(n_bytes))
 
-    dispatch: ClassVar[dict[int, Any]] = {**pickle._Unpickler.dispatch, pickle.BYTEARRAY8[0]: load_bytearray8}
+    dispatch: ClassVar[dict[int, Any]] = {
+        **pickle._Unpickler.dispatch,
+        pickle.BYTEARRAY8[0]: load_bytearray8,
+    }
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in ARRAY_MAKERS:
@@ -162,7 +166,8 @@ def _array_of(found: Any, data: bytes) -> np.ndarray:
     _, shape, kind, fortran, content = found.state
     if not isinstance(kind, _TypeStandIn) or not PLAIN_TYPE.fullmatch(kind.name) or kind.order not in "<>|=":
         raise _RefusedError("an array of other things than numbers")
-    if not isinstance(content, bytes) or not isinstance(shape, tuple) or not all(type(extent) is int and extent >= 0 for extent in shape):
+    known = isinstance(content, bytes) and isinstance(shape, tuple)
+    if not known or not all(type(extent) is int and extent >= 0 for extent in shape):
         raise _RefusedError("an array of objects")
     order = kind.order if kind.order in "<>" else ""
     dtype = np.dtype(order + kind.name.lstrip("<>|="))
