@@ -107,7 +107,8 @@ def view_commands(contents: OutputContents) -> str | None:
     lines += ["", "lighting soft", "view orient", "view"]
     if any(members):
         lines += ["", "# the classes, each moved as its superclass's average has it, hidden at first; to see those of one:"]
-        lines += [f"#     show #{FIRST_MODEL}.2-99 models"]
+        most = max(len(placed) for placed in members)
+        lines += [f"#     show #{FIRST_MODEL}.2-{most + 1} models"]
         for number, placed in enumerate(members):
             for position, entry in enumerate(placed, 2):
                 colour = superclass_colour(number)

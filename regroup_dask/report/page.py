@@ -16,8 +16,10 @@ from regroup_dask.report import answer, class_rows, how_made, page_figures
 from regroup_dask.report.aligned_members import align_members, move_classes
 from regroup_dask.report.colours import superclass_colour
 from regroup_dask.report.common_frame import in_one_frame
+from regroup_dask.report.count_decision import CURVE_WORDS, decide
 from regroup_dask.report.members import fsc_of_members, member_images
 from regroup_dask.report.methods import methods_paragraph
+from regroup_dask.report.next_steps import next_steps
 from regroup_dask.report.output_contents import OutputContents, read_flow, read_output
 from regroup_dask.report.page_charts import count_charts, fsc_chart
 from regroup_dask.report.pictures import data_uri, grey_png, rgb_png, shaded_png
@@ -122,6 +124,12 @@ def page_contents(contents: OutputContents) -> dict[str, Any]:
         "cards": answer.superclass_cards(contents, flow),
         "views": _views(contents, moved),
         "remaining": answer.remaining_lines(contents, flow),
+        "steps": next_steps(
+            contents.folder,
+            n_superclasses=count,
+            n_classes=contents.groups.sizes["class_id"],
+            shown="OUT",
+        ),
         "n_remaining": contents.record.get("n_particles_remaining"),
         "warnings": answer.warnings_in_words(contents),
         "matrix": _matrix(contents),
@@ -213,8 +221,8 @@ def _choice(contents: OutputContents) -> dict[str, Any]:
     chosen = len(contents.superclasses)
     measure = "correlation" if settings.get("similarity") == "correlation" else "similarity"
     curves = count_curves(contents.pairs, contents.record.get("grouping") or {}, measure=measure)
-    shown = [] if curves is None else [str(name) for name in curves.data_vars if int(curves[name].count()) > 1]
-    figures = [] if curves is None else count_charts(curves, chosen)
+    decision = None if curves is None else decide(curves, chosen)
+    figures = [] if curves is None or decision is None else count_charts(curves, chosen, decision.deciding)
     neighbours = [] if contents.pairs is None else neighbour_groupings(contents.pairs, contents.groups, settings)
     table = []
     if curves is not None:
@@ -225,8 +233,8 @@ def _choice(contents: OutputContents) -> dict[str, Any]:
         "chosen": chosen,
         "automatic": settings.get("n_superclasses") == "auto",
         "figures": figures,
-        "names": [] if curves is None else [str(name) for name in curves.data_vars],
-        "shown": shown,
+        "decision": decision,
+        "names": {} if curves is None else {name: words for name, words in CURVE_WORDS.items() if name in curves},
         "table": table,
         "neighbours": neighbours,
     }

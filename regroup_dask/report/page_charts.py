@@ -10,20 +10,16 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from regroup_dask.report.colours import superclass_colour
+from regroup_dask.report.count_decision import CURVE_WORDS
 from regroup_dask.report.line_chart import Axis, Line, decade_ticks, line_chart, round_ticks, whole_ticks
 from regroup_dask.report.members import FSC_LIMIT, resolution_ticks
+from regroup_dask.science.local_search import STRONG_EVIDENCE
 
 ACCENT = "var(--accent)"
-COUNT_TITLES = {
-    "stability": "Stability",
-    "evidence": "Evidence, below the best",
-    "eigengap": "Eigengap",
-    "separation": "Separation",
-}
 
 
-def count_charts(curves: xr.Dataset, chosen: int) -> list[str]:
-    """One chart for each curve of at least two values, the chosen number marked.
+def count_charts(curves: xr.Dataset, chosen: int, deciding: str = "") -> list[str]:
+    """One chart for each curve of at least two values, the chosen number marked, first the curve that decides.
 
     Parameters
     ----------
@@ -31,11 +27,14 @@ def count_charts(curves: xr.Dataset, chosen: int) -> list[str]:
         From `regroup_dask.report.stability.count_curves`.
     chosen
         The number of superclasses of the run.
+    deciding
+        Name of the curve that decides ``-k auto``, from `regroup_dask.report.count_decision.decide`.
     """
     charts = []
-    for name, title in COUNT_TITLES.items():
+    for name in sorted(CURVE_WORDS, key=lambda name: name != deciding):
         if name not in curves or int(curves[name].notnull().sum()) < 2:
             continue
+        title = f"{CURVE_WORDS[name][0].upper()}{CURVE_WORDS[name][1:]}"
         line = curves[name].dropna("n_superclasses")
         counts, values = line["n_superclasses"].values, line.values.astype(np.float64)
         up, words = _height_axis(name, values)
@@ -50,9 +49,10 @@ def count_charts(curves: xr.Dataset, chosen: int) -> list[str]:
                 [Line(counts, values, ACCENT, dots=True)],
                 across=across,
                 up=up,
-                title=title + words,
+                title=("Decides: " if name == deciding else "") + title + words,
                 label=f"{title}{words} against the number of superclasses; {chosen} is marked. The table below has the numbers.",
                 dashed_x=float(chosen) if low <= chosen <= high else None,
+                dashed_y=1 + STRONG_EVIDENCE if name == "evidence" else None,
                 marked=marked,
             )
         )

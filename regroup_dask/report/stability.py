@@ -11,7 +11,9 @@ import xarray as xr
 
 from regroup_dask.errors import InputError
 from regroup_dask.grouping import group_pairs
+from regroup_dask.report.count_decision import CURVE_WORDS, decide
 from regroup_dask.science.block_model import Edges, agglomerate, make_edges
+from regroup_dask.science.local_search import STRONG_EVIDENCE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,7 +48,7 @@ def count_curves(pairs: xr.Dataset | None, recorded: dict[str, Any], *, measure:
     Returns
     -------
     xarray.Dataset or None
-        ``stability``, ``eigengap``, ``separation`` on ``n_superclasses``, those that are known.
+        ``evidence``, ``stability``, ``eigengap``, ``separation`` on ``n_superclasses``, those that are known.
     """
     tried = next((recorded[name] for name in CANDIDATES if isinstance(recorded.get(name), list | tuple)), None)
     parts = []
@@ -202,7 +204,7 @@ def _listed(values: list[int], last: str = ", ") -> str:
 
 
 def plot_stability(curves: xr.Dataset, chosen: int, *, ink: str = "black", accent: str = "#0072b2") -> Figure:
-    """Plot stability and eigengap against the number of superclasses, with the chosen one marked.
+    """Plot what decides the number of superclasses, stability and eigengap against it, with the chosen one marked.
 
     Parameters
     ----------
@@ -220,12 +222,10 @@ def plot_stability(curves: xr.Dataset, chosen: int, *, ink: str = "black", accen
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    titles = {
-        "stability": "stability of the grouping",
-        "eigengap": "eigengap",
-        "separation": "separation (log ratio of distances)",
-    }
+    deciding = decide(curves, chosen).deciding
+    titles = {**CURVE_WORDS, "stability": "stability of the grouping", "separation": "separation (log ratio of distances)"}
     names = [name for name in titles if name in curves and np.isfinite(curves[name]).sum() > 1]
+    names.sort(key=lambda name: name != deciding)
     # A fixed layout: matplotlib's own draws everything twice, which is most of the time of a small figure.
     count = max(len(names), 1)
     figure = Figure(figsize=(3.6 * count, 2.6))
@@ -238,7 +238,10 @@ def plot_stability(curves: xr.Dataset, chosen: int, *, ink: str = "black", accen
         if chosen in counts:
             axes.plot([chosen], [float(line.sel(n_superclasses=chosen))], "o", color=accent, markersize=9)
         _set_height(axes, name, line.values)
-        axes.set_title(titles[name] + (", log scale" if axes.get_yscale() == "log" else ""), fontsize=10, color=ink, loc="left")
+        if name == "evidence":
+            axes.axhline(-STRONG_EVIDENCE, color=ink, linewidth=0.8, linestyle=(0, (4, 3)), alpha=0.7)
+        words = ("decides: " if name == deciding else "") + titles[name]
+        axes.set_title(words + ("" if axes.get_yscale() == "linear" else ", log scale"), fontsize=10, color=ink, loc="left")
         axes.set_xlabel(f"superclasses K (chosen: {chosen})")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.spines[["top", "right"]].set_visible(False)
@@ -250,8 +253,17 @@ def plot_stability(curves: xr.Dataset, chosen: int, *, ink: str = "black", accen
 
 
 def _set_height(axes: Axes, name: str, values: np.ndarray) -> None:
-    """Show eigengaps, which fall by orders of magnitude, on a logarithmic scale; else begin at 0."""
-    if name == "eigengap" and values.max() > 0 and np.median(values) < 0.1 * values.max():
+    """Show what falls by orders of magnitude, eigengaps and evidence, on a logarithmic scale; else begin at 0."""
+    if name == "evidence":
+        # Straight down to ten below the best, where it is decided; as powers of ten further down.
+        from matplotlib.ticker import NullLocator
+
+        axes.set_yscale("symlog", linthresh=10)
+        ticks = [value for value in (0, -10, -1e3, -1e5, -1e7) if value >= min(float(values.min()), -10)]
+        axes.set_yticks(ticks, [f"{value:,.0f}".replace("-", "−") for value in ticks], minor=False)
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.set_ylim(bottom=1.5 * min(float(values.min()), -10), top=2)
+    elif name == "eigengap" and values.max() > 0 and np.median(values) < 0.1 * values.max():
         from matplotlib.ticker import LogLocator, NullFormatter
 
         axes.set_yscale("log")

@@ -18,6 +18,44 @@ from regroup_dask.steps.moved_inputs import remember_places
 from tests import small_job
 from tests.report.output_folder import write_output
 
+NUMBER, HEX_COLOUR = r"-?\d+(\.\d+)?(e[+-]?\d+)?", "#[0-9a-f]{6}"
+MODEL, TOP_MODEL = r"#\d+\.\d+", r"#\d+(\.\d+)?"
+MATRIX = rf"{TOP_MODEL}(,{NUMBER}){{12}}"
+# What the script uses of each command, word by word as ChimeraX registers it (its volume, volume flip, open, rename, hide, view
+# matrix, view and lighting commands): options may come in any order, each with a value of this form.
+GRAMMAR = {
+    ("open", "FILE"): {"id": MODEL, "name": ".+"},
+    ("volume", "flip", MODEL): {"axis": "xyz", "modelId": MODEL},
+    ("volume", MODEL): {
+        "voxelSize": NUMBER,
+        "originIndex": r"-?\d+,-?\d+,-?\d+",
+        "level": NUMBER,
+        "color": HEX_COLOUR,
+        "transparency": r"0(\.\d+)?|1",
+    },
+    ("rename", TOP_MODEL, ".+"): {},
+    ("hide", MODEL, "models"): {},
+    ("view", "matrix"): {"models": MATRIX},
+    ("view",): {},
+    ("view", "orient"): {},
+    ("lighting", "soft"): {},
+}
+
+
+def is_known(words):
+    """Whether a command is one of the grammar, with its options and the form of their values."""
+    for form, options in GRAMMAR.items():
+        head, rest = words[: len(form)], words[len(form) :]
+        fits = len(head) == len(form) and all(
+            part == "FILE" or re.fullmatch(part, word) for part, word in zip(form, head, strict=True)
+        )
+        if fits and len(rest) % 2 == 0 and bool(rest) == bool(options):
+            names = rest[::2]
+            values = dict(zip(names, rest[1::2], strict=True))
+            if set(names) <= set(options) and all(re.fullmatch(options[name], values[name]) for name in names):
+                return len(names) == len(values)
+    return False
+
 
 class Model:
     """A map in the scene: voxel i is at (i - origin) * voxel size, moved by matrix."""
@@ -44,6 +82,8 @@ def carry_out(script):
     models, groups = {}, {}
     for line in script.read_text().splitlines():
         words = shlex.split(line, comments=line.startswith("#"))
+        # Outside quotes a semicolon begins another command.
+        assert not words or (is_known(words) and ";" not in re.sub('"[^"]*"', "", line)), line
         if not words or words[0] in ("lighting",) or words == ["view"] or words == ["view", "orient"]:
             continue
         if words[0] == "open":

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import html
+import importlib.util
 import json
 import re
 import shutil
 import subprocess
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,8 @@ from tests.report.output_folder import write_output
 
 BROWSER = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
+
+AXE = resources.files("axe_core_python") / "axe.min.js" if importlib.util.find_spec("axe_core_python") else None
 
 PROBE = """
 <script>
@@ -37,7 +42,17 @@ addEventListener("load", function () {
     switched: hidden,
     background: getComputedStyle(document.body).backgroundColor
   };
-  if (document.title.indexOf("ERROR") !== 0) { document.title = "FOUND " + JSON.stringify(found); }
+  function tell() {
+    if (document.title.indexOf("ERROR") !== 0) { document.title = "FOUND " + JSON.stringify(found); }
+  }
+  if (!window.axe) { tell(); return; }
+  axe.run(document, { resultTypes: ["violations"] }).then(function (result) {
+    found.rules_passed = result.passes.length;
+    found.violations = result.violations.map(function (rule) {
+      return rule.id + ": " + rule.help + ": " + rule.nodes.map(function (node) { return node.html; }).join(" ");
+    });
+    tell();
+  });
 });
 </script>
 """
@@ -50,7 +65,9 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def probe(page: Path, tmp_path: Path, *, width: int, dark: bool) -> dict:
-    return opened(page.read_text(encoding="utf-8").replace("</head>", PROBE + "</head>"), tmp_path, width=width, dark=dark)
+    axe = "" if AXE is None else "<script>" + AXE.read_text(encoding="utf-8").replace("</script", "<\\/script") + "</script>"
+    text = page.read_text(encoding="utf-8").replace("</head>", axe + PROBE + "</head>")
+    return opened(text, tmp_path, width=width, dark=dark)
 
 
 def opened(text: str, tmp_path: Path, *, width: int, dark: bool) -> dict:
@@ -71,6 +88,7 @@ def opened(text: str, tmp_path: Path, *, width: int, dark: bool) -> dict:
         f"--user-data-dir={tmp_path / 'profile'}",
         f"--window-size={width},900",
         f"--blink-settings=preferredColorScheme={0 if dark else 1}",
+        "--virtual-time-budget=20000",
         "--dump-dom",
         copy.as_uri(),
     ]
@@ -78,7 +96,7 @@ def opened(text: str, tmp_path: Path, *, width: int, dark: bool) -> dict:
     assert "CONSOLE" not in done.stderr
     title = re.search(r"<title>(.*?)</title>", done.stdout, re.DOTALL)
     assert title is not None
-    text = title.group(1).replace("&amp;", "&").replace("&lt;", "<").replace("&gt;", ">")
+    text = html.unescape(title.group(1))
     assert text.startswith("FOUND "), text
     return dict(json.loads(text[6:]))
 
@@ -94,6 +112,10 @@ def test_in_browser(page: Path, tmp_path: Path, width: int, dark: bool) -> None:
     assert "similarity" in found["readout"]
     brightness = sum(int(value) for value in re.findall(r"\d+", found["background"])[:3]) / 3
     assert (brightness < 60) == dark
+    if AXE is not None:
+        # The accessibility rules of axe-core: contrast, names of what one can act on, roles, order of headings.
+        assert found["violations"] == []
+        assert found["rules_passed"] > 30
 
 
 WIDE_WORD = "/projects/" + "a_folder_with_a_long_name/" * 8

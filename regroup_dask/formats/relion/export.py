@@ -92,7 +92,8 @@ class StarExport:
         text += [f"_{label} #{number}" for number, label in enumerate(labels, 1)]
         for number, row in enumerate(values, 1):
             facts = [neutral[n] if np.isnan(row[n]) else row[n] for n in known]
-            numbers = [f"{fact:.0f}" if OPTICS[n] == "box" else f"{fact:.8g}" for n, fact in zip(known, facts, strict=True)]
+            # Seven digits are what CryoSPARC's float32 has: 0.83, not 0.82999998.
+            numbers = [f"{fact:.0f}" if OPTICS[n] == "box" else f"{fact:.7g}" for n, fact in zip(known, facts, strict=True)]
             text.append(" ".join([str(number), f"opticsGroup{number}", str(plan.n_axes), *numbers]))
         text += ["", "", "# version 30001", "", "data_particles", "", "loop_"]
         text += [f"_{label} #{number}" for number, label in enumerate(self.labels, 1)]
