@@ -113,10 +113,10 @@ def estimate_similarity(
     n = len(cross_power)
     # One triangle is enough.
     above = np.triu(np.ones((n, n), bool), 1)
-    compared = np.isfinite(cross_power).any(axis=2)
+    compared = np.asarray(np.isfinite(cross_power).any(axis=2))
     pairs = np.argwhere(above & (compared | compared.T))
     i, j = pairs.T
-    turned = ~compared[i, j, None]
+    turned = np.logical_not(compared[i, j])[:, None]
     found = estimate_sparse_similarity(
         pairs,
         np.where(turned, cross_power[j, i], cross_power[i, j]),

@@ -135,7 +135,8 @@ def prepare_map(unit: PrepareUnit) -> Result:
     -------
     dict
         The noise of the map under its mask: ``power`` and ``mask_spectrum``, float64 (shells,), and the scalars
-        ``solvent_fraction`` and ``mask_volume_fraction``; and its ``invariants`` (degrees, shells) with their ``reliability`` (shells,).
+        ``solvent_fraction`` and ``mask_volume_fraction``; and its ``invariants`` (degrees, shells) with their
+        ``reliability`` (shells,).
     """
     working = map_store.read_field(unit.store, unit.position, WORKING)
     mask = working_mask(unit, working.shape[0])
