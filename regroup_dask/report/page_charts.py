@@ -52,8 +52,8 @@ def count_charts(curves: xr.Dataset, chosen: int, deciding: str = "") -> list[st
                 across=across,
                 up=up,
                 title=title,
-                label=f"{meaning[0].upper()}{meaning[1:]} against the number of superclasses; {chosen} is marked. The table below "
-                "has the numbers.",
+                label=f"{meaning[0].upper()}{meaning[1:]} against the number of superclasses; {chosen} is marked. The table "
+                "below has the numbers.",
                 dashed_x=float(chosen) if low <= chosen <= high else None,
                 dashed_y=1 + STRONG_EVIDENCE if name == "evidence" else None,
                 marked=marked,

@@ -48,7 +48,8 @@ def test_one_grouping() -> None:
 
 def test_the_evidence_of_several_numbers() -> None:
     curve = [-50321.4, -2.25, 0.0, None]
-    text = shown(show_counts, [grouping(labels, evidence=curve) for labels in ([0, 0, 1, 1, 1], [0, 1, 0, 2, 1], [0, 1, 2, 3, 1])])
+    several = ([0, 0, 1, 1, 1], [0, 1, 0, 2, 1], [0, 1, 2, 3, 1])
+    text = shown(show_counts, [grouping(labels, evidence=curve) for labels in several])
     assert re.search(r"│ 2 │.*│ +-2\.2 │", text)
     assert re.search(r"│ 3 │.*│ +0\.0 │", text)
     assert re.search(r"│ 4 │.*│ +- │", text)
