@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from scipy.linalg import qr, svd
 from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import eigsh
-from sklearn.cluster import KMeans
 
 SCALE_NEIGHBOUR = 3
 # Groups that share hardly a pair have nearly equal eigenvalues, which Lanczos tells apart badly: small problems are dense.
@@ -118,6 +117,8 @@ def _best_cut(
     affinity: sp.csr_matrix, degree: NDArray[np.float64], vectors: NDArray[np.float64]
 ) -> NDArray[np.int64]:
     """Of the groups read off by QR and by k-means on the rows (Ng, Jordan and Weiss, 2002), those with the least cut."""
+    from sklearn.cluster import KMeans  # most groupings are dense, and it takes most of a second to import
+
     count = vectors.shape[1]
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
     rows = np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0)
