@@ -195,14 +195,17 @@ def reweighed(problem: PairProblem, poses: CandidatePoses, index: int) -> PairPr
 def polish_best(problem: PairProblem, poses: CandidatePoses) -> CandidatePoses:
     """Refine the first pose once more, over all shells, with the weights that fit what was found.
 
-    Of faint maps those weights are mostly noise: a pose that they take downhill by the search's own score stays.
+    Of faint maps those weights are mostly noise: the pose stays, as it does where they take it downhill by the search's
+    own score.
     """
     finest = problem.plan.finest_shell
     best = poses.take(np.array([0]))
+    before, chance = float(best.score[0]), problem.chance(finest)
+    if before <= CERTAIN_DEVIATIONS * chance:
+        return poses
     better = refine_over(reweighed(problem, best, 0), best, finest, 5, 0.001)
-    before, after = float(best.score[0]), float(refine_over(problem, better, finest, 1, 0.001).score[0])
-    chance = problem.chance(finest)
-    if after < before - (TOLERATED_LOSS * chance if before > CERTAIN_DEVIATIONS * chance else 0.0):
+    after = float(refine_over(problem, better, finest, 1, 0.001).score[0])
+    if after < before - TOLERATED_LOSS * chance:
         return poses
     rotation, shift = poses.rotation.copy(), poses.shift.copy()
     rotation[0], shift[0] = better.rotation[0], better.shift[0]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+from typing import NamedTuple
+
 import numpy as np
 
 from regroup_dask.science.alignment_plan import (
@@ -40,7 +43,7 @@ HIGHEST_BY_CHANCE = 5.0
 """Where no other pose was followed, the next is taken to be as high as the best of unrelated poses commonly is."""
 
 FAINT_DEVIATIONS = 11.0
-"""Maps that would score less than this above chance if they were one structure need every search at once."""
+"""Maps that would score less than this above chance if they were one structure are searched as faint ones."""
 
 EITHER_HAND = 0.5
 """When both hands are tried, each gets this part of the candidates that a single one gets."""
@@ -61,8 +64,28 @@ FEW_COEFFICIENTS = 2000
 DIFFERENT_DEGREES = 10.0
 """Poses further apart than this are different poses."""
 
-SEPARATE_DEGREES = 5.0
+SEPARATE_DEGREES, NEAR_DEGREES = 5.0, 4.0
 """Of faint maps even poses this far apart may lead to maxima of their own."""
+
+FURTHER_DEGREES, NEARER_DEGREES = 14.0, 9.0
+"""How far around the best poses of faint maps new ones are tried."""
+
+SURE_LEAD = 1.0
+"""A best pose of faint maps this far above the next, in standard deviations of chance, is not looked for once more."""
+
+
+class Step(NamedTuple):
+    """One step of a refinement from coarse to fine: so many poses of a hand, evaluated so often over shells up to one."""
+
+    shell: int
+    evaluations: int
+    width: int
+
+
+WIDE_MARCH = (Step(6, 3, 32), Step(7, 2, 16), Step(8, 2, 12), Step(MIDDLE_SHELL, 2, 8))
+NARROW_MARCH = (Step(6, 3, 16), Step(7, 2, 10), Step(8, 2, 8), Step(MIDDLE_SHELL, 2, 6))
+AROUND = (Step(6, 3, 24), Step(8, 2, 12), Step(MIDDLE_SHELL, 2, 6))
+"""Steps of the poses of the first search, of those of the amplitudes, and of those around a pose."""
 
 
 def _grid(plan: AlignmentPlan, *, amplitudes: bool) -> RotationGrid:
@@ -173,44 +196,91 @@ def find_poses(problem: PairProblem) -> CandidatePoses:
 
     The complex coefficients of the coarse shells come first. When their best pose does not stand clear of the
     next, the rotation function of amplitudes adds its candidates, each with its best shift; and when those
-    two independent searches disagree, or chance is as high as anything found, both follow up more peaks.
+    two independent searches disagree, both follow up more peaks. Where chance is as high as anything found, the
+    peaks are followed in more and shorter steps instead (`_faint_poses`).
     """
     plan = problem.plan
     part, further = (1.0, 3) if plan.hand == "off" else (EITHER_HAND, 2)
     n_coarse, n_amplitude = round(part * plan.coarse_candidates), round(part * plan.amplitude_candidates)
     coarse, more_coarse = _first(coarse_poses(problem, further * n_coarse), n_coarse)
     coarse = _begin(problem, coarse)
-    poses, followed = None, [coarse]
-    if problem.expected_deviations(MIDDLE_SHELL) > FAINT_DEVIATIONS:
-        poses = _funnel(problem, coarse, width=6, apart=DIFFERENT_DEGREES)
-        if _is_clear(problem, poses):
-            return poses
-        followed = []
+    if problem.expected_deviations(MIDDLE_SHELL) <= FAINT_DEVIATIONS:
+        return _faint_poses(problem, join_poses([coarse, _begin(problem, more_coarse)]))
+    poses = _funnel(problem, coarse, width=6, apart=DIFFERENT_DEGREES)
+    if _is_clear(problem, poses):
+        return poses
     chance = problem.chance(MIDDLE_SHELL)
+    if poses.score[0] <= STRONG_DEVIATIONS * chance and _lead(problem, poses, MIDDLE_SHELL) <= 3.0:
+        return _faint_poses(problem, join_poses([coarse, _begin(problem, more_coarse)]))
     amplitudes, more_amplitudes = _first(amplitude_poses(problem, further * n_amplitude), n_amplitude)
     amplitudes = _begin(problem, with_best_shifts(problem, amplitudes))
-    followed.append(amplitudes)
-    if poses is not None and (
-        poses.score[0] > STRONG_DEVIATIONS * chance or _lead(problem, poses, MIDDLE_SHELL) > 3.0
-    ):
-        others = _funnel(problem, amplitudes, width=6, apart=DIFFERENT_DEGREES)
-        both = distinct_poses(join_poses([poses, others]), DIFFERENT_DEGREES, 8)
-        strong = both.score[0] > STRONG_DEVIATIONS * chance
-        sure = strong or _lead(problem, both, MIDDLE_SHELL) > 3.0
-        if _is_clear(problem, both) or (sure and same_best(poses, others, 0.3 * chance if strong else 0.0)):
-            return both
-        poses = both
-        followed = []
+    others = _funnel(problem, amplitudes, width=6, apart=DIFFERENT_DEGREES)
+    both = distinct_poses(join_poses([poses, others]), DIFFERENT_DEGREES, 8)
+    strong = both.score[0] > STRONG_DEVIATIONS * chance
+    sure = strong or _lead(problem, both, MIDDLE_SHELL) > 3.0
+    if _is_clear(problem, both) or (sure and same_best(poses, others, 0.3 * chance if strong else 0.0)):
+        return both
     more = _begin(problem, join_poses([more_coarse, with_best_shifts(problem, more_amplitudes)]))
-    wide = _funnel(problem, join_poses([*followed, more]), width=round(16 * part), apart=SEPARATE_DEGREES)
-    both = wide if poses is None else join_poses([poses, wide])
-    both = distinct_poses(both, SEPARATE_DEGREES, 8)
-    around = neighbour_poses(_highest(both, 2), 14.0)
-    around = refine_over(problem, around, 6, 5, 0.2)
-    around = refine_over(problem, distinct_poses(around, SEPARATE_DEGREES, 6), MIDDLE_SHELL, 5, 0.05)
-    both = join_poses([both, around])
-    nearer = refine_over(problem, neighbour_poses(_highest(both, 1), 9.0), MIDDLE_SHELL, 5, 0.05)
-    return distinct_poses(join_poses([both, nearer]), 4.0, 8)
+    wide = _funnel(problem, more, width=round(16 * part), apart=SEPARATE_DEGREES)
+    both = distinct_poses(join_poses([both, wide]), SEPARATE_DEGREES, 8)
+    return _with_those_around(problem, both, _highest(both, 2), FURTHER_DEGREES)
+
+
+def _faint_poses(problem: PairProblem, coarse: CandidatePoses) -> CandidatePoses:
+    """Follow begun poses of maps in which a true pose need not stand above chance; best pose first.
+
+    From one shell to the next the maxima of such maps move and part: steps are short, and what lies around the best
+    poses is tried again, from the best of shell 6 too, which between finer shells may fall behind before it has moved
+    to its new place. Only where another pose stays near the best do the candidates of the amplitudes follow, which
+    find what the shifts of the first search do not reach, and seldom anything else.
+    """
+    poses, early = _follow(problem, coarse, WIDE_MARCH)
+    poses = _with_those_around(problem, poses, early, FURTHER_DEGREES)
+    poses = _with_those_around(problem, poses, _highest(poses, 2), FURTHER_DEGREES)
+    poses = _with_those_around(problem, poses, _highest(poses, 1), NEARER_DEGREES)
+    if _lead(problem, distinct_poses(poses, DIFFERENT_DEGREES, 8), MIDDLE_SHELL) > SURE_LEAD:
+        return poses
+    part = 1.0 if problem.plan.hand == "off" else EITHER_HAND
+    amplitudes = amplitude_poses(problem, round(2 * part * problem.plan.amplitude_candidates))
+    amplitudes = _begin(problem, with_best_shifts(problem, amplitudes))
+    others, _ = _follow(problem, amplitudes, NARROW_MARCH)
+    poses = distinct_poses(join_poses([poses, others]), NEAR_DEGREES, 8)
+    return _with_those_around(problem, poses, _highest(poses, 1), NEARER_DEGREES)
+
+
+def _with_those_around(
+    problem: PairProblem, poses: CandidatePoses, centres: CandidatePoses, degrees: float
+) -> CandidatePoses:
+    """Add to poses what is found from an angle around some of them."""
+    around = _march(problem, neighbour_poses(centres, degrees), AROUND)
+    return distinct_poses(join_poses([poses, around]), NEAR_DEGREES, 8)
+
+
+def _follow(
+    problem: PairProblem, poses: CandidatePoses, steps: tuple[Step, ...]
+) -> tuple[CandidatePoses, CandidatePoses]:
+    """Follow begun poses through steps; return the distinct ones at the end and the best after the first step."""
+    part = 1.0 if problem.plan.hand == "off" else EITHER_HAND
+    first = steps[0]._replace(width=round(part * steps[0].width))
+    poses = promising_poses(distinct_poses(poses, NEAR_DEGREES, first.width), COARSE_LAG * problem.chance(4), first.width)
+    poses = _march(problem, poses, (first,))
+    early = _highest(poses, 1)
+    for before, step in pairwise(steps):
+        width = max(3, round(part * step.width))
+        poses = distinct_poses(poses, SEPARATE_DEGREES, width)
+        poses = promising_poses(poses, MIDDLE_LAG * problem.chance(before.shell), width)
+        poses = _march(problem, poses, (step,))
+    return distinct_poses(poses, SEPARATE_DEGREES, 8), early
+
+
+def _march(problem: PairProblem, poses: CandidatePoses, steps: tuple[Step, ...]) -> CandidatePoses:
+    """Refine poses over more and more shells; only as many as a step is wide, and as could still be the best, go on."""
+    for number, step in enumerate(steps):
+        if number:
+            poses = distinct_poses(poses, NEAR_DEGREES, step.width)
+            poses = promising_poses(poses, MIDDLE_LAG * problem.chance(steps[number - 1].shell), step.width)
+        poses = refine_over(problem, poses, step.shell, step.evaluations, 0.05)
+    return poses
 
 
 def _highest(poses: CandidatePoses, count: int) -> CandidatePoses:
@@ -230,7 +300,7 @@ def search_pair(problem: PairProblem) -> tuple[CandidatePoses, int | None, float
         lead of the best pose over the next of its hand, in standard deviations of chance agreement.
     """
     poses = find_poses(problem)
-    confidence = _lead(problem, poses, MIDDLE_SHELL)
+    confidence = _lead(problem, distinct_poses(poses, DIFFERENT_DEGREES, 8), MIDDLE_SHELL)
     poses = promising_poses(poses, 4.0 * problem.chance(MIDDLE_SHELL), 4)
     _, first_of_hand = np.unique(poses.hand, return_index=True)
     close = poses.score >= min(poses.score[0] - 3.0 * problem.chance(MIDDLE_SHELL), 0.85 * poses.score[0])

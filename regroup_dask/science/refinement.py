@@ -17,6 +17,9 @@ from numba import njit
 
 from regroup_dask.science.fourier_interpolation import interpolate_rotated, shift_values
 
+LONGEST_STRETCH = 4.0
+"""How many times the step that the fixed map's curvature asks for is taken where the score bends less than that."""
+
 
 @njit(cache=True, fastmath=True, nogil=True)
 def correlate_at(
@@ -195,6 +198,20 @@ def _move(
 
 
 @njit(cache=True, nogil=True)
+def _stretched(stretch: float, step: np.ndarray, gradient: np.ndarray, new_gradient: np.ndarray) -> float:
+    """Return the factor for the next step, from how much of the gradient along the last step it left.
+
+    The score of two faint maps bends less than the fixed map's own curvature, noise and all, says: plain steps creep.
+    """
+    before, after = 0.0, 0.0
+    for i in range(6):
+        before += gradient[i] * step[i]
+        after += new_gradient[i] * step[i]
+    bend = before - after
+    return min(max(stretch * before / bend, 1.0), LONGEST_STRETCH) if bend > 0.0 else LONGEST_STRETCH
+
+
+@njit(cache=True, nogil=True)
 def refine_poses(
     cube: np.ndarray,
     reach: int,
@@ -254,7 +271,7 @@ def refine_poses(
             values,
             gradient,
         )
-        damping = 0.0
+        damping, stretch = 0.0, 1.0
         used = 1
         while used < iterations:
             if damping > 0.0:
@@ -262,7 +279,7 @@ def refine_poses(
                 solve_factored(damped, gradient, step)
             else:
                 solve_factored(undamped, gradient, step)
-            step *= max(fixed_energy, 1e-300) / max(value, 0.15 * norm)
+            step *= stretch * max(fixed_energy, 1e-300) / max(value, 0.15 * norm)
             turn = math.sqrt(step[0] ** 2 + step[1] ** 2 + step[2] ** 2)
             move = math.sqrt(step[3] ** 2 + step[4] ** 2 + step[5] ** 2)
             longest = max(turn / 0.4, move / (0.1 * box))
@@ -288,12 +305,14 @@ def refine_poses(
             )
             used += 1
             if new_value >= value:
+                stretch = _stretched(stretch, step, gradient, new_gradient)
                 rotation[:] = new_rotation
                 shift[:] = new_shift
                 gradient[:] = new_gradient
                 value = new_value
                 damping = 0.0 if damping < 0.5 else damping * 0.1
             else:
+                stretch = 1.0
                 damping = 1.0 if damping == 0.0 else damping * 4.0
             if turn * 0.4 * box + move < tolerance:
                 break
