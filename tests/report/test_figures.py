@@ -187,6 +187,6 @@ def test_one_superclass_less_or_more_is_told_by_place_where_that_is_known() -> N
     )
     less, more = neighbour_groupings(pairs, groups, {})
     assert less["sentences"] == ["superclasses 0 and 1 become one"]
-    assert more["sentences"] == ["superclass 1 is split: classes 14, 15, 16 | 17, 18, 19"]
+    assert more["sentences"] == ["superclass 1 is split: classes 16, 15, 14 | 19, 18, 17"]
     assert less["how"] == more["how"]
     assert "Told from this grouping" in more["how"]
