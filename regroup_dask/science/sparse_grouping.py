@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from scipy.linalg import qr, svd
 from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import eigsh
-from sklearn.cluster import KMeans
 
 from regroup_dask.science.block_model import Edges, make_edges
 from regroup_dask.science.clustering import canonical_labels
@@ -201,6 +200,8 @@ def cluster_qr(vectors: NDArray[np.float64]) -> NDArray[np.int64]:
 
 def _best_cut(affinity: sp.csr_matrix, degree: NDArray[np.float64], vectors: NDArray[np.float64]) -> NDArray[np.int64]:
     """Of the groups read off by QR and by k-means on the rows (Ng, Jordan and Weiss, 2002), those with the least cut."""
+    from sklearn.cluster import KMeans  # most groupings are dense, and it takes most of a second to import
+
     count = vectors.shape[1]
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
     rows = np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0)
