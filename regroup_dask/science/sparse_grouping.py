@@ -31,8 +31,9 @@ DENSE_UP_TO = 1500
 MOST_CANDIDATES = 60
 # Numbers of superclasses that the curves tell of, at least.
 LEAST_CANDIDATES = 24
-# Drawing the distances of more maps than this anew takes more than a quarter of a second, so it is done less often.
-DRAWN_OFTEN_UP_TO = 400
+# Distances of more maps than this are drawn anew less often, but so often at least: each draw of 2000 takes a second or two.
+DRAWN_OFTEN_UP_TO = 150
+LEAST_DRAWS = 10
 # So many times as many groups are linked first, and then united by their likelihood.
 FINER = 2
 
@@ -88,7 +89,7 @@ def group_sparse(
     most = max(1, min(most, len(used) - 1))
     edges = _edges(distance, distance_sigma, shared_sigma, used)
     merges = link_graph(edges, most + 1)
-    count = int(n_resamplings * min(1.0, DRAWN_OFTEN_UP_TO / n_maps))
+    count = max(int(n_resamplings * min(1.0, DRAWN_OFTEN_UP_TO / n_maps)), min(n_resamplings, LEAST_DRAWS))
     # Drawn twice rather than kept: tables of thousands of maps are large.
     resampled = [link_graph(_drawn_anew(edges, number, seed), most + 1) for number in range(count)]
     chosen, candidates, stable, gap = choose_number(merges, resampled, most)
