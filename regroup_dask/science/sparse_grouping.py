@@ -46,6 +46,7 @@ def group_sparse(
     shared_sigma: NDArray[np.float64] | None = None,
     information: NDArray[np.float64] | None = None,
     confidence: NDArray[np.float64] | None = None,
+    contrast: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]] | None = None,
     structural: bool = True,
     n_resamplings: int = 50,
     seed: int = 0,
@@ -62,6 +63,9 @@ def group_sparse(
         With ``"auto"`` as many as differ significantly (`model_selection.choose_number`).
     shared_sigma, information, confidence
         As for `grouping.group_classes`.
+    contrast : float[N, N], float[N, N] and float[N], optional
+        `shell_contrast.ShellContrast`, as tables: maps are put into groups by these instead of by distances. How many
+        groups there are is told by distances, which say how much structures differ.
     structural : bool
         Distances are between structures, zero on average within one; else the graph is cut by spectral clustering alone.
     n_resamplings : int
@@ -100,8 +104,9 @@ def group_sparse(
     values, vectors = _spectrum(affinity, degree, min(most + 1, len(used)))
     again = [other.labels[n_groups - 1] for other in resampled]
     if structural:
-        found = _likeliest(edges, n_groups)
-        again = [_likeliest(_drawn_anew(edges, number, seed), n_groups, (0.5,)) for number in range(count)]
+        told = edges if contrast is None else _edges(*contrast, used)
+        found = _likeliest(told, n_groups)
+        again = [_likeliest(_drawn_anew(told, number, seed), n_groups, (0.5,)) for number in range(count)]
     else:
         found = canonical_labels(_best_cut(affinity, degree, vectors[:, :n_groups]))
     sure = stability(found, again)
