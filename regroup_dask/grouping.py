@@ -7,7 +7,7 @@ import xarray as xr
 from scipy.spatial.transform import Rotation
 
 from regroup_dask.errors import InputError
-from regroup_dask.science import frames, grouping, hands, sparse_frames, sparse_grouping
+from regroup_dask.science import frames, grouping, hands, sparse_frames
 from regroup_dask.science.local_covariance import LocalCovariance
 from regroup_dask.science.reliability import Reliability
 from regroup_dask.science.shell_model import ShellComparison
@@ -142,24 +142,19 @@ def _group(
             n_resamplings=n_resamplings,
             seed=seed,
         )
-    distance = pairs["distance"].values if structural else 1 - measure
-    sigma = pairs["distance_sigma"].values if structural else np.where(compared, 0.01, np.nan)
-    sparse = sparse_grouping.group_sparse(distance, sigma, n_superclasses)
-    candidates = np.arange(1, len(sparse.eigengap_curve) + 1)
-    unknown = np.full(len(candidates), np.nan)
-    return grouping.Grouping(
-        labels=sparse.labels,
-        n_superclasses=sparse.n_superclasses,
-        class_stability=sparse.class_stability,
-        superclass_stability=np.array(
-            [sparse.class_stability[sparse.labels == label].mean() for label in range(sparse.n_superclasses)]
-        ),
-        candidate_superclasses=candidates,
-        stability_curve=unknown,
-        eigengap_curve=sparse.eigengap_curve,
-        separation_curve=unknown,
-        junk=np.zeros(n_classes, bool),
-        reason=("",) * n_classes,
+    # Loaded late: it brings compiled loops and scikit-learn, which few runs need.
+    from regroup_dask.science import sparse_grouping
+
+    return sparse_grouping.group_sparse(
+        pairs["distance"].values if structural else 1 - measure,
+        pairs["distance_sigma"].values if structural else np.where(compared, 0.01, np.nan),
+        n_superclasses,
+        shared_sigma=pairs["shared_sigma"].values if structural and "shared_sigma" in pairs else None,
+        information=pairs["information"].values if structural and "information" in pairs else None,
+        confidence=pairs["confidence"].values if structural and "confidence" in pairs else None,
+        structural=structural,
+        n_resamplings=n_resamplings,
+        seed=seed,
     )
 
 

@@ -7,11 +7,13 @@ from typing import Any
 
 import click
 
-from regroup_dask.cli.options import cluster_options, dry_run_option, storage_options
+from regroup_dask.cli.options import OUTPUT, cluster_options, dry_run_option, storage_options
 from regroup_dask.cli.teaching import TeachingCommand, titled
 from regroup_dask.cli.watching import WATCHING
 from regroup_dask.errors import InputError
 from regroup_dask.formats import storage
+
+PLACES = "Places on micrographs"
 
 
 @click.command(
@@ -25,13 +27,13 @@ from regroup_dask.formats import storage
     short_help="Another program's files from an output folder.",
 )
 @click.argument("output", metavar="OUT", type=click.Path())
-@click.option("--to", "side", required=True, type=click.Choice(["relion", "cryosparc", "cryodrgn"]),
+@titled(OUTPUT, "--to", "side", required=True, type=click.Choice(["relion", "cryosparc", "cryodrgn"]),
               help="The program that shall read them.")
-@click.option("-o", "--output", "target", type=click.Path(), metavar="DIR",
+@titled(OUTPUT, "-o", "--output", "target", type=click.Path(), metavar="DIR",
               help="Folder to make; by default OUT/export_PROGRAM.")
-@click.option("--micrograph-size", metavar="WxH",
+@titled(PLACES, "--micrograph-size", metavar="WxH",
               help="Width and height of the micrographs in pixels, for places on them, which CryoSPARC wants as fractions.")
-@click.option("--flip-y/--keep-y", default=True, show_default=True,
+@titled(PLACES, "--flip-y/--keep-y", default=True, show_default=True,
               help="CryoSPARC counts places in y from the other edge than RELION; keep them where the micrographs themselves "
               "were flipped between the programs, as by another motion correction.")
 @dry_run_option

@@ -52,6 +52,10 @@ class SuperclassNumber(click.ParamType):
         except ValueError:
             self.fail(f"{value!r} is neither a whole number nor auto.", parameter, context)
 
+    def get_missing_message(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        """Say what to give."""
+        return "Give the number of superclasses, as -k 4, or -k auto to choose it from the data."
+
     def shell_complete(self, context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Offer the one word."""
         return _offered(("auto",), incomplete)
@@ -125,6 +129,7 @@ def alignment_options(function: Callable[..., Any]) -> Callable[..., Any]:
 def superclasses_option(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the number of superclasses of a run."""
     return titled(SUPERCLASSES, "-k", "--superclasses", "n_superclasses", type=SuperclassNumber(), required=True,
+                  metavar="K|auto",
                   help="Number of super classes: 1 to (classes kept - 1), or auto.")(function)
 
 

@@ -51,6 +51,8 @@ EXAMPLES = (
     ("regroup-dask run J42 -k 4 --align-pairs -o OUT --resume", "go on where an interrupted run was stopped"),
 )
 
+LOOKING = "Looking at the input"
+
 ORIGINAL = """
 \b
 The parameters of the job Regroup 3D Classes:
@@ -96,9 +98,9 @@ The parameters of the job Regroup 3D Classes:
 def command(job_folder: str | None, **options: Any) -> None:
     """Find which classes are the same structure and write K superclasses of particles and maps.
 
-    JOB_FOLDER is a CryoSPARC job (3D Classification, Heterogeneous Refinement, Ab-Initio) or a RELION Class3D job:
-    the newest iteration is found by itself. Or name --particles and --volumes; without particles only the maps are
-    grouped.
+    JOB_FOLDER is a CryoSPARC job (3D Classification, Heterogeneous Refinement, Ab-Initio), a RELION Class3D job or an
+    analysis of cryoDRGN: the newest iteration is found by itself. Or name --particles and --volumes; without particles
+    only the maps are grouped. Where the maps do not lie in one frame already, as after ab-initio, say --align-pairs.
     """
     if (job_folder is None) == (not options["volumes"]):
         raise InputError(
@@ -136,7 +138,6 @@ def run_job(
     """Do what the command line says; returns the result of the run."""
     from rich.console import Console
 
-    from regroup_dask import pipeline
     from regroup_dask.formats.run_folder import check_output
     from regroup_dask.formats.scratch_folder import scratch_folder
     from regroup_dask.progress import StageClock
@@ -154,6 +155,8 @@ def run_job(
         connect = functools.cache(lambda: cluster.enter_context(connected(where)))
         given = (job_folder, particles, volumes, passthrough)
         inputs, heard = find_inputs(given, settings, voxel_size_angstrom, scratch, watching, console, on_cluster(connect))
+        from regroup_dask import pipeline
+
         with watching.listener(console) as listener, pipeline.heard_warnings(StageClock(listener)) as of_cluster:
             client = connect()
         with watching.listener(console) as listener:
@@ -229,11 +232,7 @@ def find_inputs(
     run: RunPieces | None = None,
 ) -> tuple[Inputs, list[str]]:
     """Find the maps and particles, say what was found, and return the warnings that came with it."""
-    from regroup_dask import pipeline
-    from regroup_dask.cli.summary import show_found
-    from regroup_dask.formats.pieces import in_this_process
-    from regroup_dask.progress import StageClock
-    from regroup_dask.steps.inputs import inputs_of_files, inputs_of_job
+    from regroup_dask.progress import StageClock, silent
 
     job_folder, particles, volumes, passthrough = given
     found: dict[str, Any] = {
@@ -241,18 +240,29 @@ def find_inputs(
         "class_prefix": settings.class_prefix,
         "voxel_size_angstrom": voxel_size_angstrom,
     }
-    with watching.listener(console) as listener, pipeline.heard_warnings(StageClock(listener)) as heard:
-        if job_folder is not None:
-            inputs = inputs_of_job(job_folder, scratch=scratch, run=run or in_this_process, **found)
-        else:
-            inputs = inputs_of_files(
-                list(volumes),
-                list(particles) or None,
-                passthrough=passthrough,
-                scratch=scratch,
-                run=run or in_this_process,
-                **found,
-            )
+    with watching.listener(console) as listener, contextlib.ExitStack() as stack:
+        # Shown before anything large is imported, which takes seconds; to a program what was found comes first.
+        shown = StageClock(silent if watching.as_json else listener)
+        advance = stack.enter_context(shown.stage(LOOKING, 1))
+        from regroup_dask import pipeline
+        from regroup_dask.formats.pieces import in_this_process
+        from regroup_dask.steps.inputs import inputs_of_files, inputs_of_job
+
+        with pipeline.heard_warnings(StageClock(listener)) as heard:
+            if job_folder is not None:
+                inputs = inputs_of_job(job_folder, scratch=scratch, run=run or in_this_process, **found)
+            else:
+                inputs = inputs_of_files(
+                    list(volumes),
+                    list(particles) or None,
+                    passthrough=passthrough,
+                    scratch=scratch,
+                    run=run or in_this_process,
+                    **found,
+                )
+        advance()
+    from regroup_dask.cli.summary import show_found
+
     if watching.as_json:
         from regroup_dask.cli.json_events import emit
 

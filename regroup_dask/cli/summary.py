@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
 from regroup_dask.formats import storage
+from regroup_dask.report.next_steps import next_steps
 
 if TYPE_CHECKING:
     from regroup_dask.pipeline import Regrouped
@@ -29,20 +31,28 @@ def show_result(console: Console, result: Regrouped) -> None:
     classes, superclasses = result.classes.to_pylist(), result.superclasses.to_pylist()
     has_particles = any(row["n_particles"] is not None for row in superclasses)
     total = sum(row["n_particles"] or 0 for row in superclasses) + result.n_remaining
-    table = Table(title="Superclasses", title_justify="left")
+    stable = [row["stability"] for row in superclasses]
+    has_stability = any(value is not None and math.isfinite(value) for value in stable)
+    count = len(superclasses)
+    table = Table(title=f"{count} {'superclass' if count == 1 else 'superclasses'}", title_justify="left")
     table.add_column("superclass", justify="right")
     table.add_column("classes")
     if has_particles:
         table.add_column("particles", justify="right")
         table.add_column("share", justify="right")
     table.add_column("similarity", justify="right")
+    if has_stability:
+        table.add_column("stability", justify="right")
     for row in superclasses:
         members = [entry for entry in classes if entry["superclass"] == row["superclass"]]
         similarity = min(entry["similarity_to_superclass"] for entry in members)
         cells = [str(row["superclass"]), ", ".join(_member(entry, row["reference_class"]) for entry in members)]
         if has_particles:
             cells += [f"{row['n_particles']:,}", f"{row['n_particles'] / max(total, 1):.1%}"]
-        table.add_row(*cells, f"{similarity:.3f}" if len(members) > 1 else "-")
+        cells.append(f"{similarity:.3f}" if len(members) > 1 else "-")
+        if has_stability:
+            cells.append("-" if row["stability"] is None else f"{row['stability']:.2f}")
+        table.add_row(*cells)
     console.print(table)
     for status, reason in REASONS.items():
         left_out = [entry for entry in classes if entry["status"] == status]
@@ -56,11 +66,22 @@ def show_result(console: Console, result: Regrouped) -> None:
         console.print(f"Remaining particles: {result.n_remaining:,} of {total:,}", highlight=False)
     for sentence in result.warnings:
         console.print(f"Note: {sentence}", highlight=False, markup=False, soft_wrap=True)
-    console.print("[dim]* the class whose frame the superclass has; ' a class of the opposite hand[/dim]")
+    meaning = "* the class whose frame (orientation and centre) the superclass has"
+    if any(entry["mirrored"] for entry in classes):
+        meaning += "; ' a class of the opposite hand"
+    if any(row["n_classes"] > 1 for row in superclasses):
+        meaning += "; similarity: of the class least like the rest of its superclass, 1 is the same structure"
+    if has_stability:
+        meaning += "; stability: 1 where resampled data give the same superclass"
+    console.print(meaning, style="dim", highlight=False)
     look = result.output / "report.html"
     console.print(
         f"Look at {look if storage.exists(look) else result.output}", highlight=False, markup=False, soft_wrap=True
     )
+    grouped = sum(row["n_classes"] for row in superclasses)
+    steps = next_steps(result.output, n_superclasses=len(superclasses), n_classes=grouped, shown=str(result.output))
+    for step in steps:
+        console.print(f"{step.purpose}: {step.text}", highlight=False, markup=False, soft_wrap=True)
 
 
 def show_preview(preview: Preview, place: str, *, as_json: bool = False) -> None:

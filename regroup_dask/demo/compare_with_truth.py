@@ -86,7 +86,7 @@ def compare_with_truth(output_folder: str | Path, truth: DemoTruth) -> DemoCompa
         for superclass, state in state_of_superclass.items()
     ]
     lines += [
-        f"class {row['class_id']} left out ({row['status']}): {_named(truth, truths[row['class_id']].state)}"
+        f"class {row['class_id']} left out ({row['status'].replace('_', ' ')}): {_named(truth, truths[row['class_id']].state)}"
         for row in left_out
     ]
     lines += [

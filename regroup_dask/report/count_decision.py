@@ -65,9 +65,6 @@ def decide(curves: xr.Dataset, chosen: int) -> CountDecision:
         deciding, count, sentences = _by_evidence(curves["evidence"].dropna("n_superclasses"), chosen)
     elif "separation" in known:
         deciding, count, sentences = "separation", None, _BY_SEPARATION
-    elif "eigengap" in known and "stability" not in known:
-        line = curves["eigengap"].dropna("n_superclasses")
-        deciding, count, sentences = "eigengap", int(line["n_superclasses"][int(np.argmax(line.values))]), _BY_EIGENGAP
     else:
         deciding, count, sentences = "", None, ()
     return CountDecision(deciding, count, sentences, _others([name for name in known if name != deciding], deciding))
@@ -77,9 +74,6 @@ _BY_SEPARATION = (
     "What decides is how far the superclasses are apart, because these classes were not grouped place by place: -k auto takes as "
     "many superclasses as differ by more than their uncertainty; where differences fade out without a gap, the number where "
     "separation times stability is largest.",
-)
-_BY_EIGENGAP = (
-    "What decides is the eigengap, because not every pair was compared: -k auto takes the number where it is largest.",
 )
 
 

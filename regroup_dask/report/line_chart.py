@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 LEFT, RIGHT, TOP, BOTTOM = 40.0, 10.0, 22.0, 36.0
-LABEL_SIZE = 10.5
+LABEL_SIZE, LETTER = 10.5, 6.2
 
 
 class Line(NamedTuple):
@@ -81,37 +81,38 @@ def line_chart(
     marked
         A large dot: x, y and its colour.
     """
-    wide, high = width - LEFT - RIGHT, height - BOTTOM - TOP
+    left = round(max(LEFT, 9 + LETTER * max((len(words) for _, words in up.ticks), default=0)), 1)
+    wide, high = width - left - RIGHT, height - BOTTOM - TOP
 
     def at(x: float, y: float) -> str:
         share = min(max(up.share(y), 0.0), 1.0)
-        return f"{LEFT + across.share(x) * wide:.1f} {TOP + (1 - share) * high:.1f}"
+        return f"{left + across.share(x) * wide:.1f} {TOP + (1 - share) * high:.1f}"
 
     parts = [
         f'<svg class="chart" role="img" aria-label={quoteattr(label)} viewBox="0 0 {width:g} {height:g}" '
         f'style="max-width:{width:g}pt" font-size="{LABEL_SIZE}">'
     ]
     if title:
-        parts.append(f'<text x="{LEFT}" y="13" font-size="12" font-weight="600">{escape(title)}</text>')
+        parts.append(f'<text x="{left}" y="13" font-size="12" font-weight="600">{escape(title)}</text>')
     for value, words in across.ticks:
-        x = LEFT + across.share(value) * wide
+        x = left + across.share(value) * wide
         parts.append(f'<text x="{x:.1f}" y="{TOP + high + 15:.1f}" text-anchor="middle">{escape(words)}</text>')
         parts.append(f'<path class="axis" d="M{x:.1f} {TOP + high:.1f}v4"/>')
     for value, words in up.ticks:
         y = TOP + (1 - up.share(value)) * high
-        parts.append(f'<text x="{LEFT - 7}" y="{y + 3.7:.1f}" text-anchor="end">{escape(words)}</text>')
-        parts.append(f'<path class="axis" d="M{LEFT} {y:.1f}h-4"/>')
-    parts.append(f'<path class="axis" d="M{LEFT} {TOP}v{high:g}h{wide:g}"/>')
+        parts.append(f'<text x="{left - 7}" y="{y + 3.7:.1f}" text-anchor="end">{escape(words)}</text>')
+        parts.append(f'<path class="axis" d="M{left} {y:.1f}h-4"/>')
+    parts.append(f'<path class="axis" d="M{left} {TOP}v{high:g}h{wide:g}"/>')
     parts.append(
-        f'<text x="{LEFT + wide / 2:.1f}" y="{height - 4:g}" text-anchor="middle">{escape(across.words)}</text>'
+        f'<text x="{left + wide / 2:.1f}" y="{height - 4:g}" text-anchor="middle">{escape(across.words)}</text>'
     )
     if up.words:
-        parts.append(f'<text x="{LEFT + 4}" y="{TOP - 7}" font-size="11">{escape(up.words)}</text>')
+        parts.append(f'<text x="{left + 4}" y="{TOP - 7}" font-size="11">{escape(up.words)}</text>')
     if dashed_x is not None:
-        x = LEFT + across.share(dashed_x) * wide
+        x = left + across.share(dashed_x) * wide
         parts.append(f'<path class="axis dashed" d="M{x:.1f} {TOP}v{high:g}"/>')
     if dashed_y is not None:
-        parts.append(f'<path class="axis dashed" d="M{LEFT} {TOP + (1 - up.share(dashed_y)) * high:.1f}h{wide:g}"/>')
+        parts.append(f'<path class="axis dashed" d="M{left} {TOP + (1 - up.share(dashed_y)) * high:.1f}h{wide:g}"/>')
     for line in lines:
         points = [at(float(x), float(y)) for x, y in zip(line.x, line.y, strict=True) if math.isfinite(x) and math.isfinite(y)]
         if not points:

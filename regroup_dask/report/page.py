@@ -19,6 +19,7 @@ from regroup_dask.report.common_frame import in_one_frame
 from regroup_dask.report.count_decision import CURVE_WORDS, decide
 from regroup_dask.report.members import fsc_of_members, member_images
 from regroup_dask.report.methods import methods_paragraph
+from regroup_dask.report.next_steps import next_steps
 from regroup_dask.report.output_contents import OutputContents, read_flow, read_output
 from regroup_dask.report.page_charts import count_charts, fsc_chart
 from regroup_dask.report.pictures import data_uri, grey_png, rgb_png, shaded_png
@@ -123,6 +124,12 @@ def page_contents(contents: OutputContents) -> dict[str, Any]:
         "cards": answer.superclass_cards(contents, flow),
         "views": _views(contents, moved),
         "remaining": answer.remaining_lines(contents, flow),
+        "steps": next_steps(
+            contents.folder,
+            n_superclasses=count,
+            n_classes=contents.groups.sizes["class_id"],
+            shown="OUT",
+        ),
         "n_remaining": contents.record.get("n_particles_remaining"),
         "warnings": answer.warnings_in_words(contents),
         "matrix": _matrix(contents),

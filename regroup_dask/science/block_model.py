@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-_DISTANCE_SPREAD = 0.2
+DISTANCE_SPREAD = 0.2
 _MODEL_ERROR = 0.001
 
 
@@ -111,7 +111,7 @@ def _block_distances(
     k = int(labels.max()) + 1
     member = (labels[:, None] == np.arange(k)[None]).astype(np.float64)
     plain = edges.distance - offset[:, None] - offset[None, :]
-    weight = 1 / (edges.variance + (_DISTANCE_SPREAD * np.maximum(plain, 0)) ** 2)
+    weight = 1 / (edges.variance + (DISTANCE_SPREAD * np.maximum(plain, 0)) ** 2)
     total = member.T @ weight @ member
     summed = member.T @ (weight * plain) @ member
     block = np.maximum(np.divide(summed, total, out=np.zeros_like(summed), where=total > 0), 0)
@@ -123,7 +123,7 @@ def _residuals(
     edges: Edges, block: NDArray[np.float64], labels: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     expected = block[labels][:, labels]
-    return edges.distance - expected, edges.variance + (_DISTANCE_SPREAD * expected) ** 2
+    return edges.distance - expected, edges.variance + (DISTANCE_SPREAD * expected) ** 2
 
 
 def _offsets(edges: Edges, block: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -142,7 +142,7 @@ def _placement_costs(
     variance = edges.variance[i]
     known = np.isfinite(variance)
     expected, variance = expected[:, known], variance[known]
-    spread = variance[None] + (_DISTANCE_SPREAD * expected) ** 2
+    spread = variance[None] + (DISTANCE_SPREAD * expected) ** 2
     residual = edges.distance[i, known][None] - offset[known][None] - expected
     weight = 1 / spread
     cost = (weight * residual**2 + np.log(spread / variance[None])).sum(axis=1)

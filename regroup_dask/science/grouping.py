@@ -126,10 +126,10 @@ def group_classes(
     n = len(similarity)
     if n_superclasses != "auto" and not 1 <= n_superclasses <= max(n, 1):
         raise ValueError(f"{n_superclasses} superclasses asked for, but it must be 1 to {n}")
-    reason = _junk_reasons(distance, distance_sigma, information, confidence, n)
+    reason = junk_reasons(distance, distance_sigma, information, confidence, n)
     junk = np.array([bool(text) for text in reason], bool)
     least = 1 if n_superclasses == "auto" else int(n_superclasses)
-    noise = np.zeros(n, bool) if information is None else np.asarray(information) < _LEAST_INFORMATION
+    noise = is_noise(information, n)
     left_out = noise
     if n_superclasses != "auto" and (junk & ~noise).any() and (~junk).sum() > least and distance is not None:
         kept = np.flatnonzero(~junk)
@@ -213,7 +213,12 @@ def group_classes(
     )
 
 
-def _junk_reasons(
+def is_noise(information: NDArray[np.float64] | None, n: int) -> NDArray[np.bool_]:
+    """Which maps have no signal, bool[N]."""
+    return np.zeros(n, bool) if information is None else np.asarray(information) < _LEAST_INFORMATION
+
+
+def junk_reasons(
     distance: NDArray[np.float64] | None,
     sigma: NDArray[np.float64] | None,
     information: NDArray[np.float64] | None,
@@ -227,9 +232,8 @@ def _junk_reasons(
     """
     reason = [""] * n
     fits_nowhere = _fits_nowhere(confidence, n)
-    if information is not None:
-        for empty in np.flatnonzero(np.asarray(information) < _LEAST_INFORMATION):
-            reason[empty] = "noise: no shell has signal above the map's own noise"
+    for empty in np.flatnonzero(is_noise(information, n)):
+        reason[empty] = "noise: no shell has signal above the map's own noise"
     if distance is not None and sigma is not None and n > 2:
         surely_apart = np.where(np.isfinite(distance), distance - 2 * sigma, np.nan)
         np.fill_diagonal(surely_apart, np.nan)

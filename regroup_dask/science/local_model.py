@@ -12,6 +12,8 @@ map weighted; gains, noise and misfit are improved by expectation maximization (
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logsumexp
@@ -19,6 +21,7 @@ from scipy.special import logsumexp
 from regroup_dask.science.local_covariance import LocalCovariance
 from regroup_dask.science.window_clusters import (
     clusters_after_unions,
+    contrast_scores,
     log_prior_of_unions,
     partition_terms,
     placement_evidence,
@@ -31,6 +34,32 @@ LEAST_MISFIT = 1e-3
 EXPECTED_MISFIT = 5e-3
 LARGEST_MISFIT = 0.3
 GAIN_ERROR = 0.02
+
+
+class Arrangement(NamedTuple):
+    """A partition and what it gives before any map is moved.
+
+    Attributes
+    ----------
+    labels : int64[N]
+    weight : float64[B, W, K]
+        Precision of each group.
+    gram : float64[B, W, K, K]
+        Products of the groups' weighted sums.
+    product : float64[B, W, N, K]
+        Products of each map with them.
+    scores : float64[W, K, P]
+        Of the contrasts between groups (see `window_clusters`).
+    evidence : float64[W]
+        Log evidence of the partition.
+    """
+
+    labels: NDArray[np.int64]
+    weight: NDArray[np.float64]
+    gram: NDArray[np.float64]
+    product: NDArray[np.float64]
+    scores: NDArray[np.float64]
+    evidence: NDArray[np.float64]
 
 
 class LocalModel:
@@ -116,30 +145,26 @@ class LocalModel:
         misfit = float((self.misfit / EXPECTED_MISFIT - 1).sum())
         return -0.5 * float((noise**2 + gain)[local.have].sum()) - misfit
 
-    def placements(
-        self,
-        labels: NDArray[np.int64],
-        index: int,
-        sums: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]],
-        groups: NDArray[np.int64] | None = None,
-    ) -> NDArray[np.float64]:
-        """Log evidence in each window with one map in each group, or each of some, float64[W, K]."""
-        weight, gram, product = (part.copy() for part in sums)
-        own, group = self.precision[:, :, index], labels[index]
+    def arrange(self, labels: NDArray[np.int64]) -> Arrangement:
+        """What placing the maps of a partition, one after the other, has in common."""
+        weight, gram, product = self.sums(labels)
+        gram = np.ascontiguousarray(gram)
+        guide = np.full(len(self.shared), GUIDING_SIZE)
+        scores = contrast_scores(weight, gram, self.shared, guide, self.local.coefficients)
+        return Arrangement(labels.copy(), weight, gram, product, scores, self.window_evidence(labels))
+
+    def placements(self, arrangement: Arrangement, index: int) -> NDArray[np.float64]:
+        """Log evidence in each window with one map in each group and all others where they are, float64[W, K]."""
+        labels, weight, gram, product, scores, here = arrangement
+        home, own = int(labels[index]), np.ascontiguousarray(self.precision[:, :, index])
         square = self.scaled[:, :, index, index]
-        with_groups = product[:, :, index]
-        with_groups[:, :, group] -= square * own
-        weight[:, :, group] = np.maximum(weight[:, :, group] - own, 0)
-        along = own[..., None] * with_groups
-        gram[:, :, group, :] -= along
-        gram[:, :, :, group] -= along
-        gram[:, :, group, group] -= own**2 * square
-        k = weight.shape[-1]
+        with_groups = product[:, :, index].copy()
+        with_groups[:, :, home] -= square * own
         return np.asarray(
             placement_evidence(
-                *(weight, gram, along, own, own**2 * square, self.shared, self.sizes),
+                *(weight, gram, own[..., None] * with_groups, own, own**2 * square, home, here, self.shared, self.sizes),
                 *(np.full(len(self.shared), GUIDING_SIZE), self.local.coefficients, self.base),
-                *(log_prior_of_unions(k), self.log_share, np.arange(k) if groups is None else groups),
+                *(log_prior_of_unions(weight.shape[-1]), self.log_share, scores),
             )
         )
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from regroup_dask.science.local_covariance import LocalCovariance
 from regroup_dask.science.local_model import EXPECTED_MISFIT, LocalModel
 
-STRONG_EVIDENCE = 3.0
+STRONG_EVIDENCE, VERY_STRONG_EVIDENCE = 3.0, 5.0
 UNEXPLAINED_MISFIT, MOST_UNEXPLAINED = 10 * EXPECTED_MISFIT, 0.25
 
 
@@ -70,20 +70,21 @@ def fewest_groups(evidence: NDArray[np.float64]) -> int:
 def move_maps(model: LocalModel, labels: NDArray[np.int64], sweeps: int = 5) -> NDArray[np.int64]:
     """Move one map at a time to the superclass of greatest evidence, until nothing moves; no superclass empties."""
     labels = labels.copy()
+    arrangement = model.arrange(labels)
+    since_a_move = 0
     for _ in range(sweeps):
-        moved = False
-        sums = model.sums(labels)
         for index in range(model.n_maps):
+            if since_a_move == model.n_maps:
+                return renumbered(labels)  # every map has been asked since the last one moved
+            since_a_move += 1
             if (labels == labels[index]).sum() == 1:
                 continue
-            evidence = model.placements(labels, index, sums).sum(axis=0)
+            evidence = model.placements(arrangement, index).sum(axis=0)
             best = int(evidence.argmax())
             if evidence[best] > evidence[labels[index]] + 1e-6:
                 labels[index] = best
-                sums = model.sums(labels)
-                moved = True
-        if not moved:
-            break
+                arrangement = model.arrange(labels)
+                since_a_move = 1
     return renumbered(labels)
 
 

@@ -61,6 +61,39 @@ def stability(labels: NDArray[np.int64], resampled: list[NDArray[np.int64]]) -> 
     return Stability(same / len(resampled), overlap / len(resampled))
 
 
+def agreement(labels: NDArray[np.integer], others: NDArray[np.integer]) -> NDArray[np.float64]:
+    """Adjusted Rand index of each of some partitions with one (Hubert and Arabie, 1985, J. Classif. 2, 193-218).
+
+    From counts of pairs, many partitions at once: a library's function checks its input for as long as all of them take.
+
+    Parameters
+    ----------
+    labels : int[N]
+        From 0.
+    others : int[R, N]
+        From 0.
+
+    Returns
+    -------
+    float64[R]
+    """
+    others = np.asarray(others)
+    n_others, n = others.shape
+    n_first, n_second = int(labels.max()) + 1, int(others.max()) + 1
+    place = (np.arange(n_others)[:, None] * n_first + labels) * n_second + others
+    table = np.bincount(place.ravel(), minlength=n_others * n_first * n_second).reshape(n_others, n_first, n_second)
+
+    def pairs(counts: NDArray[np.integer]) -> NDArray[np.float64]:
+        return np.asarray((counts * (counts - 1.0)).sum(axis=-1) / 2)
+
+    both = pairs(table.reshape(n_others, -1))
+    first, second = pairs(table.sum(axis=2)), pairs(table.sum(axis=1))
+    expected = first * second / max(n * (n - 1) / 2, 1)
+    most = (first + second) / 2
+    same = most == expected  # all in one, or all apart, in both
+    return np.asarray(np.where(same, 1.0, (both - expected) / np.where(same, 1.0, most - expected)))
+
+
 def separation(merges: Merges) -> NDArray[np.float64]:
     """Log ratio of the distance at which K superclasses unite to that at which K + 1 do, entry K, float64[N].
 
@@ -98,15 +131,13 @@ def choose_number(
     As many as differ significantly, if what is left within them is not more; where differences fade out
     without a gap (a continuum), the stable number with the widest gap instead.
     """
-    from sklearn.metrics import adjusted_rand_score
-
     gap = separation(merges)
     candidates = np.arange(1, largest + 1)
     stable = np.ones(len(candidates))
     for index, k in enumerate(candidates):
         if k > 1 and resampled:
             base = merges.labels[k - 1]
-            stable[index] = np.mean([adjusted_rand_score(base, other.labels[k - 1]) for other in resampled])
+            stable[index] = agreement(base, np.array([other.labels[k - 1] for other in resampled])).mean()
     chosen = significant_number(merges, largest)
     if chosen > 1 and gap[chosen] < np.log(_CLEARLY_LESS):
         score = np.where(np.isfinite(gap[candidates]), gap[candidates], -np.inf) * np.clip(stable, 0.1, 1)

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from regroup_dask.science.local_model import LocalModel
 from regroup_dask.science.local_search import evidence_linkage
+from regroup_dask.science.model_selection import agreement
 
 
 def draw_windows(n_windows: int, n_draws: int, seed: int) -> NDArray[np.float64]:
@@ -29,18 +30,14 @@ def resampled_placements(model: LocalModel, labels: NDArray[np.int64], draws: ND
     -------
     list of int64[N]
     """
-    sums = model.sums(labels)
-    placed = np.array([draws @ model.placements(labels, index, sums) for index in range(model.n_maps)])
+    arrangement = model.arrange(labels)
+    placed = np.array([draws @ model.placements(arrangement, index) for index in range(model.n_maps)])
     return list(placed.argmax(axis=2).T.astype(np.int64))
 
 
 def stability_of_numbers(model: LocalModel, largest: int, draws: NDArray[np.float64]) -> NDArray[np.float64]:
     """Mean adjusted Rand index, for 1 .. ``largest`` groups, of linkage by each draw against that by all windows."""
-    from sklearn.metrics import adjusted_rand_score
-
     evidence = model.pair_evidence()
     whole = evidence_linkage(evidence.sum(axis=0))
-    found = [evidence_linkage(np.tensordot(draw, evidence, 1)) for draw in draws]
-    return np.array(
-        [np.mean([adjusted_rand_score(whole[k], other[k]) for other in found]) for k in range(min(largest, len(whole)))]
-    )
+    found = np.array([evidence_linkage(np.tensordot(draw, evidence, 1)) for draw in draws])
+    return np.array([agreement(whole[k], found[:, k]).mean() for k in range(min(largest, len(whole)))])

@@ -128,7 +128,8 @@ def cross_power_at(
     Returns
     -------
     cross_power, power_moving : numpy.ndarray
-        float64 (n // 2 + 1,), or (last_shell + 1,).
+        float64 (n // 2 + 1,), or (last_shell + 1,). Where interpolation leaks into a shell, the power is that of the
+        unmoved map.
     """
     frequency, multiplicity, ends = shell_coefficients(box)
     n_shells = len(ends) if last_shell is None else min(last_shell + 1, len(ends))
@@ -159,4 +160,16 @@ def cross_power_at(
     # at frequency 0 rotation and shift do nothing, and need no interpolation
     cross[0] = float(spectrum[0].real) * float(moving_spectrum[0].real)
     power[0] = moving_power[0]
-    return cross, power
+    return cross, np.where(power > moving_power[:n_shells] * _most_by_chance(box)[:n_shells], moving_power[:n_shells], power)
+
+
+@lru_cache(maxsize=4)
+def _most_by_chance(box: int) -> np.ndarray:
+    """How far the power of a shell that was turned may stand above what it was, by chance (two standard deviations).
+
+    A turn changes which noise falls on the coefficients of a shell, and no more. What stands higher was interpolated from a
+    stronger shell beside it: past a filter that falls steeply that is many times what the map has there, and would pass
+    for signal.
+    """
+    _, _, ends = shell_coefficients(box)
+    return np.asarray(1.0 + 2.0 / np.sqrt(np.maximum(np.diff(ends, prepend=0), 1)))

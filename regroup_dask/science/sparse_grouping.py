@@ -1,13 +1,13 @@
-"""Grouping thousands of maps of which only the nearest were compared: spectral clustering of a sparse graph.
+"""Grouping thousands of maps of which only the nearest were compared: partitions of the graph of known pairs.
 
-Self-tuned Gaussian affinities (Zelnik-Manor and Perona, 2004, NIPS 17, 1601-1608) on the pairs that were compared,
-the leading eigenvectors of the normalised affinity by Lanczos iteration, and groups read off them by a pivoted QR
-factorization (Damle, Minden and Ying, 2019, Inf. Inference 8, 181-203) or k-means, whichever cuts less affinity.
+Starts are average linkage of the distances that are known, and spectral clustering of the graph: self-tuned Gaussian
+affinities (Zelnik-Manor and Perona, 2004, NIPS 17, 1601-1608) on the pairs that were compared, the leading eigenvectors of
+the normalised affinity by Lanczos iteration, and groups read off them by a pivoted QR factorization (Damle, Minden and
+Ying, 2019, Inf. Inference 8, 181-203) or k-means, whichever cuts less affinity. Of what the block model of distances makes
+of each, the likeliest is taken.
 """
 
 from __future__ import annotations
-
-from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
@@ -17,61 +17,147 @@ from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import eigsh
 from sklearn.cluster import KMeans
 
+from regroup_dask.science.block_model import Edges, Merges, make_edges
+from regroup_dask.science.clustering import canonical_labels
+from regroup_dask.science.grouping import Grouping, is_noise, junk_reasons
+from regroup_dask.science.model_selection import choose_number, stability
+from regroup_dask.science.sparse_blocks import fit_graph_blocks, graph_edges
+from regroup_dask.science.sparse_linkage import link_graph
+
 SCALE_NEIGHBOUR = 3
 # Groups that share hardly a pair have nearly equal eigenvalues, which Lanczos tells apart badly: small problems are dense.
 DENSE_UP_TO = 1500
 MOST_CANDIDATES = 60
-
-
-class SparseGrouping(NamedTuple):
-    """Groups of N maps.
-
-    Attributes
-    ----------
-    labels : int64[N]
-        0 .. K - 1, numbered by the lowest map in each.
-    n_superclasses : int
-    eigengap_curve : float64[M]
-        Gap after the K-th eigenvalue, for K = 1 .. M.
-    class_stability : float64[N]
-        Share of a map's affinity that lies within its own group.
-    """
-
-    labels: NDArray[np.int64]
-    n_superclasses: int
-    eigengap_curve: NDArray[np.float64]
-    class_stability: NDArray[np.float64]
+# Numbers of superclasses that the curves tell of, at least.
+LEAST_CANDIDATES = 24
+# Drawing the distances of more maps than this anew takes more than a quarter of a second, so it is done less often.
+DRAWN_OFTEN_UP_TO = 800
+CAUTIONS = (0.0, 0.5)
 
 
 def group_sparse(
-    distance: NDArray[np.float64], distance_sigma: NDArray[np.float64], n_superclasses: int | str
-) -> SparseGrouping:
+    distance: NDArray[np.float64],
+    distance_sigma: NDArray[np.float64],
+    n_superclasses: int | str,
+    *,
+    shared_sigma: NDArray[np.float64] | None = None,
+    information: NDArray[np.float64] | None = None,
+    confidence: NDArray[np.float64] | None = None,
+    structural: bool = True,
+    n_resamplings: int = 50,
+    seed: int = 0,
+) -> Grouping:
     """Group maps by the distances that are known.
+
+    Maps without signal, and those that resemble no other, are flagged and take part as `grouping.group_classes` says.
 
     Parameters
     ----------
     distance, distance_sigma : numpy.ndarray
         float (N, N), symmetric, NaN where not compared.
     n_superclasses : int or "auto"
-        With ``"auto"`` the largest gap between eigenvalues decides.
+        With ``"auto"`` as many as differ significantly (`model_selection.choose_number`).
+    shared_sigma, information, confidence
+        As for `grouping.group_classes`.
+    structural : bool
+        Distances are between structures, zero on average within one; else the graph is cut by spectral clustering alone.
+    n_resamplings : int
+        How often distances are drawn anew within their uncertainty; of more than `DRAWN_OFTEN_UP_TO` maps less often.
+    seed : int
 
     Returns
     -------
-    SparseGrouping
+    Grouping
     """
-    affinity = sparse_affinity(distance, distance_sigma)
-    n_maps = affinity.shape[0]
+    n_maps = len(distance)
+    least = 1 if n_superclasses == "auto" else int(n_superclasses)
+    reason = ("",) * n_maps
+    if structural:
+        reason = junk_reasons(distance, distance_sigma, information, confidence, n_maps)
+    junk = np.array([bool(text) for text in reason], bool)
+    most = min(n_maps - 1, MOST_CANDIDATES if n_superclasses == "auto" else max(least + 2, LEAST_CANDIDATES))
+    noise = is_noise(information, n_maps) if structural else np.zeros(n_maps, bool)
+    left_out = noise
+    if n_superclasses != "auto" and (junk & ~noise).any() and (~junk).sum() > least:
+        others = _edges(distance, distance_sigma, shared_sigma, np.flatnonzero(~junk))
+        if choose_number(link_graph(others, most + 1), [], min(most, (~junk).sum() - 1))[0] >= least:
+            left_out = junk
+    used = np.flatnonzero(~left_out) if (~left_out).sum() > least else np.arange(n_maps)
+    most = max(1, min(most, len(used) - 1))
+    edges = _edges(distance, distance_sigma, shared_sigma, used)
+    merges = link_graph(edges, most + 1)
+    count = int(n_resamplings * min(1.0, DRAWN_OFTEN_UP_TO / n_maps))
+    # Drawn twice rather than kept: tables of thousands of maps are large.
+    resampled = [link_graph(_drawn_anew(edges, number, seed), most + 1) for number in range(count)]
+    chosen, candidates, stable, gap = choose_number(merges, resampled, most)
+    n_groups = chosen if n_superclasses == "auto" else least
+    square = np.ix_(used, used)
+    affinity = sparse_affinity(distance[square], distance_sigma[square])
     degree = np.asarray(affinity.sum(axis=1)).ravel()
-    root = sp.diags(1.0 / np.sqrt(np.maximum(degree, 1e-12)))
-    normalised = (root @ affinity @ root).tocsr()
-    wanted = min(n_maps - 1, MOST_CANDIDATES if n_superclasses == "auto" else max(int(n_superclasses) + 1, 8))
-    values, vectors = _leading(normalised, wanted)
+    values, vectors = _spectrum(affinity, degree, min(most + 1, len(used)))
+    spectral = canonical_labels(_best_cut(affinity, degree, vectors[:, :n_groups]))
+    if structural:
+        found = _likeliest(edges, merges, spectral, n_groups)
+        again = [
+            fit_graph_blocks(graph_edges(_drawn_anew(edges, number, seed)), other.labels[n_groups - 1], n_groups)[0]
+            for number, other in enumerate(resampled)
+        ]
+    else:
+        found = spectral
+        again = [other.labels[n_groups - 1] for other in resampled]
+    sure = stability(found, again)
+    labels, class_stability = np.zeros(n_maps, np.int64), np.zeros(n_maps)
+    labels[used], class_stability[used] = found, sure.class_stability
+    for i in np.flatnonzero(left_out):
+        labels[i] = found[int(np.nan_to_num(distance[i, used], nan=np.inf).argmin())]
+    order = canonical_labels(labels)
+    superclass_stability = np.zeros(n_groups)
+    superclass_stability[order] = sure.superclass_stability[labels]
     gaps = values[:-1] - values[1:]
-    count = int(np.argmax(gaps)) + 1 if n_superclasses == "auto" else int(n_superclasses)
-    labels = _canonical(_best_cut(affinity, degree, vectors[:, :count]))
-    same = affinity.multiply(_same_label(affinity, labels))
-    inside = np.asarray(same.sum(axis=1)).ravel()
-    return SparseGrouping(labels, count, gaps, np.divide(inside, degree, out=np.zeros(n_maps), where=degree > 0))
+    return Grouping(
+        labels=order,
+        n_superclasses=n_groups,
+        class_stability=class_stability,
+        superclass_stability=superclass_stability,
+        candidate_superclasses=candidates.astype(np.int64),
+        stability_curve=stable,
+        eigengap_curve=np.append(gaps, np.full(len(candidates), np.nan))[: len(candidates)],
+        separation_curve=gap,
+        junk=junk,
+        reason=reason,
+    )
+
+
+def _edges(
+    distance: NDArray[np.float64],
+    distance_sigma: NDArray[np.float64],
+    shared_sigma: NDArray[np.float64] | None,
+    used: NDArray[np.int64],
+) -> Edges:
+    square = np.ix_(used, used)
+    shared = None if shared_sigma is None else np.asarray(shared_sigma, np.float64)[used]
+    return make_edges(np.asarray(distance[square], np.float64), np.asarray(distance_sigma[square], np.float64), shared)
+
+
+def _drawn_anew(edges: Edges, number: int, seed: int) -> Edges:
+    """Known distances with noise of their own variance, and with what shifts all of a map, as `model_selection.resample`."""
+    rng = np.random.default_rng([seed, number])
+    first, second = np.nonzero(np.triu(np.isfinite(edges.variance), 1))
+    shared = rng.normal(size=len(edges.distance)) * np.sqrt(edges.shared_variance)
+    sd = np.sqrt(edges.variance[first, second])
+    distance = edges.distance.copy()
+    moved = distance[first, second] + rng.normal(size=len(sd)) * sd + shared[first] + shared[second]
+    distance[first, second] = distance[second, first] = moved
+    return edges._replace(distance=distance)
+
+
+def _likeliest(edges: Edges, merges: Merges, spectral: NDArray[np.int64], n_groups: int) -> NDArray[np.int64]:
+    """Of several partitions, each improved, the one of least cost."""
+    graph = graph_edges(edges)
+    starts = [merges.labels[n_groups - 1], spectral]
+    starts += [link_graph(edges, n_groups, caution=caution).labels[n_groups - 1] for caution in CAUTIONS if caution]
+    fitted = [fit_graph_blocks(graph, start, n_groups) for start in starts]
+    return canonical_labels(min(fitted, key=lambda one: one[1])[0])
 
 
 def sparse_affinity(distance: NDArray[np.float64], distance_sigma: NDArray[np.float64]) -> sp.csr_matrix:
@@ -135,7 +221,12 @@ def normalised_cut(
     return float(count - np.divide(inside, whole, out=np.zeros(count), where=whole > 0).sum())
 
 
-def _leading(normalised: sp.csr_matrix, count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _spectrum(
+    affinity: sp.csr_matrix, degree: NDArray[np.float64], count: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Leading eigenvalues and eigenvectors of the normalised affinity."""
+    root = sp.diags(1.0 / np.sqrt(np.maximum(degree, 1e-12)))
+    normalised = (root @ affinity @ root).tocsr()
     n_maps = normalised.shape[0]
     if n_maps <= DENSE_UP_TO:
         values, vectors = np.linalg.eigh(normalised.toarray())
@@ -145,14 +236,3 @@ def _leading(normalised: sp.csr_matrix, count: int) -> tuple[NDArray[np.float64]
         values, vectors = eigsh(normalised, k=count, which="LA", v0=start, ncv=min(n_maps - 1, 4 * count + 40), tol=0)
     order = np.argsort(-values)[:count]
     return values[order], vectors[:, order]
-
-
-def _same_label(affinity: sp.csr_matrix, labels: NDArray[np.int64]) -> sp.csr_matrix:
-    pairs = affinity.tocoo()
-    same = (labels[pairs.row] == labels[pairs.col]).astype(np.float64)
-    return sp.csr_matrix((same, (pairs.row, pairs.col)), shape=affinity.shape)
-
-
-def _canonical(labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
-    return np.asarray(np.argsort(np.argsort(first))[inverse], np.int64)

@@ -17,6 +17,19 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+# Sizes that are done side by side, and groups that are.
+LANES, BLOCK = 16, 8
+# Where in a row of `LANES` for each what is carried from union to union stands: distances that a compiler knows.
+SIZE, LOGS, PRECISION, WITHIN, SQUARED, INVERSE, ALONG, BESIDE, FIRST, SECOND = range(0, 10 * LANES, LANES)
+SECTIONS = 10
+# Factors of a determinant that are multiplied before a logarithm is taken.
+FACTORS = 8
+# Terms of a sum that are smaller than the largest by more than exp of this are left out.
+NEGLIGIBLE = 45.0
+# A product and a sum may be rounded as one; nothing else is let go for speed.
+FAST = {"contract"}
+
+
 
 @functools.cache
 def log_prior_of_unions(n_groups: int) -> NDArray[np.float64]:
@@ -32,160 +45,328 @@ def log_prior_of_unions(n_groups: int) -> NDArray[np.float64]:
     return np.asarray(-np.log(n_groups) - np.log(count[:0:-1]))
 
 
-@njit(cache=True)
-def union_order(weight, gram, variance, coefficients, order):  # type: ignore[no-untyped-def]
-    """Write into ``order[K - 1, 2]`` which group takes which other up, least significant contrast first.
+@njit(inline="always")
+def _log(x):  # type: ignore[no-untyped-def]
+    """Natural logarithm of a positive normal number, to the last bit or two, in steps that a compiler does side by side.
 
-    ``weight[B, K]`` is the precision of each group, ``gram[B, K, K]`` products of their precision-weighted sums,
-    ``variance[B]`` that of a difference. The score is the log Bayes factor that the two differ not.
+    The exponent is taken off, and log((1 + f) / (1 - f)) = 2 (f + f^3 / 3 + ...) for a rest between 0.7 and 1.4.
     """
-    n_bands, k = weight.shape
-    weight = weight.copy()
-    gram = gram.copy()
-    alive = np.ones(k, np.bool_)
-    score = np.zeros((k, k))
-    last = -1
-    for step in range(k - 1):
-        for a in range(k):
-            for c in range(a + 1, k):
-                if not alive[a] or not alive[c] or (step > 0 and a != last and c != last):
-                    continue
-                value = 0.0
-                for b in range(n_bands):
-                    first, second = weight[b, a], weight[b, c]
-                    if first <= 0 or second <= 0:
-                        continue
-                    both = first * second / (first + second)
-                    contrast = gram[b, a, a] / first**2 + gram[b, c, c] / second**2
-                    contrast -= 2 * gram[b, a, c] / (first * second)
-                    x = 2 * variance[b] * both
-                    value += 0.5 * coefficients[b] * (math.log(1 + x) - both * contrast * x / (1 + x))
-                score[a, c] = value
-        best = -np.inf
-        kept, gone = 0, 0
-        for a in range(k):
-            for c in range(a + 1, k):
-                if alive[a] and alive[c] and (gone == 0 or score[a, c] > best):
-                    best, kept, gone = score[a, c], a, c
-        order[step, 0], order[step, 1] = kept, gone
-        alive[gone] = False
-        last = kept
-        for b in range(n_bands):
-            weight[b, kept] += weight[b, gone]
-            for a in range(k):
-                gram[b, kept, a] += gram[b, gone, a]
-            for a in range(k):
-                gram[b, a, kept] += gram[b, a, gone]
+    bits = np.float64(x).view(np.int64)
+    exponent = np.float64((bits >> 52) - 1023)
+    rest = np.int64((bits & 0xFFFFFFFFFFFFF) | 0x3FF0000000000000).view(np.float64)
+    large = rest > 1.4142135623730951
+    rest = 0.5 * rest if large else rest
+    exponent = exponent + 1.0 if large else exponent
+    f = (rest - 1) / (rest + 1)
+    s = f * f
+    series = 1 / 21
+    series = series * s + 1 / 19
+    series = series * s + 1 / 17
+    series = series * s + 1 / 15
+    series = series * s + 1 / 13
+    series = series * s + 1 / 11
+    series = series * s + 1 / 9
+    series = series * s + 1 / 7
+    series = series * s + 1 / 5
+    series = series * s + 1 / 3
+    return exponent * 0.6931471805599453 + (2 * f + 2 * f * s * series)
 
 
-@njit(cache=True)
-def add_union_terms(weight, gram, shared, size, coefficients, base, order, out):  # type: ignore[no-untyped-def]
-    """Add to ``out[K]`` the log likelihood of one window after 0 .. K - 1 unions, for one size of difference."""
-    n_bands, k = weight.shape
-    alpha, along, load, log_x = np.empty(k), np.empty(k), np.empty(k), np.empty(k)
-    g = np.empty((k, k))
+@njit(cache=True, fastmath=FAST, error_model="numpy")
+def _score_row(row, inverse, gram, square, variance, coefficients, score):  # type: ignore[no-untyped-def]
+    """Write into row and column of ``score[K, P]`` how little one group differs from each other one.
+
+    ``inverse[B, P]`` is one over the precision of each group, 0 where it has none, ``gram[B, K, P]`` products of their
+    precision-weighted sums, ``square`` its diagonal, ``variance[B]`` that of a difference. The score is the log Bayes
+    factor that the two differ not; a group that has nothing of a band says nothing there. P is at least K.
+    """
+    scores = score[row]
+    scores[:] = 0.0
+    for b in range(len(inverse)):
+        first = inverse[b, row]
+        if first <= 0:
+            continue
+        others, squares, products = inverse[b], square[b], gram[b, row]
+        mean_square, twice_first = square[b, row] * first * first, 2 * first
+        half, twice = 0.5 * coefficients[b], 2 * variance[b]
+        for e in range(len(scores)):
+            second = others[e]
+            noise = first + second
+            whole = noise + twice
+            shrunk = 1 / (noise * whole)
+            contrast = mean_square + squares[e] * second * second - twice_first * second * products[e]
+            value = half * (_log(whole * whole * shrunk) - contrast * twice * shrunk)
+            scores[e] += value if second > 0 else 0.0
+    for e in range(len(score)):
+        score[e, row] = scores[e]
+
+
+@njit(cache=True, fastmath=FAST, error_model="numpy")
+def _begin(loads, gram, shared, sizes, coefficients, base, prior, space):  # type: ignore[no-untyped-def]
+    """Put into ``space`` what the groups of one window give before any union."""
+    alpha, state, terms = space
+    k = alpha.shape[1]
+    for a in range(k):
+        terms[a] = prior[a]
+    for b in range(len(shared)):
+        p, rest, now = shared[b], state[b], sizes[b]
+        for s in range(LANES):
+            rest[SIZE + s] = now[s] * p
+            rest[LOGS + s] = 0.0
+            rest[PRECISION + s] = 0.0
+            rest[WITHIN + s] = 0.0
+            rest[SQUARED + s] = 0.0
+            rest[INVERSE + s] = 1.0
+        for a in range(k):
+            load, own, shrunk = loads[b, a], gram[b, a, a], alpha[b, a]
+            for s in range(LANES):
+                x = 1 + rest[SIZE + s] * load
+                new = 1 / x
+                rest[FIRST + s] = new
+                rest[INVERSE + s] *= x
+                rest[PRECISION + s] += load * new
+                rest[WITHIN + s] += rest[SIZE + s] * new * own
+                rest[ALONG + s] = 0.5 * own * new
+            for e in range(a):
+                value, other = gram[b, a, e], alpha[b, e]
+                for s in range(LANES):
+                    rest[ALONG + s] += value * other[s]
+            for s in range(LANES):
+                rest[SQUARED + s] += 2 * rest[FIRST + s] * rest[ALONG + s]
+            for s in range(LANES):
+                shrunk[s] = rest[FIRST + s]
+            if a % FACTORS == FACTORS - 1:  # a product of more factors might be too large for a number
+                for s in range(LANES):
+                    rest[LOGS + s] += _log(rest[INVERSE + s])
+                    rest[INVERSE + s] = 1.0
+        half, known, out = 0.5 * coefficients[b], base[b], terms[0]
+        for s in range(LANES):
+            q = 1 + p * rest[PRECISION + s]
+            rest[LOGS + s] += _log(rest[INVERSE + s] * q)
+            rest[INVERSE + s] = 1 / q
+            value = known + rest[LOGS + s] - rest[WITHIN + s] - rest[SQUARED + s] * p * rest[INVERSE + s]
+            rest[ALONG + s] = half * value
+        for s in range(LANES):
+            out[s] -= rest[ALONG + s]
+
+
+@njit(cache=True, fastmath=FAST, error_model="numpy")
+def _unite(loads, inverse, gram, shared, guide, coefficients, base, score, order, space):  # type: ignore[no-untyped-def]
+    """Unite groups of one window, least significant contrast first, after `_begin`; terms of ``space`` are added to.
+
+    ``loads[B, P]``, ``inverse[B, P]``, ``gram[B, K, P]`` and ``score[K, P]`` (from `_score_row`) are overwritten, and
+    ``order[K - 1, 2]``, which group takes which other up, is written. A union changes one group, so that determinant,
+    weighted squares and their shrinkage (``alpha``) follow from those before; sizes are done side by side.
+    """
+    alpha, state, terms = space
+    n_bands, k, padded = gram.shape
+    square = np.zeros((n_bands, padded))
     for b in range(n_bands):
-        p = shared[b]
-        d = size[b] * p
-        logs, precision, within, squared = 0.0, 0.0, 0.0, 0.0
         for a in range(k):
-            load[a] = weight[b, a]
-            x = 1 + d * load[a]
-            log_x[a] = math.log(x)
-            alpha[a] = 1 / x
-            logs += log_x[a]
-            precision += load[a] / x
-            within += d / x * gram[b, a, a]
-            for c in range(k):
-                g[a, c] = gram[b, a, c]
-        for a in range(k):
-            total = 0.0
-            for c in range(k):
-                total += g[a, c] * alpha[c]
-            along[a] = total
-            squared += alpha[a] * total
-        for step in range(k):
-            q = 1 + p * precision
-            value = base[b] + logs + math.log(q) - within - squared * p / q
-            out[step] -= 0.5 * coefficients[b] * value
-            if step == k - 1:
-                break
-            a, c = order[step, 0], order[step, 1]
-            x = 1 + d * (load[a] + load[c])
-            new, new_log = 1 / x, math.log(x)
-            da, dc = new - alpha[a], new - alpha[c]
-            squared += 2 * da * along[a] + 2 * dc * along[c]
-            squared += da * da * g[a, a] + dc * dc * g[c, c] + 2 * da * dc * g[a, c]
-            precision += new * (load[a] + load[c]) - alpha[a] * load[a] - alpha[c] * load[c]
-            within += d * new * (g[a, a] + g[c, c] + 2 * g[a, c]) - d * alpha[a] * g[a, a] - d * alpha[c] * g[c, c]
-            logs += new_log - log_x[a] - log_x[c]
-            for e in range(k):
-                along[e] += g[e, a] * da + g[e, c] * dc
-            alpha[a], log_x[a] = new, new_log
-            load[a] += load[c]
-            along[a] += along[c]
-            for e in range(k):
-                g[a, e] += g[c, e]
-            for e in range(k):
-                g[e, a] += g[e, c]
+            square[b, a] = gram[b, a, a]
+    living = np.arange(k)
+    for step in range(1, k):
+        n_living = k - step + 1
+        best, kept_at, gone_at = -np.inf, 0, 1
+        for first in range(n_living):
+            scores = score[living[first]]
+            for second in range(first + 1, n_living):
+                value = scores[living[second]]
+                if value > best:
+                    best, kept_at, gone_at = value, first, second
+        kept, gone = living[kept_at], living[gone_at]
+        order[step - 1, 0], order[step - 1, 1] = kept, gone
+        n_living -= 1
+        for at in range(gone_at, n_living):
+            living[at] = living[at + 1]
+        for b in range(n_bands):
+            p, half, known = shared[b], 0.5 * coefficients[b], base[b]
+            load_kept, load_gone = loads[b, kept], loads[b, gone]
+            load = load_kept + load_gone
+            own_kept, own_gone, cross = square[b, kept], square[b, gone], gram[b, kept, gone]
+            own = own_kept + own_gone + 2 * cross
+            rest, kept_row, gone_row, out = state[b], alpha[b, kept], alpha[b, gone], terms[step]
+            row, column = gram[b, kept], gram[b, gone]
+            for s in range(LANES):
+                rest[ALONG + s] = 0.0
+                rest[BESIDE + s] = 0.0
+            for at in range(n_living):
+                e = living[at]
+                if e == kept:
+                    continue
+                value_kept, value_gone, other = row[e], column[e], alpha[b, e]
+                for s in range(LANES):
+                    rest[ALONG + s] += value_kept * other[s]
+                    rest[BESIDE + s] += value_gone * other[s]
+                row[e] = value_kept + value_gone
+                gram[b, e, kept] = value_kept + value_gone
+            for s in range(LANES):
+                rest[FIRST + s] = kept_row[s]
+                rest[SECOND + s] = gone_row[s]
+            for s in range(LANES):
+                d, first, second = rest[SIZE + s], rest[FIRST + s], rest[SECOND + s]
+                x = 1 + d * load
+                new = 1 / x
+                change = (new - first) * rest[ALONG + s] + (new - second) * rest[BESIDE + s]
+                change = 2 * change + new * new * own - first * first * own_kept
+                squared = rest[SQUARED + s] + change - second * second * own_gone - 2 * first * second * cross
+                precision = rest[PRECISION + s] + new * load - first * load_kept - second * load_gone
+                within = rest[WITHIN + s] + d * (new * own - first * own_kept - second * own_gone)
+                q = 1 + p * precision
+                logs = rest[LOGS + s] + _log(x * first * second * q * rest[INVERSE + s])
+                rest[SQUARED + s] = squared
+                rest[PRECISION + s] = precision
+                rest[WITHIN + s] = within
+                rest[LOGS + s] = logs
+                rest[INVERSE + s] = 1 / q
+                rest[FIRST + s] = new
+                rest[ALONG + s] = half * (known + logs - within - squared * p / q)
+            for s in range(LANES):
+                kept_row[s] = rest[FIRST + s]
+            for s in range(LANES):
+                out[s] -= rest[ALONG + s]
+            loads[b, kept] = load
+            inverse[b, kept] = 1 / load if load > 0 else 0.0
+            inverse[b, gone] = 0.0
+            square[b, kept] = own
+        if step < k - 1:
+            _score_row(kept, inverse, gram, square, guide, coefficients, score)
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
+def _space(n_bands, k):  # type: ignore[no-untyped-def]
+    """Room that `_begin` and `_unite` work in: shrinkage of every group, what is carried along, and the terms."""
+    return np.empty((n_bands, k, LANES)), np.empty((n_bands, SECTIONS * LANES)), np.empty((k, LANES))
+
+
+@njit(cache=True, error_model="numpy")
+def _in_lanes(sizes):  # type: ignore[no-untyped-def]
+    """Sizes of each band, float64[B, LANES], those beyond the sizes that there are being zero."""
+    out = np.zeros((sizes.shape[1], LANES))
+    out[:, : len(sizes)] = sizes.T
+    return out
+
+
+@njit(cache=True, error_model="numpy")
+def _inverted(loads):  # type: ignore[no-untyped-def]
+    """One over each, 0 for those of 0."""
+    out = np.zeros(loads.shape)
+    for b in range(loads.shape[0]):
+        for a in range(loads.shape[1]):
+            if loads[b, a] > 0:
+                out[b, a] = 1 / loads[b, a]
+    return out
+
+
+@njit(cache=True, error_model="numpy")
+def contrast_scores(weight, gram, shared, guide, coefficients):  # type: ignore[no-untyped-def]
+    """How little every two groups differ in each window, float64[W, K, P], as `_score_row` takes them further."""
+    n_bands, n_windows, k = weight.shape
+    padded = -(-k // BLOCK) * BLOCK
+    out = np.zeros((n_windows, k, padded))
+    loads, g, square = np.zeros((n_bands, padded)), np.zeros((n_bands, k, padded)), np.zeros((n_bands, padded))
+    for w in range(n_windows):
+        loads[:, :k] = weight[:, w]
+        g[:, :, :k] = gram[:, w]
+        for b in range(n_bands):
+            for a in range(k):
+                square[b, a] = g[b, a, a]
+        inverse = _inverted(loads)
+        for a in range(k):
+            _score_row(a, inverse, g, square, guide * shared[:, w], coefficients[:, w], out[w])
+    return out
+
+
+@njit(cache=True, error_model="numpy")
 def partition_terms(weight, gram, shared, sizes, guide, coefficients, base, prior):  # type: ignore[no-untyped-def]
     """Log likelihood and prior of a partition per window, size and union, float64[W, G, K]; and the order of unions.
 
-    ``weight[B, W, K]``, ``gram[B, W, K, K]``, ``shared[B, W]``, ``sizes[G, B]``, ``guide[B]`` (the size by which unions
-    are ordered), ``coefficients[B, W]``, ``base[B, W]``, ``prior[K]``.
+    ``weight[B, W, K]`` is the precision of each group, ``gram[B, W, K, K]`` products of their precision-weighted sums,
+    ``shared[B, W]``, ``sizes[G, B]`` (at most `LANES`), ``guide[B]`` (the size by which unions are ordered),
+    ``coefficients[B, W]``, ``base[B, W]``, ``prior[K]``. The order is int64[W, K - 1, 2], which group takes which other up.
     """
-    n_windows, k = weight.shape[1:]
-    out = np.empty((n_windows, sizes.shape[0], k))
+    n_bands, n_windows, k = weight.shape
+    scores = contrast_scores(weight, gram, shared, guide, coefficients)
+    padded = scores.shape[2]
+    wide, space = _in_lanes(sizes), _space(n_bands, k)
+    out = np.empty((n_windows, len(sizes), k))
     order = np.zeros((n_windows, max(k - 1, 1), 2), np.int64)
+    loads, g = np.zeros((n_bands, padded)), np.zeros((n_bands, k, padded))
     for w in range(n_windows):
-        union_order(weight[:, w], gram[:, w], guide * shared[:, w], coefficients[:, w], order[w])
-        for size in range(sizes.shape[0]):
-            out[w, size] = prior
-            add_union_terms(
-                weight[:, w], gram[:, w], shared[:, w], sizes[size], coefficients[:, w], base[:, w], order[w], out[w, size]
-            )
+        loads[:, :k] = weight[:, w]
+        g[:, :, :k] = gram[:, w]
+        p, c, known = shared[:, w].copy(), coefficients[:, w].copy(), base[:, w].copy()
+        _begin(loads, g, p, wide, c, known, prior, space)
+        _unite(loads, _inverted(loads), g, p, guide * p, c, known, scores[w], order[w], space)
+        out[w] = space[2][:, : len(sizes)].T
     return out, order
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def placement_evidence(  # type: ignore[no-untyped-def]
-    weight, gram, product, own, power, shared, sizes, guide, coefficients, base, prior, log_share, groups
+    weight, gram, product, own, power, home, here, shared, sizes, guide, coefficients, base, prior, log_share, scores
 ):
-    """Log evidence per window with one map, not among the sums, put in each of some groups, float64[W, len(groups)].
+    """Log evidence per window with one map put in each group instead of its own, float64[W, K].
 
-    ``product[B, W, K]`` is the map's own precision times its product with the sum of each group, ``own[B, W]`` its
-    precision, ``power[B, W]`` its own precision squared times its square.
+    ``weight``, ``gram`` and ``scores`` are those of the groups as they are, with the map in the group ``home``, of evidence
+    ``here[W]``. ``product[B, W, K]`` is the map's own precision times its product with the sum of each group without it,
+    ``own[B, W]`` its precision, ``power[B, W]`` its own precision squared times its square. Of the contrasts between groups
+    only those with the group that it leaves and with the one that it comes to are anew.
     """
     n_bands, n_windows, k = weight.shape
-    n_sizes = sizes.shape[0]
-    out = np.empty((n_windows, len(groups)))
-    terms = np.empty((n_sizes, k))
+    padded = scores.shape[2]
+    wide, space = _in_lanes(sizes), _space(n_bands, k)
+    terms = space[2]
+    out = np.empty((n_windows, k))
     order = np.zeros((max(k - 1, 1), 2), np.int64)
-    heavier = np.empty((n_bands, k))
-    g = np.empty((n_bands, k, k))
+    lighter, left, square = np.zeros((n_bands, padded)), np.zeros((n_bands, k, padded)), np.zeros((n_bands, padded))
+    loads, g = np.zeros((n_bands, padded)), np.zeros((n_bands, k, padded))
     for w in range(n_windows):
-        for number, group in enumerate(groups):
-            heavier[:] = weight[:, w]
-            g[:] = gram[:, w]
+        p, c, known = shared[:, w].copy(), coefficients[:, w].copy(), base[:, w].copy()
+        variance, score = guide * p, scores[w].copy()
+        lighter[:, :k] = weight[:, w]
+        left[:, :, :k] = gram[:, w]
+        for b in range(n_bands):
+            lighter[b, home] = max(lighter[b, home] - own[b, w], 0.0)
+            for a in range(k):
+                left[b, home, a] -= product[b, w, a]
+                left[b, a, home] -= product[b, w, a]
+            left[b, home, home] -= power[b, w]
+            for a in range(k):
+                square[b, a] = left[b, a, a]
+        inverse = _inverted(lighter)
+        _score_row(home, inverse, left, square, variance, c, score)
+        for group in range(k):
+            if group == home:
+                out[w, group] = here[w]
+                continue
+            loads[:], g[:] = lighter, left
+            heavier, anew = inverse.copy(), score.copy()
             for b in range(n_bands):
-                heavier[b, group] += own[b, w]
+                loads[b, group] += own[b, w]
+                if loads[b, group] > 0:
+                    heavier[b, group] = 1 / loads[b, group]
                 for a in range(k):
                     g[b, group, a] += product[b, w, a]
-                for a in range(k):
                     g[b, a, group] += product[b, w, a]
                 g[b, group, group] += power[b, w]
-            union_order(heavier, g, guide * shared[:, w], coefficients[:, w], order)
+                square[b, group] = g[b, group, group]
+            _score_row(group, heavier, g, square, variance, c, anew)
+            for b in range(n_bands):
+                square[b, group] = left[b, group, group]
+            _begin(loads, g, p, wide, c, known, prior, space)
+            _unite(loads, heavier, g, p, variance, c, known, anew, order, space)
             largest = -np.inf
-            for size in range(n_sizes):
-                terms[size] = prior + log_share[size]
-                add_union_terms(
-                    heavier, g, shared[:, w], sizes[size], coefficients[:, w], base[:, w], order, terms[size]
-                )
-                largest = max(largest, terms[size].max())
-            out[w, number] = largest + math.log(np.exp(terms - largest).sum())
+            for a in range(k):
+                for s in range(len(log_share)):
+                    terms[a, s] += log_share[s]
+                    largest = max(largest, terms[a, s])
+            total = 0.0
+            for a in range(k):
+                for s in range(len(log_share)):
+                    if terms[a, s] > largest - NEGLIGIBLE:
+                        total += math.exp(terms[a, s] - largest)
+            out[w, group] = largest + math.log(total)
     return out
 
 

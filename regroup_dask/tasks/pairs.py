@@ -71,12 +71,16 @@ def name_maps(pairs: tuple[tuple[int, int], ...], names: Sequence[str]) -> tuple
 
 
 def tile_pairs(n_maps: int) -> list[tuple[tuple[int, int], ...]]:
-    """Cut the upper triangle into square tiles, large ones first; depends on the number of maps only."""
+    """Cut the upper triangle into square tiles, large ones first; depends on the number of maps only.
+
+    Rows of tiles are gone through to and fro, so that a worker still has the maps of the columns where it turns.
+    """
     side = max(1, min(LARGEST_TILE, math.ceil(n_maps / TILES_PER_SIDE)))
     starts = range(0, n_maps, side)
     tiles = []
-    for first_row in starts:
-        for first_column in range(first_row, n_maps, side):
+    for number, first_row in enumerate(starts):
+        columns = range(first_row, n_maps, side)
+        for first_column in columns if number % 2 == 0 else reversed(columns):
             pairs = tuple(
                 (i, j)
                 for i in range(first_row, min(first_row + side, n_maps))

@@ -64,32 +64,38 @@ def _complex(rng: np.random.Generator, radius: float) -> NDArray[np.float64]:
     return np.asarray(x * radius / np.percentile(np.linalg.norm(x, axis=1), 99))
 
 
-def _density(points: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float32]:
-    grid = points + BOX // 2
+def share_out(points: NDArray[np.float64], weights: NDArray[np.float64], box: int = BOX) -> NDArray[np.float64]:
+    """Points (z, y, x), in voxels from the middle of the box, shared out to their eight nearest voxels."""
+    grid = points + box // 2
     low = np.floor(grid).astype(int)
     part = grid - low
-    flat = np.zeros(BOX**3)
+    flat = np.zeros(box**3)
     for corner in np.ndindex(2, 2, 2):
         share = np.prod(np.where(np.array(corner) == 1, part, 1 - part), axis=1) * weights
-        index = np.clip(low + corner, 0, BOX - 1) @ np.array([BOX**2, BOX, 1])
-        flat += np.bincount(index, share, BOX**3)
+        index = np.clip(low + corner, 0, box - 1) @ np.array([box**2, box, 1])
+        flat += np.bincount(index, share, box**3)
+    return flat.reshape(box, box, box)
+
+
+def point_density(points: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Density of points, blurred."""
     k = fft.fftfreq(BOX)
     blur = np.exp(-2 * (np.pi * 0.7 * k) ** 2)
-    spectrum = fft.fftn(flat.reshape(BOX, BOX, BOX)) * blur[:, None, None] * blur[None, :, None] * blur
+    spectrum = fft.fftn(share_out(points, weights)) * blur[:, None, None] * blur[None, :, None] * blur
     return fft.ifftn(spectrum).real.astype(np.float32)
 
 
-def _structures(
-    rng: np.random.Generator, n_structures: int, radius: float
+def related_structures(
+    rng: np.random.Generator, n_structures: int, radius: float, *, shares: tuple[float, float] = (0.02, 0.30)
 ) -> tuple[list[tuple[NDArray[np.float64], NDArray[np.float64]]], list[str]]:
-    """Points and weights of each structure, and how it came from the one before it."""
+    """Points and weights of each structure, and how it came from one before it: by such shares of the mass."""
     x = _complex(rng, radius)
     made = [(x, np.ones(len(x)))]
-    densities = [_density(x, np.ones(len(x)))]
+    densities = [point_density(x, np.ones(len(x)))]
     how = ["base"]
     while len(made) < n_structures:
         points, weights = made[int(rng.integers(len(made)))]
-        share = float(np.exp(rng.uniform(np.log(0.02), np.log(0.30))))
+        share = float(np.exp(rng.uniform(np.log(shares[0]), np.log(shares[1]))))
         # A connected region of about this share of the mass: the points nearest to a random one.
         centre = points[rng.integers(len(points))]
         region = np.argsort(np.linalg.norm(points - centre, axis=1))[: max(5, int(share * len(points)))]
@@ -106,7 +112,7 @@ def _structures(
             new[region] = turn.apply(points[region] - hinge) + hinge + rng.normal(size=3) * 0.5
             change = f"moved {share:.3f}"
         # Two percent of the mass missing are a correlation of sqrt(0.98): less is no other structure.
-        density = _density(new, new_weights)
+        density = point_density(new, new_weights)
         if min(1 - np.corrcoef(density.ravel(), other.ravel())[0, 1] for other in densities) < 0.01:
             continue
         made.append((new, new_weights))
@@ -115,7 +121,7 @@ def _structures(
     return made, how
 
 
-def _power_per_coefficient(volume: NDArray[np.float32]) -> NDArray[np.float64]:
+def power_per_coefficient(volume: NDArray[np.float32]) -> NDArray[np.float64]:
     shells = np.minimum(shell_index(BOX), BOX // 2).ravel()
     power = np.bincount(shells, (np.abs(fft.rfftn(volume)) ** 2).ravel())
     return np.asarray(power / np.bincount(shells))
@@ -139,8 +145,8 @@ def make_problem(seed: int, index: int) -> Problem:
     misaligned = bool(rng.random() < 0.3)
     known = rng.choice(["nothing", "half_maps", "ssnr"], p=[0.6, 0.25, 0.15])
 
-    made, how = _structures(rng, n_structures, radius)
-    structures = np.stack([_density(x, w) for x, w in made])
+    made, how = related_structures(rng, n_structures, radius)
+    structures = np.stack([point_density(x, w) for x, w in made])
     shells = np.minimum(shell_index(BOX), BOX // 2)
     s = np.arange(BOX // 2 + 1)
     colours = np.ones((n_maps, len(s)))
@@ -151,7 +157,7 @@ def make_problem(seed: int, index: int) -> Problem:
     # The noisiest map a problem may have reaches 25 A: there a quarter of its power is signal (FSC of 0.143).
     at_25 = BOX * voxel / 25
     near = np.abs(s - at_25) < 1
-    signal_power = np.mean([_power_per_coefficient(v)[near].mean() for v in structures])
+    signal_power = np.mean([power_per_coefficient(v)[near].mean() for v in structures])
     worst = np.sqrt(signal_power * 3 / BOX**3 / (colours[:, near] ** 2).mean(axis=1))
     quietness = float(10 ** rng.uniform(0, 0.5))
     spread = np.full(n_maps, 10 ** rng.uniform(0, 1)) if equal_noise else 10 ** rng.uniform(0, 1, n_maps)
@@ -173,7 +179,7 @@ def make_problem(seed: int, index: int) -> Problem:
             # As an alignment leaves it: some 0.3 degrees and 0.06 voxel; three times that for the noisiest.
             error = 0.2 * np.sqrt(level[i] / level.min()) * rng.normal(size=(2, 3))
             turn = Rotation.from_rotvec(np.deg2rad(error[0]))
-            density = _density(turn.apply(x) + 0.2 * error[1], w)
+            density = point_density(turn.apply(x) + 0.2 * error[1], w)
         else:
             density = structures[labels[i]]
         cutoff = BOX * voxel / resolution[i]
@@ -196,7 +202,7 @@ def make_problem(seed: int, index: int) -> Problem:
     if known == "ssnr":
         ssnr = np.empty((n_maps, len(s)))
         for i in range(n_maps):
-            signal = _power_per_coefficient(structures[labels[i]]) * transfer[i] ** 2
+            signal = power_per_coefficient(structures[labels[i]]) * transfer[i] ** 2
             ssnr[i] = signal / (noise_power[i] * BOX**3) * np.exp(rng.normal(0, 0.15))
     return Problem(
         maps=maps,

@@ -1,11 +1,14 @@
 """Thousands of maps: time, memory and agreement with the truth, against all pairs on a subset.
 
     python -m tests.benchmarks.many [--maps 2000] [--structures 20] [--nearest 30] [--subset 200] [--json FILE]
+    python -m tests.benchmarks.many --maps 400 --subset 200 --difference 2 30 [--noise 0.3 3] [--resolution 10 25]
 
-Structures are chains of Gaussians that share most of their mass; every map is one of them, turned, shifted, blurred
-and with noise over a factor of ten, made exactly at its pose. Everything runs through `rd.regroup` on a local cluster
-with one worker per core, from the maps to the superclass maps and the report; time is wall time, memory the peak of the
-driver and of any worker, poses are held against those that the maps were made with.
+Maps come from `tests.benchmarks.many_maps`: structures that differ in a whole domain, or, with ``--difference 2 30``, in
+that percentage of the mass only, with ``--noise`` (standard deviation over that of the map) and ``--resolution`` ranges.
+Everything runs through `rd.regroup` on a local cluster with one worker per core, from the maps to the superclass maps and
+the report; time is wall time, memory the peak of the driver and of any worker, beside what the run stated before it began.
+Poses are held against those that the maps were made with, where the map that a pose refers to is of the same structure.
+The oracle knows structures, poses, filters and noise.
 """
 
 from __future__ import annotations
@@ -16,62 +19,15 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import psutil
 import xarray as xr
-from scipy.fft import irfftn, rfftn
 from scipy.spatial.transform import Rotation
 from sklearn.metrics import adjusted_rand_score
 
-VOXEL = 8.0
-
-
-class Maps(NamedTuple):
-    """Maps (N, z, y, x), the structure of each, and the pose that each was made at: ``x_map = R x + t``, t in voxels."""
-
-    maps: np.ndarray
-    structure: np.ndarray
-    rotation: np.ndarray
-    shift_voxels: np.ndarray
-
-    def first(self, count: int) -> Maps:
-        return Maps(*(values[:count] for values in self))
-
-
-def make_maps(n_maps: int, n_structures: int, box: int, seed: int, path: Path | None = None) -> Maps:
-    """Make maps, in a file where one is given: they are read from it then, as a run reads its maps."""
-    rng = np.random.default_rng(seed)
-    shared = np.cumsum(rng.normal(size=(60, 3)), axis=0)
-    shared *= 0.3 * box / np.linalg.norm(shared - shared.mean(axis=0), axis=1).max()
-    shared -= shared.mean(axis=0)
-    variable = [rng.normal(size=(14, 3)) * 1.5 + rng.normal(size=3) * 0.16 * box for _ in range(n_structures)]
-    structure = np.arange(n_maps) % n_structures
-    rng.shuffle(structure)
-    axis = np.arange(box) - box // 2
-    frequency = np.sqrt(
-        sum(part**2 for part in np.meshgrid(np.fft.fftfreq(box), np.fft.fftfreq(box), np.fft.rfftfreq(box), indexing="ij"))
-    )
-    shape = (n_maps, box, box, box)
-    maps: np.ndarray
-    if path is None:
-        maps = np.empty(shape, np.float32)
-    else:
-        maps = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
-    rotations, shifts = np.empty((n_maps, 3, 3)), np.empty((n_maps, 3))
-    for index in range(n_maps):
-        points = np.concatenate([shared, variable[structure[index]]])
-        turned = Rotation.random(random_state=rng)
-        rotations[index] = turned.as_matrix()
-        shifts[index] = rng.uniform(-1.5, 1.5, 3)
-        points = turned.apply(points) + shifts[index]
-        factors = [np.exp(-((axis[:, None] - points[:, part]) ** 2) / (2 * 1.3**2)) for part in range(3)]
-        density = np.einsum("zp,yp,xp->zyx", factors[2], factors[1], factors[0], optimize=True)
-        density += rng.normal(size=density.shape) * density.std() * 10 ** rng.uniform(-1, 0)
-        blur = np.exp(-((frequency * rng.uniform(1.5, 2.6)) ** 2))
-        maps[index] = irfftn(rfftn(density) * blur, density.shape) * rng.uniform(0.5, 2)
-    return Maps(maps, structure, rotations, shifts)
+from regroup_dask.progress import Event, Message
+from tests.benchmarks.many_maps import Maps, related_maps, unlike_maps
 
 
 class PeakMemory:
@@ -101,41 +57,74 @@ class PeakMemory:
                     continue
 
 
-def measure(made: Maps, n_structures: int, pairs: str, folder: Path) -> dict[str, object]:
-    """Regroup the maps, and report."""
+def measure(made: Maps, n_structures: int, pairs: str, folder: Path) -> tuple[dict[str, object], np.ndarray]:
+    """Regroup the maps; returns what it took and gave, and the superclass of each."""
     import regroup_dask as rd
     from regroup_dask.tasks.connect import Where, connected
 
-    options = {"align": True, "hand": "off", "pairs": pairs, "voxel_size_angstrom": VOXEL}
+    options = {"align": True, "hand": "off", "pairs": pairs, "voxel_size_angstrom": made.voxel_size_angstrom}
+    stated: list[str] = []
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Message) and "of memory" in event.text:
+            stated.append(event.text)
+
     with connected(Where()) as client, PeakMemory() as peak:
+        n_workers = len(client.nthreads())
         began = time.perf_counter()
         result = rd.regroup(
-            np.asarray(made.maps), n_superclasses=n_structures, output=folder / "OUT", client=client, overwrite=True, **options
+            np.asarray(made.maps),
+            n_superclasses=n_structures,
+            output=folder / "OUT",
+            client=client,
+            overwrite=True,
+            listener=listen,
+            **options,
         )
         seconds = time.perf_counter() - began
-    known = int(np.isfinite(result.pairs["correlation"].values).sum() - len(made.maps)) // 2
+    compared = np.isfinite(result.pairs["correlation"].values)
+    np.fill_diagonal(compared, False)
+    same = made.structure[:, None] == made.structure[None]
+    np.fill_diagonal(same, False)
+    n_pairs = int(compared.sum()) // 2
+    labels = result.groups["superclass"].values
     away_degrees, away_angstrom = pose_errors(made, result.groups)
-    return {
+    asked = made.oracle >= 0
+    right = made.structure == made.structure[references_of(result.groups)]
+    row = {
         "maps": len(made.maps),
-        "pairs": known,
+        "pairs": n_pairs,
         "seconds": seconds,
-        "adjusted_rand_index": float(adjusted_rand_score(made.structure, result.groups["superclass"].values)),
-        "pose_median_degrees": float(np.median(away_degrees)),
-        "poses_within_10_degrees": float((away_degrees < 10).mean()),
-        "shift_median_angstrom": float(np.median(away_angstrom)),
+        "milliseconds_per_pair": 1000 * n_workers * result.seconds["Aligning pairs"] / n_pairs,
+        "adjusted_rand_index": float(adjusted_rand_score(made.structure, labels)),
+        "adjusted_rand_index_of_oracle": float(adjusted_rand_score(made.structure[asked], made.oracle[asked])),
+        "same_structure_compared": float(compared[same].mean()),
+        "maps_without_a_like_one": int((~(compared & same).any(axis=1) & same.any(axis=1)).sum()),
+        "stability_mean": float(np.mean(result.groups["stability"].values)),
+        "pose_median_degrees": float(np.median(away_degrees[right])),
+        "poses_within_10_degrees": float((away_degrees[right] < 10).mean()),
+        "shift_median_angstrom": float(np.median(away_angstrom[right])),
         "driver_gib": peak.driver / 2**30,
         "worker_gib": peak.worker / 2**30,
+        "stated": stated[0] if stated else "",
         "stages": {name: round(value, 1) for name, value in result.seconds.items()},
     }
+    return row, labels
+
+
+def references_of(groups: xr.Dataset) -> np.ndarray:
+    """Position of the class in whose frame each class is posed."""
+    ids = groups["class_id"].values
+    position = {int(class_id): at for at, class_id in enumerate(ids)}
+    return np.array([position[int(one)] for one in groups["reference_class"].values])[groups["superclass"].values]
 
 
 def pose_errors(made: Maps, groups: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
     """Degrees and angstrom between the pose of each class into its superclass frame and the one it was made with."""
-    labels, ids = groups["superclass"].values, groups["class_id"].values
-    reference = np.array([int(np.flatnonzero(ids == one)[0]) for one in groups["reference_class"].values])[labels]
+    reference = references_of(groups)
     # x_map = R x + t, so that x_reference = R_r R_m^T (x_map - t_m) + t_r.
     exact = made.rotation[reference] @ np.swapaxes(made.rotation, 1, 2)
-    shift = VOXEL * (made.shift_voxels[reference] - np.einsum("nab,nb->na", exact, made.shift_voxels))
+    shift = made.voxel_size_angstrom * (made.shift_voxels[reference] - np.einsum("nab,nb->na", exact, made.shift_voxels))
     found = Rotation.from_quat(groups["rotation_quaternion"].values)
     degrees = np.degrees((found * Rotation.from_matrix(exact).inv()).magnitude())
     return degrees, np.linalg.norm(groups["shift_angstrom"].values - shift, axis=1)
@@ -147,22 +136,34 @@ def main() -> None:
     parser.add_argument("--structures", type=int, default=20)
     parser.add_argument("--nearest", type=int, default=30)
     parser.add_argument("--subset", type=int, default=200, help="0: no subset")
-    parser.add_argument("--box", type=int, default=32)
+    parser.add_argument("--box", type=int, default=32, help="of the unlike maps; related ones have 32")
+    parser.add_argument("--difference", type=float, nargs=2, metavar="PERCENT", help="related maps: by so much of the mass")
+    parser.add_argument("--noise", type=float, nargs=2, default=(0.3, 3.0), help="of related maps: least and largest")
+    parser.add_argument("--resolution", type=float, nargs=2, default=(10.0, 25.0), help="of related maps: best and worst, A")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, help="where the maps and the output lie meanwhile")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     nearest = f"nearest:{given.nearest}"
-    rows = {}
+    rows: dict[str, dict[str, object]] = {}
     with tempfile.TemporaryDirectory(dir=given.folder, prefix="regroup_many_") as name:
         folder = Path(name)
-        made = make_maps(given.maps, given.structures, given.box, given.seed, folder / "maps.npy")
-        kinds = [("all maps, nearest", made, nearest)]
+        if given.difference:
+            ranges = {"noise": given.noise, "resolution_angstrom": given.resolution}
+            made = related_maps(
+                given.maps, given.structures, given.seed, folder / "maps.npy", difference_percent=given.difference, **ranges
+            )
+        else:
+            made = unlike_maps(given.maps, given.structures, given.box, given.seed, folder / "maps.npy")
+        found = {}
+        kinds = [("all maps, nearest", made, nearest)] if given.subset < given.maps else []
         if given.subset:
             subset = made.first(given.subset)
             kinds[:0] = [("subset, all pairs", subset, "all"), ("subset, nearest", subset, nearest)]
         for name, some, pairs in kinds:
-            rows[name] = measure(some, given.structures, pairs, folder)
+            rows[name], found[name] = measure(some, given.structures, pairs, folder)
+            if name == "subset, nearest":
+                rows[name]["index_against_all_pairs"] = float(adjusted_rand_score(found["subset, all pairs"], found[name]))
             print(f"{name}: {json.dumps(rows[name])}", flush=True)
     if given.json:
         given.json.write_text(json.dumps(rows, indent=1) + "\n")

@@ -54,15 +54,16 @@ def test_without_evidence_the_rules_are_those_of_the_program() -> None:
     assert unknown == ("", None, (), "Stability is 1 where the grouping stays the same when noise is added.")
 
 
-def test_of_listed_pairs_the_largest_eigengap_is_what_auto_takes() -> None:
+def test_of_listed_pairs_the_separation_decides() -> None:
     labels = np.repeat([0, 1, 2], 4)
     distance = np.where(labels[:, None] == labels[None], 0.01, 0.4) * (1 - np.eye(12))
-    found = group_sparse(distance, np.full((12, 12), 0.01), "auto")
-    gaps = xr.Dataset(
-        {"eigengap": ("n_superclasses", found.eigengap_curve)},
-        coords={"n_superclasses": np.arange(1, len(found.eigengap_curve) + 1)},
-    )
-    assert decide(gaps, 3).automatic_count == found.n_superclasses == 3
+    found = group_sparse(distance, np.full((12, 12), 0.01), "auto", n_resamplings=5)
+    known = {
+        name: ("n_superclasses", getattr(found, f"{name}_curve")) for name in ("stability", "eigengap", "separation")
+    }
+    decision = decide(xr.Dataset(known, coords={"n_superclasses": found.candidate_superclasses}), 3)
+    assert decision.deciding == "separation"
+    assert found.n_superclasses == 3 == found.candidate_superclasses[np.nanargmax(found.separation_curve)]
 
 
 def test_the_figure_has_what_decides_first() -> None:

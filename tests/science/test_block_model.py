@@ -33,7 +33,7 @@ def test_costs_of_placing_a_class_are_a_normal_density_with_one_shared_error(see
         exact = []
         for group in range(3):
             expected = block[group, labels[others]]
-            spread = edges.variance[i, others] + (block_model._DISTANCE_SPREAD * expected) ** 2
+            spread = edges.variance[i, others] + (block_model.DISTANCE_SPREAD * expected) ** 2
             covariance = np.diag(spread) + edges.shared_variance[i]
             seen = edges.distance[i, others] - offset[others]
             exact.append(-2 * multivariate_normal(expected, covariance).logpdf(seen))

@@ -7,7 +7,7 @@ from sklearn.metrics import adjusted_rand_score
 from regroup_dask.science.block_model import agglomeration, fit_block_model, make_edges
 from regroup_dask.science.clustering import canonical_labels, spectral
 from regroup_dask.science.grouping import group_classes
-from regroup_dask.science.model_selection import stability
+from regroup_dask.science.model_selection import agreement, stability
 
 
 def _problem(seed, sizes, apart=0.08, noise=(0.002, 0.02)):
@@ -144,6 +144,14 @@ def test_stability_counts_matched_labels():
     np.testing.assert_allclose(sure.class_stability, [1, 1, 0.5, 1])
     # Jaccard overlaps of the second: {0, 1} with {0, 1, 2} is 2/3, {2, 3} with {3} is 1/2
     np.testing.assert_allclose(sure.superclass_stability, [5 / 6, 3 / 4])
+
+
+@given(st.integers(2, 9), st.integers(1, 4), st.data())
+@settings(max_examples=40, deadline=None)
+def test_agreement_is_the_adjusted_rand_index_of_each(n, largest, data):
+    partition = st.lists(st.integers(0, largest - 1), min_size=n, max_size=n).map(np.array)
+    labels, others = data.draw(partition), data.draw(st.lists(partition, min_size=1, max_size=3).map(np.array))
+    np.testing.assert_allclose(agreement(labels, others), [adjusted_rand_score(labels, other) for other in others], atol=1e-12)
 
 
 def test_spectral_splits_two_blocks():

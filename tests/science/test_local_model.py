@@ -84,9 +84,9 @@ def test_evidence_is_that_of_the_dense_covariance(improved):
 
 def test_placing_a_map_is_the_evidence_of_the_partition_with_it_there():
     model = LocalModel(_local(1))
-    sums = model.sums(LABELS)
+    arrangement = model.arrange(LABELS)
     for index in (0, 4, 6):
-        placed = model.placements(LABELS, index, sums)
+        placed = model.placements(arrangement, index)
         for group in range(3):
             moved = LABELS.copy()
             moved[index] = group

@@ -7,12 +7,16 @@ import dataclasses
 import numpy as np
 import pytest
 import xarray as xr
+import zarr
 from scipy.spatial.transform import Rotation
 
 from regroup_dask import grouping
-from regroup_dask.science.rotations import Pose, compose_pose, invert_pose
+from regroup_dask.progress import StageClock, silent
+from regroup_dask.science.rotations import Pose, apply_pose, compose_pose, invert_pose
 from regroup_dask.settings import Settings
 from regroup_dask.steps import bridging
+from regroup_dask.steps.run_context import RunContext
+from tests import small_job
 
 LABELS = np.repeat([0, 1], [12, 4])
 N_MAPS = len(LABELS)
@@ -154,3 +158,32 @@ def test_nothing_is_aligned_where_all_pairs_of_each_superclass_are_known():
         mirrored=("class_id", mirrored),
     )
     check(poses, solved)
+
+
+def test_parts_are_joined_by_aligning_their_maps(tmp_path):
+    """With the aligner itself: four maps of one structure, one inverted, of which only two pairs were compared."""
+    job = small_job.make_job(structures=1, members=4, box=20, voxel_size=6.0, mirrored=(2,), seed=5)
+    truth = [invert_pose(Pose(*placed)) for placed in zip(job.rotation, job.shift, job.mirrored.tolist(), strict=True)]
+    pairs = known_pairs(truth, [(0, 1), (2, 3)]).isel(class_i=slice(4), class_j=slice(4))
+    zarr.create_array(str(tmp_path / "classes.zarr" / "density"), data=job.maps)
+    classes = xr.Dataset(
+        {name: ("class_id", np.full(4, value)) for name, value in (("extent_angstrom", 40.0), ("resolution_angstrom", 15.0))}
+        | {"density": (("class_id", "z", "y", "x"), job.maps)},
+        coords={"class_id": np.arange(4)},
+        attrs={"voxel_size_angstrom": job.voxel_size},
+    )
+    groups = xr.Dataset(
+        {"superclass": ("class_id", np.zeros(4, int)), "reference_class": ("superclass_id", [0])}
+        | {
+            "rotation_quaternion": (("class_id", "quaternion"), np.zeros((4, 4))),
+            "shift_angstrom": (("class_id", "axis"), np.zeros((4, 3))),
+        },
+        coords={"class_id": np.arange(4), "n_particles": ("class_id", [40, 30, 20, 10])},
+    )
+    run = RunContext(tmp_path, None, StageClock(silent))
+    after, posed = bridging.join_superclasses(pairs, groups, classes, tmp_path / "classes.zarr", SETTINGS, run)
+    assert np.isfinite(after["correlation"].values).sum() > np.isfinite(pairs["correlation"].values).sum()
+    for k in range(4):
+        rotation = Rotation.from_quat(posed["rotation_quaternion"].values[k]).as_matrix()
+        pose = Pose(rotation, posed["shift_angstrom"].values[k], bool(posed["mirrored"].values[k]))
+        assert np.abs(apply_pose(pose, job.balls(k)) - job.balls(0)).max() < 1.0, k
