@@ -73,9 +73,9 @@ def test_noisy_copies_superpose():
 
 @pytest.mark.parametrize("hand", ["off", "detect"])
 def test_the_search_of_faint_maps_misses_no_true_pose(hand):
-    """Where noise is ten times the signal the truth need not be found, but it must not score better than what is."""
-    for seed in range(14, 18):
-        fixed, moving, plan, rotation, shift, *_ = _pair(seed, 64, radius=20.0, hand=hand, snr=0.01)
+    """Where noise is seven times the signal the truth need not be found, but it must not score better than what is."""
+    for seed in range(23, 27):
+        fixed, moving, plan, rotation, shift, *_ = _pair(seed, 64, radius=14.0, hand=hand, snr=0.02, shift=9.0)
         problem = pair_problem(fixed, moving, plan)
         truth = CandidatePoses(
             rotation[None], (shift - problem.centre_term(rotation, 1.0))[None], np.ones(1), np.zeros(1)
@@ -83,7 +83,7 @@ def test_the_search_of_faint_maps_misses_no_true_pose(hand):
         found, *_ = search_pair(problem)
         best = CandidatePoses(*(field[:1] for field in found))
         scores = [refine_over(problem, pose, plan.finest_shell, 12, 0.01).score[0] for pose in (best, truth)]
-        assert scores[0] > scores[1] - 0.1 * problem.chance(plan.finest_shell), seed
+        assert scores[0] > scores[1] - 0.05 * problem.chance(plan.finest_shell), seed
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
