@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from regroup_dask.science.block_model import Edges, agglomerate, merge_path
 from regroup_dask.science.local_covariance import LocalCovariance
 from regroup_dask.science.local_model import LocalModel
-from regroup_dask.science.local_search import search_partition
+from regroup_dask.science.local_search import VERY_STRONG_EVIDENCE, search_partition
 from regroup_dask.science.shell_model import (
     PreparedShells,
     ShellComparison,
@@ -15,9 +15,11 @@ from regroup_dask.science.shell_model import (
     total_cost,
 )
 from regroup_dask.science.shell_search import search_shell_model
+from regroup_dask.science.sparse_similarity import information_of
 
 _LARGEST_FOR_BLOCKS = 60
 _EQUAL_SIGNAL = 0.06
+_EQUAL_INFORMATION = 0.3
 _SAY_OF_THE_WHOLE_BOX = 0.1
 
 
@@ -75,8 +77,9 @@ def cluster(
     Without distances (``edges``) this is spectral clustering of the similarity. With them, weighted average
     linkage and the block model of distances give partitions, and where the shell correlations are at hand, the
     likeliest partition of the shell model is searched from these. Maps of about one share of signal differ in
-    plain correlation only by structure: then what plain correlation says is among the starts, so that it is
-    left only for something likelier. What the maps have in common place by place (``local``) decides in the end.
+    plain correlation mostly by structure: then what plain correlation says is among the starts. What the maps have in
+    common place by place (``local``) decides in the end; but where all maps hold as much signal, so that plain correlation
+    differs by structure only, what it says is left only for something very much likelier.
     """
     n = len(similarity)
     if n_clusters <= 1:
@@ -91,35 +94,44 @@ def cluster(
     whole = shells is not None and np.isfinite(shells.fsc).sum() >= n * (n - 1)
     if shells is None or not whole:
         return canonical_labels(starts[-1])
+    plain = None
     if correlation is not None and _equally_sure(shells):
         starts += [spectral(correlation, n_clusters, seed=seed), average_linkage(correlation, n_clusters)]
+        plain = starts[-2] if _equally_informed(shells) else None
     attempts = 12 if n <= _LARGEST_FOR_BLOCKS else 3
     prepared = prepare_shells(shells)
     found = canonical_labels(search_shell_model(prepared, starts, attempts=attempts).labels)
-    return found if local is None else decide_by_place(local, prepared, found)
+    return found if local is None else decide_by_place(local, prepared, found, plain)
 
 
 def decide_by_place(
-    local: LocalCovariance, shells: PreparedShells, labels: NDArray[np.int64]
+    local: LocalCovariance,
+    shells: PreparedShells,
+    labels: NDArray[np.int64],
+    plain: NDArray[np.int64] | None = None,
 ) -> NDArray[np.int64]:
     """The partition of greatest evidence place by place, or the one given, whichever is likelier.
 
     The model of the whole box sees the same maps shell by shell, but knows nothing of misfits of poses and of what is
     wrong with the noise in one place only, so that it is far too sure. It has `_SAY_OF_THE_WHOLE_BOX` of its log
-    likelihood to say, which decides where the places leave it open.
+    likelihood to say, which decides where the places leave it open. A partition that needs neither model (``plain``, of
+    maps that hold as much signal) is left only on very strong evidence (150 to 1; Kass and Raftery, 1995).
     """
     k = int(labels.max()) + 1
     found, model = search_partition(LocalModel(local), k, [labels])
-    if np.array_equal(found, labels):
+    partitions = [labels, found] if plain is None else [labels, found, plain]
+    if all(np.array_equal(partition, labels) for partition in partitions):
         return labels
     score = []
-    for partition in (labels, found):
+    for partition in partitions:
         fitted = model.copy()
         fitted.improve(partition, 3)
         state, structures = signal_and_structures(shells, partition, k)
         by_place = fitted.evidence(partition) + fitted.log_prior()
         score.append(by_place - _SAY_OF_THE_WHOLE_BOX * 0.5 * total_cost(state, structures, partition))
-    return found if score[1] > score[0] else labels
+    if plain is not None:
+        score[2] += VERY_STRONG_EVIDENCE
+    return partitions[int(np.argmax(score))]
 
 
 def _equally_sure(shells: ShellComparison) -> bool:
@@ -127,3 +139,9 @@ def _equally_sure(shells: ShellComparison) -> bool:
     q = shells.reliability.signal_fraction[:, 1:]
     shared = np.isfinite(q).all(axis=0)
     return bool(shared.any()) and float(np.median(q[:, shared].std(axis=0))) < _EQUAL_SIGNAL
+
+
+def _equally_informed(shells: ShellComparison) -> bool:
+    """Whether all maps hold about as much signal, so that their correlations tell structures and not noise."""
+    information = information_of(shells.reliability.signal_fraction, shells.coefficients)
+    return bool((information > 0).all()) and float(np.log(information).std()) < _EQUAL_INFORMATION
