@@ -145,7 +145,7 @@ def plan_lines(plan: RunPlan, workers: tuple[WorkerResources, ...]) -> tuple[str
         f"{plan.n_maps} maps of box {plan.box}: {plan.n_pairs} pairs in {plan.n_tiles} tiles{particles}.",
         f"{len(workers) or 1} worker(s) of {per_worker} thread(s), each within "
         f"{format_bytes(plan.worker_bytes(per_worker))} of memory, and the driver (this process) within "
-        f"{format_bytes(plan.driver_bytes)}; about {whole} altogether, where nothing else runs.",
+        f"{format_bytes(plan.driver_bytes)}; up to about {whole} altogether, where nothing else runs.",
     )
 
 

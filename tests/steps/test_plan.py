@@ -32,11 +32,11 @@ def test_fifty_maps_of_256_fit_two_workers_of_2_gib(align):
     assert "50 maps of box 256: 1225 pairs" in first
     assert "2 worker(s) of 1 thread(s)" in second
     # measured for these maps: 110 s aligned and 48 s without alignment
-    assert second.endswith(f"about {2 if align else 1} min altogether, where nothing else runs.")
+    assert second.endswith(f"up to about {6 if align else 2} min altogether, where nothing else runs.")
 
 
 def test_starting_grouping_and_the_report_count_even_where_little_is_to_be_compared():
-    assert "about 20 s altogether" in plan_lines(plan_run(3, series(3, 24), None, Settings(n_superclasses=2)), ())[1]
+    assert "up to about 20 s altogether" in plan_lines(plan_run(3, series(3, 24), None, Settings(n_superclasses=2)), ())[1]
 
 
 def test_memory_grows_with_the_box_and_the_threads():
