@@ -15,11 +15,10 @@ from regroup_dask.science.shell_model import (
     total_cost,
 )
 from regroup_dask.science.shell_search import search_shell_model
-from regroup_dask.science.sparse_similarity import information_of
 
 _LARGEST_FOR_BLOCKS = 60
 _EQUAL_SIGNAL = 0.06
-_EQUAL_INFORMATION = 0.3
+_EQUAL_NOISE, _LITTLE_NOISE = 0.5, 0.99
 _SAY_OF_THE_WHOLE_BOX = 0.1
 
 
@@ -78,8 +77,8 @@ def cluster(
     linkage and the block model of distances give partitions, and where the shell correlations are at hand, the
     likeliest partition of the shell model is searched from these. Maps of about one share of signal differ in
     plain correlation mostly by structure: then what plain correlation says is among the starts. What the maps have in
-    common place by place (``local``) decides in the end; but where all maps hold as much signal, so that plain correlation
-    differs by structure only, what it says is left only for something very much likelier.
+    common place by place (``local``) decides in the end; but where the noise of all maps is equal, plain correlation differs
+    by structure only, and what it says is left only for something very much likelier.
     """
     n = len(similarity)
     if n_clusters <= 1:
@@ -95,9 +94,10 @@ def cluster(
     if shells is None or not whole:
         return canonical_labels(starts[-1])
     plain = None
-    if correlation is not None and _equally_sure(shells):
+    equal_noise = _equally_noisy(shells)
+    if correlation is not None and (equal_noise or _equally_sure(shells)):
         starts += [spectral(correlation, n_clusters, seed=seed), average_linkage(correlation, n_clusters)]
-        plain = starts[-2] if _equally_informed(shells) else None
+        plain = starts[-2] if equal_noise else None
     attempts = 12 if n <= _LARGEST_FOR_BLOCKS else 3
     prepared = prepare_shells(shells)
     found = canonical_labels(search_shell_model(prepared, starts, attempts=attempts).labels)
@@ -115,7 +115,7 @@ def decide_by_place(
     The model of the whole box sees the same maps shell by shell, but knows nothing of misfits of poses and of what is
     wrong with the noise in one place only, so that it is far too sure. It has `_SAY_OF_THE_WHOLE_BOX` of its log
     likelihood to say, which decides where the places leave it open. A partition that needs neither model (``plain``, of
-    maps that hold as much signal) is left only on very strong evidence (150 to 1; Kass and Raftery, 1995).
+    maps of equal noise) is left only on very strong evidence (150 to 1; Kass and Raftery, 1995).
     """
     k = int(labels.max()) + 1
     found, model = search_partition(LocalModel(local), k, [labels])
@@ -141,7 +141,12 @@ def _equally_sure(shells: ShellComparison) -> bool:
     return bool(shared.any()) and float(np.median(q[:, shared].std(axis=0))) < _EQUAL_SIGNAL
 
 
-def _equally_informed(shells: ShellComparison) -> bool:
-    """Whether all maps hold about as much signal, so that their correlations tell structures and not noise."""
-    information = information_of(shells.reliability.signal_fraction, shells.coefficients)
-    return bool((information > 0).all()) and float(np.log(information).std()) < _EQUAL_INFORMATION
+def _equally_noisy(shells: ShellComparison) -> bool:
+    """Whether the ratio of noise to signal of all maps is one, within what it is known to, where it is worth mentioning."""
+    q = shells.reliability.signal_fraction[:, 1:]
+    q = q[:, np.isfinite(q).all(axis=0)]
+    q = q[:, np.median(q, axis=0) < _LITTLE_NOISE]
+    if not q.size:
+        return False
+    ratio = (1 - q) / np.clip(q, 1e-3, 1)
+    return float(np.median(np.log(np.maximum(ratio, 1e-3)).std(axis=0))) < _EQUAL_NOISE
