@@ -7,8 +7,8 @@ import xarray as xr
 from scipy.spatial.transform import Rotation
 
 from regroup_dask.errors import InputError
-from regroup_dask.science import frames, grouping, hands, sparse_frames
-from regroup_dask.science.local_covariance import LocalCovariance
+from regroup_dask.science import frames, grouping, hands, local_search, sparse_frames
+from regroup_dask.science.local_covariance import LocalCovariance, select_local
 from regroup_dask.science.reliability import Reliability
 from regroup_dask.science.shell_model import ShellComparison
 
@@ -175,6 +175,37 @@ def _local(pairs: xr.Dataset) -> LocalCovariance | None:
     if not all(f"place_{name}" in pairs for name in LocalCovariance._fields):
         return None
     return LocalCovariance(**{name: pairs[f"place_{name}"].values for name in LocalCovariance._fields})
+
+
+def next_grouping(pairs: xr.Dataset, groups: xr.Dataset, n_superclasses: int) -> xr.Dataset | None:
+    """One superclass less or more than a grouping has, told from that grouping by what maps show place by place.
+
+    Parameters
+    ----------
+    pairs
+        As in pairs.zarr.
+    groups
+        The grouping, ``superclass`` on ``class_id``.
+    n_superclasses
+        One less, or one more, than it has.
+
+    Returns
+    -------
+    xarray.Dataset or None
+        ``superclass`` on ``class_id``; None where the maps were not compared place by place, or differ there by what
+        neither noise nor poses explain.
+    """
+    local = _local(pairs)
+    place = {int(class_id): row for row, class_id in enumerate(pairs["class_i"].values)}
+    ids, labels = groups["class_id"].values, groups["superclass"].values
+    known = np.array([label >= 0 and int(class_id) in place for class_id, label in zip(ids, labels, strict=True)], bool)
+    if local is None or known.sum() < 3:
+        return None
+    local = select_local(local, np.array([place[int(class_id)] for class_id in ids[known]]))
+    if not local_search.describes_maps(local):
+        return None
+    found = local_search.next_partition(local, local_search.renumbered(labels[known]), n_superclasses)
+    return xr.Dataset({"superclass": ("class_id", found)}, coords={"class_id": ids[known]})
 
 
 def _curves(found: grouping.Grouping) -> dict[str, object]:

@@ -12,7 +12,7 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 from scipy import ndimage
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from regroup_dask.science.fourier import half_spectrum_shells, shell_sums
 
@@ -66,7 +66,7 @@ def significant_difference(
     low_pass, cut_shell = _low_pass(spectrum, others, cut_shell)
     shell = half_spectrum_shells(box)[0]
     elements = max(4 / 3 * np.pi * radius_voxel**3 / (box / (2 * cut_shell)) ** 3, 2.0)
-    limit = float(norm.isf(FALSE_ALARM / 2 / elements))
+    limit = -float(ndtri(FALSE_ALARM / 2 / elements))
     shared, deviation = spectrum, np.full((box,) * 3, np.nan)
     for _ in range(FITS):
         left = spectrum - _transfer(shared, others, signal)[shell] * others

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from regroup_dask.errors import InputError
-from regroup_dask.grouping import group_pairs
+from regroup_dask.grouping import group_pairs, next_grouping
 from regroup_dask.report.count_decision import CURVE_WORDS, decide
 from regroup_dask.science.block_model import Edges, agglomerate, make_edges
 from regroup_dask.science.local_search import STRONG_EVIDENCE
@@ -29,6 +29,11 @@ CURVE_NAMES = {
     "separation": ("separation_curve", "separation"),
     "evidence": ("evidence_curve", "evidence"),
 }
+BY_PLACE = (
+    "Told from this grouping: the union of two superclasses, and the split of one, that the maps speak for most. Grouped "
+    "from the beginning they may fall otherwise."
+)
+BY_DISTANCE = "Told from this grouping: its two most alike superclasses, and the one that falls apart most."
 SAME = "the grouping stays as it is"
 CANDIDATES = ("candidate_superclasses", "candidates", "n_superclasses_tried")
 
@@ -82,8 +87,9 @@ def _eigengaps(similarity: np.ndarray) -> xr.Dataset:
 def neighbour_groupings(pairs: xr.Dataset, groups: xr.Dataset, settings: dict[str, Any]) -> list[dict[str, Any]]:
     """Say in words what one superclass less and one more would change.
 
-    Few classes are grouped once more, as ``regroup-dask group`` would. Of many that takes longer than all the rest of a
-    page: there the two superclasses that are most alike are named, and the one that falls apart most.
+    Where the maps were compared place by place, that tells which union of two superclasses and which split of one is
+    likeliest. Else few classes are grouped once more, as ``regroup-dask group`` would; of many that takes longer than all
+    the rest of a page: there the two superclasses that are most alike are named, and the one that falls apart most.
 
     Parameters
     ----------
@@ -97,20 +103,25 @@ def neighbour_groupings(pairs: xr.Dataset, groups: xr.Dataset, settings: dict[st
     Returns
     -------
     list of dict
-        ``n_superclasses``, ``sentences``, and ``nested``: whether it is told from this grouping alone.
+        ``n_superclasses``, ``sentences``, and ``how``: a sentence about what was done, empty if grouped once more.
     """
     chosen = int(groups.sizes["superclass_id"])
-    nested = pairs.sizes["class_i"] > MOST_GROUPED_ANEW
     found = []
     for count in (chosen - 1, chosen + 1):
         if not 1 <= count <= pairs.sizes["class_i"] - 1:
             continue
+        how, other = "", None
+        if settings.get("similarity") != "correlation":
+            how, other = BY_PLACE, next_grouping(pairs, groups, count)
         try:
-            other = _next_grouping(pairs, groups, count) if nested else _grouped_anew(pairs, count, settings)
+            if other is None and pairs.sizes["class_i"] > MOST_GROUPED_ANEW:
+                how, other = BY_DISTANCE, _next_grouping(pairs, groups, count)
+            elif other is None:
+                how, other = "", _grouped_anew(pairs, count, settings)
         except InputError as error:
             logger.warning("no grouping into %d superclasses for the report: %s", count, error)
             continue
-        found.append({"n_superclasses": count, "sentences": describe_change(groups, other), "nested": nested})
+        found.append({"n_superclasses": count, "sentences": describe_change(groups, other), "how": how})
     return found
 
 

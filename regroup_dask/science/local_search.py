@@ -9,6 +9,8 @@ from regroup_dask.science.local_covariance import LocalCovariance
 from regroup_dask.science.local_model import EXPECTED_MISFIT, LocalModel
 
 STRONG_EVIDENCE, VERY_STRONG_EVIDENCE = 3.0, 5.0
+# Proposals of greatest evidence that are followed.
+FOLLOWED = 3
 UNEXPLAINED_MISFIT, MOST_UNEXPLAINED = 10 * EXPECTED_MISFIT, 0.25
 
 
@@ -101,6 +103,48 @@ def _fitted(
     return model.evidence(labels) + model.log_prior(), labels, model
 
 
+def _begun(model: LocalModel, n_groups: int) -> tuple[LocalModel, NDArray[np.int64], NDArray[np.float64]]:
+    """A copy of the model improved with more groups than wanted, so that gains and noise favour no partition.
+
+    Returns
+    -------
+    LocalModel, int64[N, N], float64[N, N]
+        The copy, the linkage before, and the evidence between maps after it was improved.
+    """
+    model = model.copy()
+    first = evidence_linkage(model.pair_evidence().sum(axis=0))
+    model.improve(first[min(model.n_maps, 2 * n_groups + 1) - 1], 3)
+    return model, first, model.pair_evidence().sum(axis=0)
+
+
+def next_partition(local: LocalCovariance, labels: NDArray[np.int64], n_groups: int) -> NDArray[np.int64]:
+    """What one group less, or one more, than a partition has would most likely change in it.
+
+    Two of its groups are united, or one is split, whichever is of greatest evidence; then maps are moved. This starts
+    from the partition at hand: a search from nothing may find another.
+
+    Parameters
+    ----------
+    local : LocalCovariance
+    labels : int[N]
+        0 .. K - 1.
+    n_groups : int
+        K - 1 or K + 1.
+
+    Returns
+    -------
+    int64[N]
+    """
+    model, _, between = _begun(LocalModel(local), n_groups)
+    k = int(labels.max()) + 1
+    if n_groups < k:
+        found = _unions(labels)
+    else:
+        found = [renumbered(part) for group in range(k) for part in _splits(between, labels, group)]
+    likeliest = sorted(found, key=model.evidence, reverse=True)[:FOLLOWED]
+    return max((move_maps(model, part) for part in likeliest), key=model.evidence)
+
+
 def search_partition(
     model: LocalModel, n_groups: int, starts: list[NDArray[np.int64]], *, attempts: int = 6
 ) -> tuple[NDArray[np.int64], LocalModel]:
@@ -109,10 +153,7 @@ def search_partition(
     Gains and noise are first improved with more groups than wanted, so that they favour no partition; of the starts
     the two of greatest evidence are followed; then one group is split while two are united, as long as it helps.
     """
-    model = model.copy()
-    first = evidence_linkage(model.pair_evidence().sum(axis=0))
-    model.improve(first[min(model.n_maps, 2 * n_groups + 1) - 1], 3)
-    between = model.pair_evidence().sum(axis=0)
+    model, first, between = _begun(model, n_groups)
     starts = [*starts, evidence_linkage(between)[n_groups - 1], first[n_groups - 1]]
     moved = {labels.tobytes(): labels for labels in (move_maps(model, renumbered(start)) for start in starts)}
     ranked = sorted(moved.values(), key=model.evidence, reverse=True)[:2]
@@ -121,9 +162,12 @@ def search_partition(
     for _ in range(attempts):
         proposals = [part for part in _split_and_unite(model, labels, between) if part.tobytes() not in tried]
         better = None
-        for proposal in sorted(proposals, key=model.evidence, reverse=True)[:3]:
+        fits: dict[bytes, tuple[float, NDArray[np.int64], LocalModel]] = {}
+        for proposal in sorted(proposals, key=model.evidence, reverse=True)[:FOLLOWED]:
             tried.add(proposal.tobytes())
-            fit = _fitted(model, move_maps(model, proposal), 1)
+            part = move_maps(model, proposal)  # several proposals often come to one partition
+            fit = fits.get(part.tobytes()) or _fitted(model, part, 1)
+            fits[part.tobytes()] = fit
             if fit[0] > evidence + 0.5 and (better is None or fit[0] > better[0]):
                 better = fit
         if better is None:
@@ -137,15 +181,28 @@ def _split_and_unite(
 ) -> list[NDArray[np.int64]]:
     """Partitions with two groups united, the three unions of greatest evidence, and one group parted."""
     k = int(labels.max()) + 1
-    unions = [renumbered(np.where(labels == b, a, labels)) for a in range(k) for b in range(a + 1, k)]
     found = {}
-    for united in sorted(unions, key=model.evidence, reverse=True)[:3]:
+    for united in sorted(_unions(labels), key=model.evidence, reverse=True)[:FOLLOWED]:
         for group in range(k - 1):
-            for part in _parts(between, np.flatnonzero(united == group)):
-                split = united.copy()
-                split[part] = k - 1
-                found[renumbered(split).tobytes()] = renumbered(split)
+            for split in map(renumbered, _splits(between, united, group)):
+                found[split.tobytes()] = split
     return list(found.values())
+
+
+def _unions(labels: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """A partition with two of its groups united, every two of them."""
+    k = int(labels.max()) + 1
+    return [renumbered(np.where(labels == b, a, labels)) for a in range(k) for b in range(a + 1, k)]
+
+
+def _splits(between: NDArray[np.float64], labels: NDArray[np.int64], group: int) -> list[NDArray[np.int64]]:
+    """A partition with one of its groups parted, in each of some ways; the part has a new label."""
+    found = []
+    for part in _parts(between, np.flatnonzero(labels == group)):
+        split = labels.copy()
+        split[part] = labels.max() + 1
+        found.append(split)
+    return found
 
 
 def _parts(between: NDArray[np.float64], members: NDArray[np.int64]) -> list[NDArray[np.int64]]:

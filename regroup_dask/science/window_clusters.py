@@ -80,25 +80,25 @@ def _score_row(row, inverse, gram, square, variance, coefficients, score):  # ty
     precision-weighted sums, ``square`` its diagonal, ``variance[B]`` that of a difference. The score is the log Bayes
     factor that the two differ not; a group that has nothing of a band says nothing there. P is at least K.
     """
-    scores = score[row]
-    scores[:] = 0.0
+    padded = score.shape[1]
+    for e in range(padded):
+        score[row, e] = 0.0
     for b in range(len(inverse)):
         first = inverse[b, row]
         if first <= 0:
             continue
-        others, squares, products = inverse[b], square[b], gram[b, row]
         mean_square, twice_first = square[b, row] * first * first, 2 * first
         half, twice = 0.5 * coefficients[b], 2 * variance[b]
-        for e in range(len(scores)):
-            second = others[e]
+        for e in range(padded):
+            second = inverse[b, e]
             noise = first + second
             whole = noise + twice
             shrunk = 1 / (noise * whole)
-            contrast = mean_square + squares[e] * second * second - twice_first * second * products[e]
+            contrast = mean_square + square[b, e] * second * second - twice_first * second * gram[b, row, e]
             value = half * (_log(whole * whole * shrunk) - contrast * twice * shrunk)
-            scores[e] += value if second > 0 else 0.0
+            score[row, e] += value if second > 0 else 0.0
     for e in range(len(score)):
-        score[e, row] = scores[e]
+        score[e, row] = score[row, e]
 
 
 @njit(cache=True, fastmath=FAST, error_model="numpy")
@@ -109,45 +109,45 @@ def _begin(loads, gram, shared, sizes, coefficients, base, prior, space):  # typ
     for a in range(k):
         terms[a] = prior[a]
     for b in range(len(shared)):
-        p, rest, now = shared[b], state[b], sizes[b]
+        p = shared[b]
         for s in range(LANES):
-            rest[SIZE + s] = now[s] * p
-            rest[LOGS + s] = 0.0
-            rest[PRECISION + s] = 0.0
-            rest[WITHIN + s] = 0.0
-            rest[SQUARED + s] = 0.0
-            rest[INVERSE + s] = 1.0
+            state[b, SIZE + s] = sizes[b, s] * p
+            state[b, LOGS + s] = 0.0
+            state[b, PRECISION + s] = 0.0
+            state[b, WITHIN + s] = 0.0
+            state[b, SQUARED + s] = 0.0
+            state[b, INVERSE + s] = 1.0
         for a in range(k):
-            load, own, shrunk = loads[b, a], gram[b, a, a], alpha[b, a]
+            load, own = loads[b, a], gram[b, a, a]
             for s in range(LANES):
-                x = 1 + rest[SIZE + s] * load
+                x = 1 + state[b, SIZE + s] * load
                 new = 1 / x
-                rest[FIRST + s] = new
-                rest[INVERSE + s] *= x
-                rest[PRECISION + s] += load * new
-                rest[WITHIN + s] += rest[SIZE + s] * new * own
-                rest[ALONG + s] = 0.5 * own * new
+                state[b, FIRST + s] = new
+                state[b, INVERSE + s] *= x
+                state[b, PRECISION + s] += load * new
+                state[b, WITHIN + s] += state[b, SIZE + s] * new * own
+                state[b, ALONG + s] = 0.5 * own * new
             for e in range(a):
-                value, other = gram[b, a, e], alpha[b, e]
+                value = gram[b, a, e]
                 for s in range(LANES):
-                    rest[ALONG + s] += value * other[s]
+                    state[b, ALONG + s] += value * alpha[b, e, s]
             for s in range(LANES):
-                rest[SQUARED + s] += 2 * rest[FIRST + s] * rest[ALONG + s]
+                state[b, SQUARED + s] += 2 * state[b, FIRST + s] * state[b, ALONG + s]
             for s in range(LANES):
-                shrunk[s] = rest[FIRST + s]
+                alpha[b, a, s] = state[b, FIRST + s]
             if a % FACTORS == FACTORS - 1:  # a product of more factors might be too large for a number
                 for s in range(LANES):
-                    rest[LOGS + s] += _log(rest[INVERSE + s])
-                    rest[INVERSE + s] = 1.0
-        half, known, out = 0.5 * coefficients[b], base[b], terms[0]
+                    state[b, LOGS + s] += _log(state[b, INVERSE + s])
+                    state[b, INVERSE + s] = 1.0
+        half, known = 0.5 * coefficients[b], base[b]
         for s in range(LANES):
-            q = 1 + p * rest[PRECISION + s]
-            rest[LOGS + s] += _log(rest[INVERSE + s] * q)
-            rest[INVERSE + s] = 1 / q
-            value = known + rest[LOGS + s] - rest[WITHIN + s] - rest[SQUARED + s] * p * rest[INVERSE + s]
-            rest[ALONG + s] = half * value
+            q = 1 + p * state[b, PRECISION + s]
+            state[b, LOGS + s] += _log(state[b, INVERSE + s] * q)
+            state[b, INVERSE + s] = 1 / q
+            value = known + state[b, LOGS + s] - state[b, WITHIN + s] - state[b, SQUARED + s] * p * state[b, INVERSE + s]
+            state[b, ALONG + s] = half * value
         for s in range(LANES):
-            out[s] -= rest[ALONG + s]
+            terms[0, s] -= state[b, ALONG + s]
 
 
 @njit(cache=True, fastmath=FAST, error_model="numpy")
@@ -169,9 +169,9 @@ def _unite(loads, inverse, gram, shared, guide, coefficients, base, score, order
         n_living = k - step + 1
         best, kept_at, gone_at = -np.inf, 0, 1
         for first in range(n_living):
-            scores = score[living[first]]
+            row = living[first]
             for second in range(first + 1, n_living):
-                value = scores[living[second]]
+                value = score[row, living[second]]
                 if value > best:
                     best, kept_at, gone_at = value, first, second
         kept, gone = living[kept_at], living[gone_at]
@@ -185,46 +185,44 @@ def _unite(loads, inverse, gram, shared, guide, coefficients, base, score, order
             load = load_kept + load_gone
             own_kept, own_gone, cross = square[b, kept], square[b, gone], gram[b, kept, gone]
             own = own_kept + own_gone + 2 * cross
-            rest, kept_row, gone_row, out = state[b], alpha[b, kept], alpha[b, gone], terms[step]
-            row, column = gram[b, kept], gram[b, gone]
             for s in range(LANES):
-                rest[ALONG + s] = 0.0
-                rest[BESIDE + s] = 0.0
+                state[b, ALONG + s] = 0.0
+                state[b, BESIDE + s] = 0.0
             for at in range(n_living):
                 e = living[at]
                 if e == kept:
                     continue
-                value_kept, value_gone, other = row[e], column[e], alpha[b, e]
+                value_kept, value_gone = gram[b, kept, e], gram[b, gone, e]
                 for s in range(LANES):
-                    rest[ALONG + s] += value_kept * other[s]
-                    rest[BESIDE + s] += value_gone * other[s]
-                row[e] = value_kept + value_gone
-                gram[b, e, kept] = value_kept + value_gone
+                    state[b, ALONG + s] += value_kept * alpha[b, e, s]
+                    state[b, BESIDE + s] += value_gone * alpha[b, e, s]
+                gram[b, kept, e] = gram[b, e, kept] = value_kept + value_gone
             for s in range(LANES):
-                rest[FIRST + s] = kept_row[s]
-                rest[SECOND + s] = gone_row[s]
+                state[b, FIRST + s] = alpha[b, kept, s]
+                state[b, SECOND + s] = alpha[b, gone, s]
             for s in range(LANES):
-                d, first, second = rest[SIZE + s], rest[FIRST + s], rest[SECOND + s]
+                d, first, second = state[b, SIZE + s], state[b, FIRST + s], state[b, SECOND + s]
                 x = 1 + d * load
-                new = 1 / x
-                change = (new - first) * rest[ALONG + s] + (new - second) * rest[BESIDE + s]
+                precision = state[b, PRECISION + s] - first * load_kept - second * load_gone
+                z = x * (1 + p * precision) + p * load  # the new q times x
+                both = 1 / (x * z)  # one division for 1 / x and 1 / q
+                new, one_over_q = z * both, x * x * both
+                change = (new - first) * state[b, ALONG + s] + (new - second) * state[b, BESIDE + s]
                 change = 2 * change + new * new * own - first * first * own_kept
-                squared = rest[SQUARED + s] + change - second * second * own_gone - 2 * first * second * cross
-                precision = rest[PRECISION + s] + new * load - first * load_kept - second * load_gone
-                within = rest[WITHIN + s] + d * (new * own - first * own_kept - second * own_gone)
-                q = 1 + p * precision
-                logs = rest[LOGS + s] + _log(x * first * second * q * rest[INVERSE + s])
-                rest[SQUARED + s] = squared
-                rest[PRECISION + s] = precision
-                rest[WITHIN + s] = within
-                rest[LOGS + s] = logs
-                rest[INVERSE + s] = 1 / q
-                rest[FIRST + s] = new
-                rest[ALONG + s] = half * (known + logs - within - squared * p / q)
+                squared = state[b, SQUARED + s] + change - second * second * own_gone - 2 * first * second * cross
+                within = state[b, WITHIN + s] + d * (new * own - first * own_kept - second * own_gone)
+                logs = state[b, LOGS + s] + _log(z * first * second * state[b, INVERSE + s])
+                state[b, SQUARED + s] = squared
+                state[b, PRECISION + s] = precision + new * load
+                state[b, WITHIN + s] = within
+                state[b, LOGS + s] = logs
+                state[b, INVERSE + s] = one_over_q
+                state[b, FIRST + s] = new
+                state[b, ALONG + s] = half * (known + logs - within - squared * p * one_over_q)
             for s in range(LANES):
-                kept_row[s] = rest[FIRST + s]
+                alpha[b, kept, s] = state[b, FIRST + s]
             for s in range(LANES):
-                out[s] -= rest[ALONG + s]
+                terms[step, s] -= state[b, ALONG + s]
             loads[b, kept] = load
             inverse[b, kept] = 1 / load if load > 0 else 0.0
             inverse[b, gone] = 0.0

@@ -20,6 +20,7 @@ from regroup_dask.report.similarity import matrix_order, pair_values, plot_simil
 from regroup_dask.report.stability import count_curves, describe_change, neighbour_groupings, plot_stability
 from regroup_dask.report.superclass_views import plot_superclasses, scale_bar
 from tests.report.output_folder import write_output
+from tests.science.test_local_model import _local
 
 
 @pytest.fixture(scope="module")
@@ -171,3 +172,21 @@ def test_every_figure_is_found_by_name() -> None:
         assert f"plot_{name}" in dir(report)
     with pytest.raises(AttributeError, match="plot_nothing"):
         _ = report.plot_nothing
+
+
+def test_one_superclass_less_or_more_is_told_by_place_where_that_is_known() -> None:
+    """Maps 0 to 3, 4 to 6 and 7 to 9 differ in places; the page's grouping has the last two together."""
+    truth = np.repeat(np.arange(3), (4, 3, 3))
+    local = _local(3, truth, coefficients=150)
+    ids = np.arange(10, 20)
+    places = {f"place_{name}": (tuple(f"{name}_{axis}" for axis in range(np.ndim(values))), values)
+              for name, values in local._asdict().items()}  # fmt: skip
+    pairs = xr.Dataset(places, coords={"class_i": ids, "class_j": ids})
+    groups = xr.Dataset(
+        {"superclass": ("class_id", np.minimum(truth, 1)[::-1])}, coords={"class_id": ids[::-1], "superclass_id": [0, 1]}
+    )
+    less, more = neighbour_groupings(pairs, groups, {})
+    assert less["sentences"] == ["superclasses 0 and 1 become one"]
+    assert more["sentences"] == ["superclass 1 is split: classes 16, 15, 14 | 19, 18, 17"]
+    assert less["how"] == more["how"]
+    assert "Told from this grouping" in more["how"]

@@ -13,6 +13,7 @@ from regroup_dask.science.local_search import (
     evidence_of_numbers,
     fewest_groups,
     move_maps,
+    next_partition,
     renumbered,
     search_partition,
 )
@@ -158,6 +159,35 @@ def test_moving_maps_keeps_every_group_and_never_lowers_the_evidence():
     assert set(moved) == {0, 1, 2}
     assert model.evidence(moved) >= model.evidence(start)
     assert np.array_equal(renumbered(moved), moved)
+
+
+def _single_moves(model, labels):
+    """Evidence of every partition that moving one map makes, no group emptied."""
+    moved = []
+    for index in np.flatnonzero(np.bincount(labels)[labels] > 1):
+        for group in range(labels.max() + 1):
+            other = labels.copy()
+            other[index] = group
+            moved.append(model.evidence(other))
+    return np.array(moved)
+
+
+@pytest.mark.parametrize("seed", [1, 5])
+def test_no_single_move_is_better_than_what_moving_maps_ends_with(seed):
+    model = LocalModel(_local(seed, coefficients=25))
+    moved = move_maps(model, np.array([0, 1, 2, 0, 1, 2, 0]))
+    assert model.evidence(moved) >= _single_moves(model, moved).max() - 1e-5
+
+
+def test_one_group_less_or_more_unites_or_splits_what_the_maps_say():
+    """Structures a, b, b, c in groups: one more parts the two that are together, one less unites the two that are alike."""
+    truth = np.repeat(np.arange(4), (4, 3, 3, 2))
+    local = _local(3, truth, coefficients=150)
+    together = np.array([0, 1, 1, 2])[truth]
+    np.testing.assert_array_equal(next_partition(local, together, 4), truth)
+    apart = np.where(np.arange(12) == 3, 4, truth)  # a map of the first structure on its own
+    np.testing.assert_array_equal(next_partition(local, renumbered(apart), 4), truth)
+    assert set(next_partition(local, np.zeros(12, np.int64), 2)) == {0, 1}
 
 
 def test_linkage_unites_what_has_most_evidence():
