@@ -21,7 +21,7 @@ from regroup_dask.errors import InputError
 from regroup_dask.formats import storage
 from regroup_dask.formats.job import Job
 from regroup_dask.formats.job_folder import recognise_job
-from regroup_dask.formats.particles import ParticleSource
+from regroup_dask.formats.particle_source import ParticleSource
 from regroup_dask.formats.scratch_folder import scratch_folder
 from regroup_dask.formats.volumes import VolumeSeries, find_mask, find_volumes, open_volumes, series_of
 from regroup_dask.pipeline import Regrouped

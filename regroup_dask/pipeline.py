@@ -38,6 +38,7 @@ from regroup_dask.steps.plan import check_memory, plan_lines, plan_run
 from regroup_dask.steps.regrouping import CLASSES, PAIRS
 from regroup_dask.steps.run_context import RunContext
 from regroup_dask.steps.selection import Selection, survey_and_select
+from regroup_dask.steps.unaligned import unaligned_sentences
 from regroup_dask.tasks.crew import workers_of
 from regroup_dask.tasks.one_thread import one_thread
 from regroup_dask.tasks.versions import check_shared_folder
@@ -153,6 +154,8 @@ def regroup_inputs(
         check_memory(plan, workers)
         if earlier is None:
             pairs = _compare(inputs, selection, settings, run)
+            for sentence in unaligned_sentences(pairs, settings):
+                warnings.warn(sentence, RegroupWarning, stacklevel=2)
         else:
             pairs = regrouping.copy_comparison(earlier, folder, selection)
         pairs, groups = regrouping.group_classes(pairs, selection, settings, run, earlier=earlier, told=told)

@@ -66,14 +66,12 @@ def show_result(console: Console, result: Regrouped) -> None:
         console.print(f"Remaining particles: {result.n_remaining:,} of {total:,}", highlight=False)
     for sentence in result.warnings:
         console.print(f"Note: {sentence}", highlight=False, markup=False, soft_wrap=True)
-    meaning = "* the class whose frame (orientation and centre) the superclass has"
-    if any(entry["mirrored"] for entry in classes):
-        meaning += "; ' a class of the opposite hand"
-    if any(row["n_classes"] > 1 for row in superclasses):
-        meaning += "; similarity: of the class least like the rest of its superclass, 1 is the same structure"
-    if has_stability:
-        meaning += "; stability: 1 where resampled data give the same superclass"
-    console.print(meaning, style="dim", highlight=False)
+    words = meaning_of_columns(
+        mirrored=any(entry["mirrored"] for entry in classes),
+        similarity=any(row["n_classes"] > 1 for row in superclasses),
+        stability=has_stability,
+    )
+    console.print(words, style="dim", highlight=False)
     look = result.output / "report.html"
     console.print(
         f"Look at {look if storage.exists(look) else result.output}", highlight=False, markup=False, soft_wrap=True
@@ -82,6 +80,18 @@ def show_result(console: Console, result: Regrouped) -> None:
     steps = next_steps(result.output, n_superclasses=len(superclasses), n_classes=grouped, shown=str(result.output))
     for step in steps:
         console.print(f"{step.purpose}: {step.text}", highlight=False, markup=False, soft_wrap=True)
+
+
+def meaning_of_columns(*, mirrored: bool, similarity: bool, stability: bool) -> str:
+    """Say what a table of superclasses means by its marks and numbers."""
+    words = ["* the class whose frame (orientation and centre) the superclass has"]
+    if mirrored:
+        words.append("' a class of the opposite hand")
+    if similarity:
+        words.append("similarity: of the class least like the rest of its superclass, 1 is the same structure")
+    if stability:
+        words.append("stability: 1 where resampled data give the same superclass")
+    return "; ".join(words)
 
 
 def show_preview(preview: Preview, place: str, *, as_json: bool = False) -> None:

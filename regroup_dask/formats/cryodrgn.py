@@ -32,7 +32,7 @@ from regroup_dask.formats import storage, storing
 from regroup_dask.formats.job import Job
 from regroup_dask.formats.mrc_header import read_header
 from regroup_dask.formats.parquet_particles import ParquetParticles, open_parquet_particles
-from regroup_dask.formats.particles import ParticleSource
+from regroup_dask.formats.particle_source import ParticleSource
 from regroup_dask.formats.pickled_arrays import read_array, read_arrays
 
 LABELS = "labels.pkl"

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import os
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from regroup_dask.errors import FullDiskError, InputError, StoreError
 from regroup_dask.formats import storage, storing
+from regroup_dask.formats.folder_claim import hold, remove_empty, remove_while_written
 from regroup_dask.formats.full_disk import is_full_disk
 
 MARK = ".export"
 PARTS = ".parts"
-REMOVAL_ATTEMPTS = 100
 
 
 def check_target(target: Path) -> None:
@@ -64,12 +61,13 @@ def export_folder(target: Path) -> Iterator[Path]:
         partial.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(mark, os.O_CREAT | os.O_RDWR, 0o666)
     except OSError as error:
-        _remove_empty([partial, *above])
+        remove_empty([partial, *above])
         if is_full_disk(error):
             raise FullDiskError(f"The disk of {target} is full: make room, or give another place with -o.") from None
         raise InputError(f"The folder {target} cannot be made ({error.strerror}): choose a place that can be written.") from None
     try:
-        _lock(descriptor, partial)
+        busy = InputError(f"Another export is writing to {partial}: wait for it, or give another name with -o.")
+        hold(descriptor, busy)
         for path in partial.iterdir():  # what an export left that was killed
             if path != mark:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -79,8 +77,8 @@ def export_folder(target: Path) -> Iterator[Path]:
             mark.unlink()
             os.replace(partial, target)
         except BaseException as error:
-            _remove_while_written(partial)
-            _remove_empty(above)
+            remove_while_written(partial)
+            remove_empty(above)
             if isinstance(error, OSError) and is_full_disk(error):
                 raise FullDiskError(
                     f"The disk of {target} is full and nothing was kept: make room, then give the same command again, or "
@@ -110,27 +108,3 @@ def _folder_in_store(target: Path) -> Iterator[Path]:
         with contextlib.suppress(StoreError):
             storing.remove_folder(target)
         raise
-
-
-def _lock(descriptor: int, partial: Path) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-            raise InputError(f"Another export is writing to {partial}: wait for it, or give another name with -o.") from None
-        # File systems without locks have no such protection.
-
-
-def _remove_while_written(folder: Path) -> None:
-    """Remove a folder that tasks already under way on other processes may still write to."""
-    for _ in range(REMOVAL_ATTEMPTS):
-        shutil.rmtree(folder, ignore_errors=True)
-        if not folder.exists():
-            return
-        time.sleep(0.1)
-
-
-def _remove_empty(folders: list[Path]) -> None:
-    for made in folders:
-        with contextlib.suppress(OSError):
-            made.rmdir()

@@ -21,23 +21,24 @@ class columns the posteriors count. A folder may be partitioned as Hive does it,
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from regroup_dask.errors import InputError
-from regroup_dask.formats import storage
+from regroup_dask.formats.parquet_files import (
+    ParquetFragment,
+    fragments_of_file,
+    parquet_files,
+    read_metadata,
+)
 from regroup_dask.formats.parquet_outputs import create_outputs, finish_outputs, write_fragment
 from regroup_dask.formats.parquet_uids import refuse_repeated_uids
-from regroup_dask.formats.particles import FRAGMENT_BYTES, ParticleSource
+from regroup_dask.formats.particle_source import ParticleSource
 from regroup_dask.formats.pieces import RunPieces, in_this_process
 from regroup_dask.formats.rotations import matrices_of_quaternions
 
@@ -49,68 +50,6 @@ __all__ = [
     "open_parquet_particles",
     "write_fragment",
 ]
-
-
-LARGE_ROW_GROUP_BYTES = 3 * FRAGMENT_BYTES
-"""A row group above this is read in parts, each of which has to pass over the rows before it."""
-STREAMED_ROWS = 2**16
-STREAM_BYTES = 2**20
-
-
-@dataclass(frozen=True)
-class ParquetFragment:
-    """Consecutive rows of one parquet file: some row groups, or a part of them."""
-
-    index: int
-    first_row: int
-    n_rows: int
-    path: str
-    row_groups: tuple[int, ...]
-    skip_rows: int
-    partition: tuple[tuple[str, int | str], ...] = ()
-    schema: pa.Schema = field(default=None, repr=False)
-    streamed: bool = False
-    """a part of a row group too large to be read whole: a few rows at a time, up to the last needed"""
-
-    def read(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """Read the rows, in file order; ``columns=None`` means all."""
-        names = self.schema.names if columns is None else list(columns)
-        missing = [name for name in names if name not in self.schema.names]
-        if missing:
-            raise InputError(
-                f"{self.path} has no column {missing[0]}; it has: {', '.join(self.schema.names)}"
-            )
-        constants = dict(self.partition)
-        stored = [name for name in names if name not in constants]
-        try:
-            with opened_parquet(self.path, streamed=self.streamed) as file:
-                table = self._read_stored(file, stored)
-        except (pa.ArrowException, OSError, ValueError) as error:
-            raise InputError(f"cannot read the parquet file {self.path}: {error}") from None
-        fields = [self.schema.field(name) for name in names]
-        arrays = [
-            pa.chunked_array([pa.repeat(pa.scalar(constants[item.name], item.type), self.n_rows)])
-            if item.name in constants
-            else table.column(item.name).cast(item.type)
-            for item in fields
-        ]
-        return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
-
-    def _read_stored(self, file: pq.ParquetFile, columns: list[str]) -> pa.Table:
-        groups = list(self.row_groups)
-        if not columns or not self.streamed:
-            table = file.read_row_groups(groups, columns=columns, use_threads=False)
-            return table.slice(self.skip_rows, self.n_rows) if columns else table
-        batches, position = [], 0
-        for batch in file.iter_batches(STREAMED_ROWS, row_groups=groups, columns=columns, use_threads=False):
-            begin = max(self.skip_rows - position, 0)
-            end = min(self.skip_rows + self.n_rows - position, len(batch))
-            if begin < end:
-                batches.append(batch.slice(begin, end - begin))
-            position += len(batch)
-            if position >= self.skip_rows + self.n_rows:
-                break
-        return pa.Table.from_batches(batches)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,15 +66,13 @@ class ParquetParticles(ParticleSource):
         if not self.hard:
             posteriors[valid] = values
             return posteriors
-        ids = pc.fill_null(table.column("class_id"), -1).to_numpy()
+        ids = pc.fill_null(table.column("class_id").cast(pa.int64(), safe=False), -1).to_numpy()
         index = np.minimum(np.searchsorted(self.class_ids, ids), len(self.class_ids) - 1)
         known = np.flatnonzero(np.asarray(self.class_ids)[index] == ids)
         posteriors[known, index[known]] = 1
         return posteriors
 
-    def particle_poses(
-        self, table: pa.Table, class_index: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray] | None:
+    def particle_poses(self, table: pa.Table, class_index: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
         """Rotation f64[n, 3, 3] and shift f64[n, 2|3] in angstrom of each row, or None; NaN where null."""
         if "rotation_quaternion" not in self.schema.names:
             return None
@@ -144,9 +81,7 @@ class ParquetParticles(ParticleSource):
             return matrices_of_quaternions(quaternion), np.zeros((table.num_rows, 2))
         n_axes = _list_length(table.column("shift_angstrom"))
         if n_axes not in (2, 3):
-            raise InputError(
-                f"{self.files[0]}: shift_angstrom has {n_axes} values in a row; 2 or 3 are expected"
-            )
+            raise InputError(f"{self.files[0]}: shift_angstrom has {n_axes} values in a row; 2 or 3 are expected")
         return matrices_of_quaternions(quaternion), self._vectors(table, "shift_angstrom", n_axes)
 
     def _vectors(self, table: pa.Table, name: str, length: int) -> np.ndarray:
@@ -182,34 +117,29 @@ def open_parquet_particles(
     InputError
         A file cannot be read, files differ in their columns, a required column is missing, or a uid is null or repeated.
     """
-    files = [item for path in paths for item in _parquet_files(path)]
+    files = parquet_files(paths)
     schema: pa.Schema | None = None
     fragments: list[ParquetFragment] = []
-    row = 0
-    for path, partition in files:
-        metadata, found = _read_metadata(path, partition)
+    for file in files:
+        metadata, found = read_metadata(file)
         if schema is None:
             schema = found
-            _check_schema(path, schema)
+            _check_schema(file.path, schema)
         elif {item.name: item.type for item in found} != {item.name: item.type for item in schema}:
-            raise InputError(f"{files[0][0]} and {path} have different columns: they cannot be read together")
-        for row_groups, skip, n_rows in _cut(metadata, fragment_rows):
-            size = sum(metadata.row_group(group).total_byte_size for group in row_groups)
-            streamed = size > LARGE_ROW_GROUP_BYTES
-            fragments.append(
-                ParquetFragment(len(fragments), row, n_rows, path, row_groups, skip, partition, schema, streamed)
-            )
-            row += n_rows
+            raise InputError(f"{files[0].path} and {file.path} have different columns: they cannot be read together")
+        fragments += fragments_of_file(file, metadata, schema, fragments[-1:], fragment_rows)
     if schema is None or not fragments:
         raise InputError(f"{', '.join(paths)}: there are no particles in it")
     refuse_repeated_uids(fragments, scratch=scratch, run=run)
     hard = "class_posterior" not in schema.names
     class_ids = _class_ids(fragments, run) if hard else tuple(range(_posterior_classes(fragments[0])))
     if not class_ids:
-        raise InputError(f"{files[0][0]}: no particle has a class_id of 0 or more")
+        raise InputError(f"{files[0].path}: no particle has a class_id of 0 or more")
+    if class_ids[-1] >= 2**31:
+        raise InputError(f"{files[0].path}: a class_id is {class_ids[-1]}; classes are numbered from 0 to {2**31 - 1}")
     return ParquetParticles(
         kind="parquet",
-        files=tuple(path for path, _ in files),
+        files=tuple(file.path for file in files),
         schema=schema,
         fragments=tuple(fragments),
         class_ids=class_ids,
@@ -217,60 +147,11 @@ def open_parquet_particles(
         hard=hard,
         particle_columns=("uid",),
         lines=(
-            f"{os.path.basename(files[0][0])}{f' and {len(files) - 1} more' if len(files) > 1 else ''}: "
-            f"{row} parquet particles, {len(schema.names)} columns, {len(class_ids)} classes"
-            + (" without posteriors" if hard else ""),
+            f"{os.path.basename(files[0].path)}{f' and {len(files) - 1} more' if len(files) > 1 else ''}: "
+            f"{fragments[-1].first_row + fragments[-1].n_rows} parquet particles, {len(schema.names)} columns, "
+            f"{len(class_ids)} classes" + (" without posteriors" if hard else ""),
         ),
     )
-
-
-@contextlib.contextmanager
-def opened_parquet(path: str | os.PathLike[str], *, streamed: bool = False) -> Iterator[pq.ParquetFile]:
-    """Open a parquet file; of one in an object store, its footer and the column chunks asked for are fetched.
-
-    With ``streamed`` column chunks are not read whole before they are decoded.
-    """
-    with contextlib.ExitStack() as stack:
-        where: Any = path
-        if storage.is_remote(path):
-            where = stack.enter_context(storage.open_reading(path, buffering=0))
-        ahead = storage.is_remote(path) and not streamed
-        yield stack.enter_context(pq.ParquetFile(where, pre_buffer=ahead, buffer_size=STREAM_BYTES if streamed else 0))
-
-
-def _parquet_files(path: str) -> list[tuple[str, tuple[tuple[str, int | str], ...]]]:
-    """List the files of a folder with the values that their partition folders (``name=value``) stand for."""
-    if not storage.is_folder(path):
-        return [(path, ())]
-    found = []
-    for file in sorted(storage.files_below(path), key=lambda name: name.split("/")):
-        below = file[len(path) :].strip("/").split("/")
-        if not file.endswith(".parquet") or any(part.startswith((".", "_")) for part in below):
-            continue
-        pairs = [part.split("=", 1) for part in below[:-1] if "=" in part]
-        found.append((file, tuple((name, int(text) if _is_integer(text) else text) for name, text in pairs)))
-    return found
-
-
-def _is_integer(text: str) -> bool:
-    return text.removeprefix("-").isdecimal() and text.isascii()
-
-
-def _read_metadata(
-    path: str, partition: tuple[tuple[str, int | str], ...]
-) -> tuple[pq.FileMetaData, pa.Schema]:
-    try:
-        with opened_parquet(path) as file:
-            metadata, schema = file.metadata, file.schema_arrow
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise InputError(f"cannot read the parquet file {path}: {error}") from None
-    fields = [item for item in schema if item.name not in dict(partition)]
-    fields += [
-        pa.field(name, pa.int32() if isinstance(value, int) else pa.string()) for name, value in partition
-    ]
-    if len({item.name for item in fields}) != len(fields):
-        raise InputError(f"{path}: a column name occurs twice")
-    return metadata, pa.schema(fields, metadata=schema.metadata)
 
 
 def _check_schema(path: str, schema: pa.Schema) -> None:
@@ -278,18 +159,17 @@ def _check_schema(path: str, schema: pa.Schema) -> None:
     if "uid" not in schema.names:
         raise InputError(f"{path} has no column uid that names its particles; it has: {present}")
     uid = schema.field("uid").type
-    if not (pa.types.is_integer(uid) or pa.types.is_string(uid) or pa.types.is_large_string(uid)):
+    values = uid.value_type if pa.types.is_dictionary(uid) else uid
+    if not any(
+        test(values) for test in (pa.types.is_integer, pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+    ):
         raise InputError(f"{path}: the column uid is of type {uid}; an integer or a string is expected")
     if "class_posterior" in schema.names:
         _check_list(path, schema.field("class_posterior"), None)
     elif "class_id" not in schema.names:
-        raise InputError(
-            f"{path} has neither a column class_posterior nor class_id and so no classes; it has: {present}"
-        )
+        raise InputError(f"{path} has neither a column class_posterior nor class_id and so no classes; it has: {present}")
     elif not pa.types.is_integer(schema.field("class_id").type):
-        raise InputError(
-            f"{path}: class_id is of type {schema.field('class_id').type}; an integer is expected"
-        )
+        raise InputError(f"{path}: class_id is of type {schema.field('class_id').type}; an integer is expected")
     if "rotation_quaternion" in schema.names:
         _check_list(path, schema.field("rotation_quaternion"), (4,))
     if "shift_angstrom" in schema.names:
@@ -299,40 +179,11 @@ def _check_schema(path: str, schema: pa.Schema) -> None:
 def _check_list(path: str, item: pa.Field, lengths: tuple[int, ...] | None) -> None:
     kind = item.type
     fixed = pa.types.is_fixed_size_list(kind)
-    if not (fixed or pa.types.is_list(kind) or pa.types.is_large_list(kind)) or not pa.types.is_floating(
-        kind.value_type
-    ):
+    if not (fixed or pa.types.is_list(kind) or pa.types.is_large_list(kind)) or not pa.types.is_floating(kind.value_type):
         raise InputError(f"{path}: {item.name} is of type {kind}; a fixed_size_list of floats is expected")
     if fixed and lengths is not None and kind.list_size not in lengths:
         expected = " or ".join(str(length) for length in lengths)
         raise InputError(f"{path}: {item.name} has {kind.list_size} values in a row; {expected} are expected")
-
-
-def _cut(metadata: pq.FileMetaData, fragment_rows: int | None) -> list[tuple[tuple[int, ...], int, int]]:
-    """Cut a file into (row groups, rows to skip in the first of them, rows)."""
-    rows = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
-    begins = np.concatenate([[0], np.cumsum(rows, dtype=np.int64)]).astype(np.int64)
-    if fragment_rows is not None:
-        cuts = [*range(0, int(begins[-1]), fragment_rows), int(begins[-1])]
-    else:
-        cuts, size = [0], 0
-        for group in range(len(rows)):
-            group_bytes = metadata.row_group(group).total_byte_size
-            size += group_bytes
-            if group_bytes > LARGE_ROW_GROUP_BYTES:
-                begin, step = int(begins[group]), max(1, int(rows[group] * FRAGMENT_BYTES / group_bytes))
-                cuts += [begin, *range(begin + step, int(begins[group + 1]), step), int(begins[group + 1])]
-                size = 0
-            elif size >= FRAGMENT_BYTES or group == len(rows) - 1:
-                cuts.append(int(begins[group + 1]))
-                size = 0
-    ranges = []
-    for start, stop in itertools.pairwise(cuts):
-        if stop > start:
-            first = int(np.searchsorted(begins, start, side="right")) - 1
-            last = int(np.searchsorted(begins, stop, side="left"))
-            ranges.append((tuple(range(first, last)), start - int(begins[first]), stop - start))
-    return ranges
 
 
 def _class_ids(fragments: Sequence[ParquetFragment], run: RunPieces) -> tuple[int, ...]:
@@ -368,9 +219,7 @@ def _list_rows(
     column = table.column(name)
     valid = np.asarray(column.is_valid()) if column.null_count else slice(None)
     n_valid = table.num_rows - column.null_count
-    values: list[np.ndarray] = [
-        np.asarray(chunk.flatten().to_numpy(zero_copy_only=False), kind) for chunk in column.chunks
-    ]
+    values: list[np.ndarray] = [np.asarray(chunk.flatten().to_numpy(zero_copy_only=False), kind) for chunk in column.chunks]
     flat = values[0] if len(values) == 1 else np.concatenate(values) if values else np.empty(0, kind)
     same = pa.types.is_fixed_size_list(column.type) and column.type.list_size == length
     if not same:

@@ -36,6 +36,8 @@ class _FragmentUids(NamedTuple):
         if column.null_count:
             row = self.first_row + int(np.flatnonzero(np.asarray(column.is_null()))[0])
             raise InputError(f"{self.fragment.path}: row {row} has no uid, by which particles are known")
+        if pa.types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
         if pa.types.is_integer(column.type):
             return hashes_of_integers(column.to_numpy()), ()
         array = column.cast(pa.large_string()).combine_chunks()

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from regroup_dask.errors import InputError
 from regroup_dask.formats import storage
-from regroup_dask.formats.parquet_particles import opened_parquet
+from regroup_dask.formats.parquet_files import opened_parquet
 
 KEYS = ("uid", "rlnImageName")
 ROW = "input_row"

@@ -17,7 +17,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -26,6 +26,8 @@ from regroup_dask.formats import storage
 
 MAX_PICKLE_BYTES = 16 * 2**30
 ARRAY_MAKERS = {("numpy._core.multiarray", "_reconstruct"), ("numpy.core.multiarray", "_reconstruct")}
+BUFFER_MAKERS = {("numpy._core.numeric", "_frombuffer"), ("numpy.core.numeric", "_frombuffer")}
+"""Of protocol 5, which Python 3.14 writes by default."""
 PLAIN_TYPE = re.compile(r"[<>|=]?([iu][1248]|f[248]|b1)")
 
 
@@ -100,6 +102,15 @@ def _make_array(*_: Any) -> _ArrayStandIn:
     return _ArrayStandIn()
 
 
+def _array_of_buffer(content: Any, kind: Any, shape: Any, order: Any, axes: Any = None) -> _ArrayStandIn:
+    """An array whose bytes come first, as protocol 5 has it."""
+    if order not in ("C", "F") or axes is not None:
+        raise _RefusedError("an array in an unknown order")
+    array = _ArrayStandIn()
+    array.state = (1, shape, kind, order == "F", content)
+    return array
+
+
 def _encode(text: str, encoding: str) -> bytes:
     """Bytes as old protocols write them."""
     if encoding != "latin1" or not isinstance(text, str):
@@ -117,9 +128,22 @@ def _no_bytes(*given: Any) -> bytes:
 class _Reader(pickle._Unpickler):
     """Finds stand-ins only; the reader in Python, because the one in C has been crashed by damaged files."""
 
+    def load_bytearray8(self) -> None:
+        """Read bytes as they are there; Python's own makes room first for as many as a damaged file may say."""
+        read, append = self.read, self.append  # type: ignore[attr-defined]
+        (n_bytes,) = struct.unpack("<Q", read(8))
+        append(read(n_bytes))
+
+    dispatch: ClassVar[dict[int, Any]] = {
+        **pickle._Unpickler.dispatch,
+        pickle.BYTEARRAY8[0]: load_bytearray8,
+    }
+
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in ARRAY_MAKERS:
             return _make_array
+        if (module, name) in BUFFER_MAKERS:
+            return _array_of_buffer
         if (module, name) == ("numpy", "ndarray"):
             return _NamedArray
         if (module, name) == ("numpy", "dtype"):
@@ -142,7 +166,8 @@ def _array_of(found: Any, data: bytes) -> np.ndarray:
     _, shape, kind, fortran, content = found.state
     if not isinstance(kind, _TypeStandIn) or not PLAIN_TYPE.fullmatch(kind.name) or kind.order not in "<>|=":
         raise _RefusedError("an array of other things than numbers")
-    if not isinstance(content, bytes) or not all(type(extent) is int and extent >= 0 for extent in shape):
+    known = isinstance(content, bytes) and isinstance(shape, tuple)
+    if not known or not all(type(extent) is int and extent >= 0 for extent in shape):
         raise _RefusedError("an array of objects")
     order = kind.order if kind.order in "<>" else ""
     dtype = np.dtype(order + kind.name.lstrip("<>|="))

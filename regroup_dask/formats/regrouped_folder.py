@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from regroup_dask.errors import InputError
 from regroup_dask.formats import storage
-from regroup_dask.formats.parquet_particles import opened_parquet
+from regroup_dask.formats.parquet_files import opened_parquet
 
 SUPERCLASS_FOLDER = re.compile(r"superclass=(\d{1,9})")
 FRAGMENT_FILE = re.compile(r"frag(\d{1,18})-\d+\.parquet")

@@ -10,26 +10,23 @@ when it is whole. What a killed process left of that kind is removed at the end.
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import json
 import math
 import numbers
 import os
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from regroup_dask.errors import FullDiskError, InputError, OutputExistsError, RegroupError
 from regroup_dask.formats import storage, storing
+from regroup_dask.formats.folder_claim import hold, remove_empty, remove_while_written
 from regroup_dask.formats.full_disk import is_full_disk
 from regroup_dask.formats.store_run_folder import check_store_output, store_run_folder
 
 RUN_FILE = "run.json"
 WORK = "work"
-REMOVAL_ATTEMPTS = 100
 LOCK = ".lock"
 
 
@@ -93,28 +90,17 @@ def run_folder(output: Path, *, resume: bool, overwrite: bool, identity: dict[st
             write_run(partial, record)
         except OSError as error:
             if not resumed:
-                _remove_while_written(partial)
+                remove_while_written(partial)
             raise _cannot_be_made(output, error) from error
         try:
             yield partial
         except InputError:
             # Nothing of a run whose input was wrong is worth keeping.
             if not resumed:
-                _remove_while_written(partial)
-                for made in above:
-                    with contextlib.suppress(OSError):
-                        made.rmdir()
+                remove_while_written(partial)
+                remove_empty(above)
             raise
         _give_final_name(partial, output)
-
-
-def _remove_while_written(folder: Path) -> None:
-    """Remove a folder that tasks already under way on other processes may still write to."""
-    for _ in range(REMOVAL_ATTEMPTS):
-        shutil.rmtree(folder, ignore_errors=True)
-        if not folder.exists():
-            return
-        time.sleep(0.1)
 
 
 def _give_final_name(partial: Path, output: Path) -> None:
@@ -153,14 +139,8 @@ def _locked(partial: Path) -> Iterator[None]:
     except OSError as error:
         raise _cannot_be_made(partial, error) from error
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-                raise OutputExistsError(
-                    f"Another run is writing to {partial}: wait for it, or end it, or give another name."
-                ) from error
-            # File systems without locks have no such protection.
+        busy = f"Another run is writing to {partial}: wait for it, or end it, or give another name."
+        hold(descriptor, OutputExistsError(busy))
         yield
     finally:
         os.close(descriptor)
@@ -169,9 +149,7 @@ def _locked(partial: Path) -> Iterator[None]:
 def _cannot_be_made(output: Path, error: OSError) -> RegroupError:
     if is_full_disk(error):
         return FullDiskError(f"The disk of {output} is full: make room, then give the same command again, or another place.")
-    return InputError(
-        f"The output folder {output} cannot be made ({error.strerror}): choose a place that can be written."
-    )
+    return InputError(f"The output folder {output} cannot be made ({error.strerror}): choose a place that can be written.")
 
 
 def check_output(output: Path, *, resume: bool, overwrite: bool) -> None:
@@ -190,13 +168,10 @@ def check_output(output: Path, *, resume: bool, overwrite: bool) -> None:
                 shutil.rmtree(output / WORK, ignore_errors=True)
             raise OutputExistsError(f"The run in {output} is complete: there is nothing to resume.")
         if not (resume and _replaces(partial)):
-            raise OutputExistsError(
-                f"The output folder {output} exists: give another name, or --overwrite to replace it."
-            )
+            raise OutputExistsError(f"The output folder {output} exists: give another name, or --overwrite to replace it.")
     if output.exists() and overwrite and not _is_ours(output):
         raise OutputExistsError(
-            f"The folder {output} was not made by regroup-dask (it has no {RUN_FILE}) and is not overwritten: give "
-            "another name."
+            f"The folder {output} was not made by regroup-dask (it has no {RUN_FILE}) and is not overwritten: give another name."
         )
     if partial.exists() and not _is_ours(partial):
         raise OutputExistsError(

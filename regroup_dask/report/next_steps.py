@@ -30,20 +30,24 @@ def next_steps(folder: Path, *, n_superclasses: int, n_classes: int, shown: str)
         The folder as it is written in what is said.
     """
     last = n_superclasses - 1
-    every = "0" if last == 0 else f"0 ... {last}"
     steps = []
+
+    def every(name: str, ending: str) -> str:
+        first = f"{shown}/{name}/particles_superclass_0{ending}"
+        return first if last == 0 else f"{first} to particles_superclass_{last}{ending}"
+
     if storage.is_folder(folder / "cryosparc"):
         steps.append(
             NextStep(
                 "Particles of each superclass, for Import Result Group in CryoSPARC",
-                f"{shown}/cryosparc/particles_superclass_K.csg (K = {every})",
+                every("cryosparc", ".csg"),
             )
         )
     if storage.is_folder(folder / "relion"):
         steps.append(
             NextStep(
                 "Particles of each superclass, for the next job in RELION",
-                f"{shown}/relion/particles_superclass_K.star (K = {every})",
+                every("relion", ".star"),
             )
         )
     if storage.is_folder(folder / "volumes.zarr") and not storage.is_remote(folder):

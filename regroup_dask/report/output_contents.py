@@ -14,7 +14,7 @@ import xarray as xr
 from regroup_dask.formats import storage
 from regroup_dask.formats.consolidate import open_store
 from regroup_dask.formats.pairs_store import read_pairs
-from regroup_dask.formats.parquet_particles import opened_parquet
+from regroup_dask.formats.parquet_files import opened_parquet
 from regroup_dask.formats.result_tables import read_table
 from regroup_dask.formats.run_folder import read_run
 

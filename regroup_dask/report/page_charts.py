@@ -34,7 +34,6 @@ def count_charts(curves: xr.Dataset, chosen: int, deciding: str = "") -> list[st
     for name in sorted(CURVE_WORDS, key=lambda name: name != deciding):
         if name not in curves or int(curves[name].notnull().sum()) < 2:
             continue
-        title = f"{CURVE_WORDS[name][0].upper()}{CURVE_WORDS[name][1:]}"
         line = curves[name].dropna("n_superclasses")
         counts, values = line["n_superclasses"].values, line.values.astype(np.float64)
         up, words = _height_axis(name, values)
@@ -44,13 +43,17 @@ def count_charts(curves: xr.Dataset, chosen: int, deciding: str = "") -> list[st
         marked = None
         if chosen in counts:
             marked = (float(chosen), float(values[counts == chosen][0]), ACCENT)
+        words = name + words
+        title = f"Decides: {words}" if name == deciding else f"{words[0].upper()}{words[1:]}"
+        meaning = CURVE_WORDS[name] + words.removeprefix(name)
         charts.append(
             line_chart(
                 [Line(counts, values, ACCENT, dots=True)],
                 across=across,
                 up=up,
-                title=("Decides: " if name == deciding else "") + title + words,
-                label=f"{title}{words} against the number of superclasses; {chosen} is marked. The table below has the numbers.",
+                title=title,
+                label=f"{meaning[0].upper()}{meaning[1:]} against the number of superclasses; {chosen} is marked. The table "
+                "below has the numbers.",
                 dashed_x=float(chosen) if low <= chosen <= high else None,
                 dashed_y=1 + STRONG_EVIDENCE if name == "evidence" else None,
                 marked=marked,
@@ -63,7 +66,7 @@ def _height_axis(name: str, values: NDArray[np.float64]) -> tuple[Axis, str]:
     """The axis of a curve, and what its title adds: logarithmic for what falls by orders of magnitude."""
     lowest, highest = float(values.min()), float(values.max())
     if name == "evidence":
-        # The best is 0 and at the top; others lie below it by up to hundreds of thousands.
+        # Drawn is how far below the best. The best is 0 and at the top; others lie below it by up to hundreds of thousands.
         most = max(1 - lowest, 10.0)
         ticks = tuple((1.0 + value, f"{value:,.0f}".replace("-", "−")) for value in (0, 10, 1e3, 1e5, 1e7) if value < most)
         return Axis(most * 1.5, 0.8, ticks, logarithmic=True), ", log scale"

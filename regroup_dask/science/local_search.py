@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from regroup_dask.science.local_covariance import LocalCovariance
 from regroup_dask.science.local_model import EXPECTED_MISFIT, LocalModel
 
-STRONG_EVIDENCE = 3.0
+STRONG_EVIDENCE, VERY_STRONG_EVIDENCE = 3.0, 5.0
 # Proposals of greatest evidence that are followed.
 FOLLOWED = 3
 UNEXPLAINED_MISFIT, MOST_UNEXPLAINED = 10 * EXPECTED_MISFIT, 0.25

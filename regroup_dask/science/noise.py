@@ -14,6 +14,7 @@ _MINIMUM_SOLVENT_VOXELS = 300
 _THRESHOLD_SIGMAS = 4.5
 _THRESHOLD_OF_PEAK = 0.02
 _EMPTY = 2e-3
+_SILENT = 2e-4
 _SMALL_SOLVENT_FRACTION = 0.3
 
 
@@ -41,6 +42,8 @@ class MapStatistics(NamedTuple):
         Share of the voxels of the box that the noise was measured in; 0 = none.
     mask_volume_fraction : float
         Mean over the box of the squared mask, ours times the map's own: the share of the box that has noise.
+    mask_spectrum : float64[n_shells]
+        Mean over each shell of ``|F|^2`` of that mask, over the squared number of voxels.
     particle_radius_angstrom : float
         Largest distance from the centre of the box to a voxel of the particle.
     mask_radius_angstrom : float
@@ -60,6 +63,7 @@ class MapStatistics(NamedTuple):
     signal_fraction: NDArray[np.float64]
     solvent_fraction: float
     mask_volume_fraction: float
+    mask_spectrum: NDArray[np.float64]
     particle_radius_angstrom: float
     mask_radius_angstrom: float
     resolution_angstrom: float
@@ -160,6 +164,7 @@ def map_statistics(
         signal_fraction=signal_fraction,
         solvent_fraction=solvent_fraction,
         mask_volume_fraction=mask_fraction,
+        mask_spectrum=_shell_sums(np.abs(fft.rfftn(own_mask)) ** 2, box) / (2 * shell_coefficients(box)) / box**6,
         particle_radius_angstrom=max(particle_radius, 1.0) * voxel_size_angstrom,
         mask_radius_angstrom=mask_radius * voxel_size_angstrom,
         resolution_angstrom=box * voxel_size_angstrom / resolution,
@@ -204,13 +209,16 @@ def _mask_radius(volume: NDArray[np.float32], radius: NDArray[np.float32]) -> fl
     outside = float(np.median(rms[int(0.85 * len(rms)) :]))
     if outside > _EMPTY:
         return float("inf")
-    rms = np.maximum(rms, max(_EMPTY, 3 * outside))
+    rms = np.maximum(rms, max(_SILENT, 3 * outside))
     drop = rms[:-3] / rms[3:]
     steep = np.flatnonzero(drop > 3)
     if not len(steep):
         return float("inf")
     run = steep[np.flatnonzero(np.diff(steep, prepend=-2) > 1)[-1] :]
-    return float(run[drop[run].argmax()])
+    # A particle may fall off right up to its mask: the mask is the outermost of the steepest places.
+    around = np.pad(drop, 1)
+    steepest = run[(drop[run] > around[run]) & (drop[run] >= around[run + 2])]
+    return float(steepest[-1])
 
 
 def _own_mask(

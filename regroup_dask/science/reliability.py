@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _LOWEST_SIGNAL_FRACTION = 0.02
-_SCALE_ERROR = {"half_maps": 0.03, "ssnr": 0.15, "solvent": 0.10, "maps": 0.5}
+_SCALE_ERROR = {"half_maps": 0.03, "ssnr": 0.15, "solvent": 0.05, "maps": 0.5}
 _DECORRELATION = 0.05
 _LEAKAGE = 3e-4
 _FILTERED_AWAY = 3e-3
@@ -42,7 +42,7 @@ def estimate_reliability(
     power: NDArray[np.float64],
     *,
     coefficients: NDArray[np.float64],
-    pairs: NDArray[np.int64] | None = None,
+    pairs: NDArray[np.int64],
     solvent_power: NDArray[np.float64] | None = None,
     solvent_fraction: NDArray[np.float64] | None = None,
     half_map_fsc: NDArray[np.float64] | None = None,
@@ -52,13 +52,13 @@ def estimate_reliability(
 
     Parameters
     ----------
-    fsc : float[N, N, S]
-        Shell correlations of the maps, NaN where not compared; float[P, S] with ``pairs``.
+    fsc : float[P, S]
+        Shell correlations of pairs of maps.
     power : float[N, S]
         Power of each (masked) map per shell.
     coefficients : float[S]
         Independent coefficients per shell under the mask.
-    pairs : int64[P, 2], optional
+    pairs : int64[P, 2]
         The maps of each row of ``fsc``.
     solvent_power, half_map_fsc, ssnr : float[N, S], optional
         See `similarity.estimate_similarity`.
@@ -85,7 +85,7 @@ def estimate_reliability(
     measured_on[[i for i in range(n) if source[i] != "solvent"]] = 1.0
     unknown = ~np.isfinite(q).any(axis=1)
     if unknown.any():
-        q[unknown] = (_rank_one(fsc) if pairs is None else _rank_one_of_pairs(fsc, pairs, n))[unknown]
+        q[unknown] = _rank_one(fsc, pairs, n)[unknown]
     q = np.clip(np.nan_to_num(q, nan=0.0), 0, 1.0)
     noise_variance = 1 / (coefficients[None, :] * measured_on[:, None])
     q_sigma = (1 - q) * np.sqrt(noise_variance + 1 / coefficients[None, :])
@@ -101,7 +101,7 @@ def estimate_reliability(
     )
     scale_error = np.array([_SCALE_ERROR[name] for name in source])
     # A thin rim of solvent is a poor sample of the noise within the particle.
-    scale_error = np.minimum(scale_error + 0.02 * (1 / np.maximum(measured_on, 0.02) - 1), 0.6)
+    scale_error = np.minimum(scale_error + 0.01 * (1 / np.maximum(measured_on, 0.02) - 1), 0.6)
     return Reliability(q, noise_variance, scale_error, decorrelation, tuple(source))
 
 
@@ -111,19 +111,10 @@ def _take(q: NDArray[np.float64], source: list[str], estimate: NDArray[np.float6
         source[i] = name
 
 
-def _rank_one(fsc: NDArray[np.float64], rounds: int = 20) -> NDArray[np.float64]:
-    """Smallest shares of signal that explain each map's best correlations, float64[N, S]."""
-    c = np.nan_to_num(np.clip(fsc, 0, 1), nan=0.0)
-    r = np.sqrt(np.maximum(c.max(axis=1), 1e-4))
-    for _ in range(rounds):
-        r = np.sqrt(r * np.clip((c / r[None]).max(axis=1), 1e-2, 1))
-    return r**2
-
-
-def _rank_one_of_pairs(
+def _rank_one(
     fsc: NDArray[np.float64], pairs: NDArray[np.int64], n_maps: int, rounds: int = 20
 ) -> NDArray[np.float64]:
-    """`_rank_one` for a list of pairs."""
+    """Smallest shares of signal that explain each map's best correlations, float64[N, S]."""
     c = np.nan_to_num(np.clip(fsc, 0, 1), nan=0.0)
 
     def best(of_first: NDArray[np.float64], of_second: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -145,6 +136,27 @@ def _passed(q: NDArray[np.float64], power: NDArray[np.float64]) -> NDArray[np.fl
     relative = np.divide(signal, low, out=np.zeros_like(signal), where=low > 0)
     strongest = relative.max(axis=0, initial=1e-300)
     return np.asarray(relative / np.maximum(strongest, 1e-300))
+
+
+def shared_variance(reliability: Reliability, coefficients: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Variance per map and shell of the relative error of ``r``, float64[N, S].
+
+    It has the map's own noise in its power (``a^2 / 4m`` for an inverse signal-to-noise ratio a), the noise
+    of the noise estimate, its scale error, and what decorrelates a map from all others alike (a small error
+    of its pose, interpolation, leakage).
+    """
+    q = reliability.signal_fraction
+    a = (1 - q) / q
+    random = a**2 * (1 / coefficients[None] + reliability.noise_variance) / 4
+    scale = (a * reliability.scale_error[:, None]) ** 2 / 4
+    return np.asarray(random + scale + reliability.decorrelation**2)
+
+
+def pair_variance(
+    first: NDArray[np.float64], second: NDArray[np.float64], coefficients: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Variance of ``c / (r_i r_j)`` that two maps of such shares of signal have with no third: ``a b / 2m``."""
+    return np.asarray((1 - first) / first * (1 - second) / second / (2 * coefficients))
 
 
 def select_maps(reliability: Reliability, used: NDArray[np.integer]) -> Reliability:

@@ -14,8 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from regroup_dask.science.consensus import shared_variance
-from regroup_dask.science.reliability import Reliability
+from regroup_dask.science.reliability import Reliability, shared_variance
 
 _SHELL_PRIOR = 30.0
 _NEIGHBOURING_SHELLS = 2.0

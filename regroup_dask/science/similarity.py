@@ -1,19 +1,13 @@
 """How alike the structures behind class maps are, whatever their noise, resolution and gain; with sigmas."""
 
-import logging
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from regroup_dask.science.consensus import neighbour_weights, pair_variance, share_signal, shared_variance
-from regroup_dask.science.reliability import Reliability, estimate_reliability
+from regroup_dask.science.reliability import Reliability
 from regroup_dask.science.shell_model import ShellComparison
-
-logger = logging.getLogger(__name__)
-
-STRUCTURE_VARIANCE = 2e-4
-ROUNDS = 3
+from regroup_dask.science.sparse_similarity import estimate_sparse_similarity
 
 
 class Similarity(NamedTuple):
@@ -71,6 +65,7 @@ def estimate_similarity(
     half_map_fsc: NDArray[np.float64] | None = None,
     ssnr: NDArray[np.float64] | None = None,
     mask_volume_fraction: float | NDArray[np.float64] = 1.0,
+    mask_spectrum: NDArray[np.float64] | None = None,
 ) -> Similarity:
     """Estimate the correlation of noise-free structures, and its uncertainty, for all pairs of maps.
 
@@ -103,6 +98,9 @@ def estimate_similarity(
     mask_volume_fraction : float or float[N]
         Mean over the box of the squared mask that the maps were multiplied with: noise under a mask has that
         many fewer independent coefficients.
+    mask_spectrum : float[N, S], optional
+        Power spectra of these masks (`noise.MapStatistics`): what noise leaks from shell to shell under them, which a
+        table of ``ssnr`` does not know of.
 
     Returns
     -------
@@ -112,109 +110,47 @@ def estimate_similarity(
     ----------
     Rosenthal, P. B. and Henderson, R. (2003). J. Mol. Biol. 333, 721-745.
     """
-    n = cross_power.shape[0]
-    power = _own_power(power_fixed, power_moving)
-    fsc = _shell_correlation(cross_power, power_fixed, power_moving)
-    mean_mask = max(float(np.mean(mask_volume_fraction)), 1e-6)
-    effective = np.maximum(np.asarray(coefficients, np.float64) * mean_mask, 1e-9)
-    reliability = estimate_reliability(
-        fsc,
-        power,
-        coefficients=effective,
+    n = len(cross_power)
+    # One triangle is enough.
+    above = np.triu(np.ones((n, n), bool), 1)
+    compared = np.asarray(np.isfinite(cross_power).any(axis=2))
+    pairs = np.argwhere(above & (compared | compared.T))
+    i, j = pairs.T
+    turned = np.logical_not(compared[i, j])[:, None]
+    found = estimate_sparse_similarity(
+        pairs,
+        np.where(turned, cross_power[j, i], cross_power[i, j]),
+        np.where(turned, power_moving[j, i], power_fixed[i, j]),
+        np.where(turned, power_fixed[j, i], power_moving[i, j]),
+        n_maps=n,
+        coefficients=coefficients,
         solvent_power=solvent_power,
         solvent_fraction=solvent_fraction,
         half_map_fsc=half_map_fsc,
-        # Signal is within the mask, noise was everywhere: a mask raises the ratio by the noise it takes.
-        ssnr=None if ssnr is None else ssnr / mean_mask,
+        ssnr=ssnr,
+        mask_volume_fraction=mask_volume_fraction,
+        mask_spectrum=mask_spectrum,
+        power=_own_power(power_fixed, power_moving),
     )
-    fsc = even_transfer(fsc, power, reliability.signal_fraction)
-    q = reliability.signal_fraction
-    variance = shared_variance(reliability, effective)
-    distance, sigma, shared = shell_weighted_distance(fsc, q, variance, effective)
-    for _ in range(ROUNDS):
-        weights = neighbour_weights(distance, sigma)
-        correction, variance, _ = share_signal(fsc, reliability, effective, weights)
-        q = np.clip(reliability.signal_fraction * np.clip(1 + correction, 0.3, 1.7) ** 2, 0.02, 1.0)
-        distance, sigma, shared = shell_weighted_distance(fsc, q, variance, effective)
-    # A pair that was compared but shares no shell with signal tells nothing.
-    blind = np.isfinite(fsc[:, :, 1:]).any(axis=2) & ~np.isfinite(distance)
-    distance[blind], sigma[blind] = 1.0, 1.0
-    np.fill_diagonal(distance, 0.0)
-    np.fill_diagonal(sigma, 0.0)
-    similarity = np.clip(1 - distance, 0.0, 1.0)
     return Similarity(
-        similarity=similarity,
-        distance=distance,
-        distance_sigma=sigma,
-        shared_sigma=shared,
-        correlation=_pearson(cross_power, power_fixed, power_moving),
-        signal_fraction=q,
-        noise_source=reliability.source,
-        information=information_of(q, effective) if n else np.zeros(0),
-        shells=ShellComparison(fsc, reliability, effective),
+        similarity=_table(pairs, found.similarity, n, 1.0),
+        distance=_table(pairs, found.distance, n, 0.0),
+        distance_sigma=_table(pairs, found.distance_sigma, n, 0.0),
+        shared_sigma=found.shared_sigma,
+        correlation=_table(pairs, found.correlation, n, 1.0),
+        signal_fraction=found.signal_fraction,
+        noise_source=found.reliability.source,
+        information=found.information,
+        shells=ShellComparison(_table(pairs, found.fsc, n, np.nan), found.reliability, found.coefficients),
     )
 
 
-def shell_weighted_distance(
-    fsc: NDArray[np.float64],
-    signal_fraction: NDArray[np.float64],
-    variance: NDArray[np.float64],
-    coefficients: NDArray[np.float64],
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Mean of ``1 - c / (r_i r_j)`` over shells, its sigma, and each map's part in that."""
-    n, n_shells = signal_fraction.shape
-    total, weighted, squared, of_row = (np.zeros((n, n)) for _ in range(4))
-    for s in range(1, n_shells):
-        c = fsc[:, :, s]
-        root = np.sqrt(signal_fraction[:, s, None] * signal_fraction[None, :, s])
-        shell_variance = pair_variance(signal_fraction, coefficients, s) + (
-            variance[:, s, None] + variance[None, :, s]
-        )
-        usable = np.isfinite(c) & np.isfinite(shell_variance)
-        weight = np.where(usable, 1 / (shell_variance + STRUCTURE_VARIANCE), 0)
-        total += weight
-        weighted += weight * np.where(usable, 1 - c / root, 0)
-        squared += weight**2 * np.where(usable, shell_variance, 0)
-        of_row += weight**2 * np.where(usable, variance[:, s, None], 0)
-    np.fill_diagonal(total, np.nan)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        share = np.sqrt(of_row) / total
-        shared = np.array(
-            [np.median(row[np.isfinite(row)]) if np.isfinite(row).any() else 0.0 for row in share]
-        )
-        return weighted / total, np.sqrt(squared) / total, shared
-
-
-def even_transfer(
-    fsc: NDArray[np.float64], power: NDArray[np.float64], signal_fraction: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Undo what is lost where a low-pass filter falls steeply within the width of a shell, float64[N, N, S].
-
-    Two maps of one structure whose transfer functions fall as ``exp(t_i s)`` and ``exp(t_j s)`` correlate
-    across a shell of unit width by ``exp(-(t_i - t_j)^2 / 24)``. The slopes come from their signal powers.
-    """
-    slope = transfer_slopes(power, signal_fraction)
-    return np.clip(fsc / transfer_loss(slope[:, None] - slope[None]), -1, 1)
-
-
-def transfer_slopes(power: NDArray[np.float64], signal_fraction: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Slope of the logarithm of each map's signal amplitude from shell to shell, float64[N, S]; NaN where unknown."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        log_signal = 0.5 * np.log(np.where(signal_fraction > 0, signal_fraction * power, np.nan))
-    slope = np.full_like(log_signal, np.nan)
-    slope[:, 1:-1] = (log_signal[:, 2:] - log_signal[:, :-2]) / 2
-    one_sided = np.diff(log_signal, axis=1, prepend=np.nan)
-    return np.where(np.isfinite(slope), slope, one_sided)
-
-
-def transfer_loss(difference: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Correlation that is left of two maps of one structure whose `transfer_slopes` differ by so much."""
-    return np.asarray(np.exp(-np.minimum(np.nan_to_num(difference, nan=0.0) ** 2, 4.0) / 24))
-
-
-def information_of(signal_fraction: NDArray[np.float64], coefficients: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Coefficients' worth of signal in each map, float64[N]."""
-    return np.asarray((np.nan_to_num(signal_fraction[:, 1:]) ** 2 * coefficients[1:]).sum(axis=1))
+def _table(pairs: NDArray[np.int64], values: NDArray[np.float64], n_maps: int, diagonal: float) -> NDArray[np.float64]:
+    """Symmetric table of what is known of pairs, NaN elsewhere."""
+    table = np.full((n_maps, n_maps, *values.shape[1:]), np.nan)
+    table[pairs[:, 0], pairs[:, 1]] = table[pairs[:, 1], pairs[:, 0]] = values
+    table[np.arange(n_maps), np.arange(n_maps)] = diagonal
+    return table
 
 
 def _own_power(power_fixed: NDArray[np.float64], power_moving: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -222,30 +158,4 @@ def _own_power(power_fixed: NDArray[np.float64], power_moving: NDArray[np.float6
     seen = np.maximum(
         np.nan_to_num(power_fixed, nan=0.0), np.nan_to_num(power_moving.transpose(1, 0, 2), nan=0.0)
     )
-    return seen.max(axis=1)
-
-
-def _shell_correlation(
-    cross_power: NDArray[np.float64], power_fixed: NDArray[np.float64], power_moving: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    product = power_fixed * power_moving
-    with np.errstate(invalid="ignore", divide="ignore"):
-        fsc = np.where(
-            product > 0, cross_power / np.sqrt(product), np.where(np.isfinite(product), 0.0, np.nan)
-        )
-    n = len(fsc)
-    # One triangle is enough.
-    fsc = np.where(np.isfinite(fsc), fsc, fsc.transpose(1, 0, 2))
-    fsc[np.arange(n), np.arange(n)] = np.nan
-    return np.clip(fsc, -1, 1)
-
-
-def _pearson(
-    cross_power: NDArray[np.float64], power_fixed: NDArray[np.float64], power_moving: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    cross, first, second = (x[..., 1:].sum(axis=-1) for x in (cross_power, power_fixed, power_moving))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        correlation = np.clip(cross / np.sqrt(first * second), -1, 1)
-    correlation = np.where(np.isfinite(correlation), correlation, correlation.T)
-    np.fill_diagonal(correlation, 1.0)
-    return correlation
+    return np.asarray(seen.max(axis=1, initial=0.0))

@@ -1,10 +1,11 @@
 """Grouping thousands of maps of which only the nearest were compared: partitions of the graph of known pairs.
 
-Starts are average linkage of the distances that are known, and spectral clustering of the graph: self-tuned Gaussian
-affinities (Zelnik-Manor and Perona, 2004, NIPS 17, 1601-1608) on the pairs that were compared, the leading eigenvectors of
-the normalised affinity by Lanczos iteration, and groups read off them by a pivoted QR factorization (Damle, Minden and
-Ying, 2019, Inf. Inference 8, 181-203) or k-means, whichever cuts less affinity. Of what the block model of distances makes
-of each, the likeliest is taken.
+Distances between structures are linked by weighted averages, and what comes of it is improved by the block model of
+distances. (Spectral clustering of the same graph, which this did before, follows the nearest neighbours of each map, and
+these are noise among maps of nearly one structure.) Where only correlations are known, the graph is cut by spectral
+clustering: self-tuned Gaussian affinities (Zelnik-Manor and Perona, 2004, NIPS 17, 1601-1608) on the pairs that were
+compared, the leading eigenvectors of the normalised affinity by Lanczos iteration, and groups read off them by a pivoted QR
+factorization (Damle, Minden and Ying, 2019, Inf. Inference 8, 181-203) or k-means, whichever cuts less affinity.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from scipy.linalg import qr, svd
 from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import eigsh
 
-from regroup_dask.science.block_model import Edges, Merges, make_edges
+from regroup_dask.science.block_model import Edges, make_edges
 from regroup_dask.science.clustering import canonical_labels
 from regroup_dask.science.grouping import Grouping, is_noise, junk_reasons
 from regroup_dask.science.model_selection import choose_number, stability
@@ -94,16 +95,15 @@ def group_sparse(
     affinity = sparse_affinity(distance[square], distance_sigma[square])
     degree = np.asarray(affinity.sum(axis=1)).ravel()
     values, vectors = _spectrum(affinity, degree, min(most + 1, len(used)))
-    spectral = canonical_labels(_best_cut(affinity, degree, vectors[:, :n_groups]))
+    again = [other.labels[n_groups - 1] for other in resampled]
     if structural:
-        found = _likeliest(edges, merges, spectral, n_groups)
+        found = _likeliest(edges, n_groups)
         again = [
-            fit_graph_blocks(graph_edges(_drawn_anew(edges, number, seed)), other.labels[n_groups - 1], n_groups)[0]
-            for number, other in enumerate(resampled)
+            fit_graph_blocks(graph_edges(_drawn_anew(edges, number, seed)), start, n_groups)[0]
+            for number, start in enumerate(again)
         ]
     else:
-        found = spectral
-        again = [other.labels[n_groups - 1] for other in resampled]
+        found = canonical_labels(_best_cut(affinity, degree, vectors[:, :n_groups]))
     sure = stability(found, again)
     labels, class_stability = np.zeros(n_maps, np.int64), np.zeros(n_maps)
     labels[used], class_stability[used] = found, sure.class_stability
@@ -150,13 +150,11 @@ def _drawn_anew(edges: Edges, number: int, seed: int) -> Edges:
     return edges._replace(distance=distance)
 
 
-def _likeliest(edges: Edges, merges: Merges, spectral: NDArray[np.int64], n_groups: int) -> NDArray[np.int64]:
-    """Of several partitions, each improved, the one of least cost."""
+def _likeliest(edges: Edges, n_groups: int) -> NDArray[np.int64]:
+    """Of linkage with less and with more caution, each improved, the partition of least cost."""
     graph = graph_edges(edges)
-    starts = [merges.labels[n_groups - 1], spectral]
-    starts += [link_graph(edges, n_groups, caution=caution).labels[n_groups - 1] for caution in CAUTIONS if caution]
-    fitted = [fit_graph_blocks(graph, start, n_groups) for start in starts]
-    return canonical_labels(min(fitted, key=lambda one: one[1])[0])
+    starts = [link_graph(edges, n_groups, caution=caution).labels[n_groups - 1] for caution in CAUTIONS]
+    return canonical_labels(min((fit_graph_blocks(graph, start, n_groups) for start in starts), key=lambda one: one[1])[0])
 
 
 def sparse_affinity(distance: NDArray[np.float64], distance_sigma: NDArray[np.float64]) -> sp.csr_matrix:

@@ -200,6 +200,7 @@ def _known_of_noise(
         "solvent_power": prepared_maps.power,
         "solvent_fraction": prepared_maps.solvent_fraction,
         "mask_volume_fraction": prepared_maps.mask_volume_fraction,
+        "mask_spectrum": prepared_maps.mask_spectrum,
         "half_map_fsc": _half_map_fsc(statistics),
         "ssnr": None if ssnr is None else ssnr[:, : box // 2 + 1],
         "coefficients": noise.shell_coefficients(box),

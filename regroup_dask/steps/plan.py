@@ -9,7 +9,7 @@ from dask.utils import format_bytes, format_time
 from distributed.system import MEMORY_LIMIT
 
 from regroup_dask.errors import InputError
-from regroup_dask.formats.particles import ParticleSource
+from regroup_dask.formats.particle_source import ParticleSource
 from regroup_dask.formats.slabs import SLAB_BYTES
 from regroup_dask.formats.volumes import VolumeSeries
 from regroup_dask.science import invariants

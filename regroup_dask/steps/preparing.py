@@ -26,6 +26,8 @@ class PreparedMaps(NamedTuple):
         Noise, (N, shells).
     solvent_fraction, mask_volume_fraction
         Where it was measured and under how much mask, (N,).
+    mask_spectrum
+        Power spectrum of that mask, (N, shells).
     invariants, reliability
         (N, degrees, shells) and (N, shells), for choosing pairs.
     """
@@ -33,6 +35,7 @@ class PreparedMaps(NamedTuple):
     power: np.ndarray
     solvent_fraction: np.ndarray
     mask_volume_fraction: np.ndarray
+    mask_spectrum: np.ndarray
     invariants: np.ndarray
     reliability: np.ndarray
 

@@ -134,8 +134,9 @@ def prepare_map(unit: PrepareUnit) -> Result:
     Returns
     -------
     dict
-        The noise of the map under its mask: ``power``, float64 (shells,), and the scalars ``solvent_fraction`` and
-        ``mask_volume_fraction``; and its ``invariants`` (degrees, shells) with their ``reliability`` (shells,).
+        The noise of the map under its mask: ``power`` and ``mask_spectrum``, float64 (shells,), and the scalars
+        ``solvent_fraction`` and ``mask_volume_fraction``; and its ``invariants`` (degrees, shells) with their
+        ``reliability`` (shells,).
     """
     working = map_store.read_field(unit.store, unit.position, WORKING)
     mask = working_mask(unit, working.shape[0])
@@ -151,6 +152,7 @@ def prepare_map(unit: PrepareUnit) -> Result:
         "power": np.asarray(statistics.solvent_power, np.float64),
         "solvent_fraction": np.asarray(statistics.solvent_fraction, np.float64),
         "mask_volume_fraction": np.asarray(statistics.mask_volume_fraction, np.float64),
+        "mask_spectrum": np.asarray(statistics.mask_spectrum, np.float64),
         "invariants": invariants.rotation_invariants(prepared.amplitudes),
         "reliability": np.interp(
             invariants.invariant_shells(len(prepared.amplitudes[0])), np.arange(len(prepared.reliability)), prepared.reliability

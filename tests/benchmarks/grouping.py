@@ -46,6 +46,7 @@ class Measured(NamedTuple):
     solvent_power: NDArray[np.float64]
     solvent_fraction: NDArray[np.float64]
     mask_volume_fraction: NDArray[np.float64]
+    mask_spectrum: NDArray[np.float64]
     half_map_fsc: NDArray[np.float64] | None
     ssnr: NDArray[np.float64] | None
     volumes: NDArray[np.float32]
@@ -84,6 +85,7 @@ def measure(problem: Problem) -> Measured:
         solvent_power=np.stack([s.solvent_power for s in statistics]),
         solvent_fraction=np.array([s.solvent_fraction for s in statistics]),
         mask_volume_fraction=np.array([s.mask_volume_fraction for s in statistics]),
+        mask_spectrum=np.array([s.mask_spectrum for s in statistics]),
         half_map_fsc=problem.half_map_fsc,
         ssnr=problem.ssnr,
         volumes=problem.maps,

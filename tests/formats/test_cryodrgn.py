@@ -20,7 +20,7 @@ def dump(path, value, protocol=2):
     return path
 
 
-@pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4])
+@pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
 @pytest.mark.parametrize(
     "values",
     [
@@ -61,6 +61,14 @@ def test_a_hostile_pickle_is_not_run(tmp_path):
 def test_other_things_are_refused(tmp_path, value):
     with pytest.raises(InputError, match=r"a\.pkl"):
         read_array(dump(tmp_path / "a.pkl", value))
+
+
+def test_a_length_that_is_not_there_takes_no_memory(tmp_path):
+    data = pickle.dumps(np.arange(3, dtype="i1"), protocol=5)
+    place = data.index(b"\x96") + 1
+    (tmp_path / "a.pkl").write_bytes(data[:place] + (2**43).to_bytes(8, "little") + data[place + 8 :])
+    with pytest.raises(InputError, match=r"a\.pkl cannot be read"):
+        read_array(tmp_path / "a.pkl")
 
 
 def test_a_huge_shape_takes_no_memory(tmp_path):

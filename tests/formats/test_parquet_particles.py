@@ -16,9 +16,7 @@ from regroup_dask.formats.particles import open_particles
 
 def vectors(values, *, mask=None):
     flat = pa.array(np.ascontiguousarray(values).ravel())
-    return pa.FixedSizeListArray.from_arrays(
-        flat, values.shape[1], mask=None if mask is None else pa.array(mask)
-    )
+    return pa.FixedSizeListArray.from_arrays(flat, values.shape[1], mask=None if mask is None else pa.array(mask))
 
 
 def particle_table(n, n_classes=4, *, seed=0, poses=True, posteriors=True):
@@ -52,9 +50,7 @@ def test_fragments_are_the_file(tmp_path_factory, n, group, rows, poses):
     first = 0
     for index, fragment in enumerate(source.fragments):
         assert (fragment.index, fragment.first_row) == (index, first)
-        assert fragment.read(["micrograph", "uid"]).equals(
-            table.slice(first, fragment.n_rows).select(["micrograph", "uid"])
-        )
+        assert fragment.read(["micrograph", "uid"]).equals(table.slice(first, fragment.n_rows).select(["micrograph", "uid"]))
         first += fragment.n_rows
     assert first == n == source.n_rows
     posterior = np.stack(table.column("class_posterior").to_numpy(zero_copy_only=False))
@@ -69,9 +65,7 @@ def test_classes_without_posteriors(tmp_path):
     source = open_particles(tmp_path / "a.parquet")
     assert source.class_ids == (2, 5)
     assert source.hard
-    np.testing.assert_array_equal(
-        source.class_posteriors(source.to_table()), [[0, 1], [0, 0], [0, 0], [1, 0]]
-    )
+    np.testing.assert_array_equal(source.class_posteriors(source.to_table()), [[0, 1], [0, 0], [0, 0], [1, 0]])
     assert source.particle_poses(source.to_table(), np.zeros(4, int)) is None
 
 
@@ -87,12 +81,8 @@ def test_poses_and_nulls(tmp_path):
     known = [0, 1, 2, 5, 6, 7, 8, 9]
     np.testing.assert_allclose(rotation[known], Rotation.from_quat(quaternion[known]).as_matrix(), atol=1e-12)
     assert np.isnan(rotation[[3, 4]]).all()
-    np.testing.assert_array_equal(
-        shift, np.stack(table.column("shift_angstrom").to_numpy(zero_copy_only=False))
-    )
-    np.testing.assert_allclose(
-        source.class_posteriors(source.to_table()).sum(axis=1), [1, 1, 0, 1, 1, 1, 1, 1, 1, 1]
-    )
+    np.testing.assert_array_equal(shift, np.stack(table.column("shift_angstrom").to_numpy(zero_copy_only=False)))
+    np.testing.assert_allclose(source.class_posteriors(source.to_table()).sum(axis=1), [1, 1, 0, 1, 1, 1, 1, 1, 1, 1])
 
 
 def test_lists_as_pandas_writes_them(tmp_path):
@@ -110,9 +100,7 @@ def test_lists_as_pandas_writes_them(tmp_path):
 
 def test_partitioned_folder(tmp_path):
     table = particle_table(50, posteriors=False)
-    partitioning = ds.partitioning(
-        pa.schema([("class_id", pa.int32()), ("micrograph", pa.string())]), flavor="hive"
-    )
+    partitioning = ds.partitioning(pa.schema([("class_id", pa.int32()), ("micrograph", pa.string())]), flavor="hive")
     ds.write_dataset(table, tmp_path / "set", format="parquet", partitioning=partitioning)
     (tmp_path / "set" / "_hidden.parquet").write_bytes(b"not parquet")
     source = open_particles(tmp_path / "set")
@@ -120,6 +108,51 @@ def test_partitioned_folder(tmp_path):
     found = source.to_table().select(expected.column_names)
     assert found.sort_by("uid").to_pydict() == expected.sort_by("uid").to_pydict()
     assert source.class_ids == (0, 1, 2, 3)
+
+
+def test_folder_names_as_hive_writes_them(tmp_path):
+    """Spaces and slashes written as in a URL, no value, and numbers too large for 32 bits; of all files together."""
+    micrographs = ["J2/a b.mrc", "12", None, "é=1"]
+    columns = {"micrograph": pa.array(micrographs * 5), "session": pa.array([2**40, None, 3, -4] * 5)}
+    table = pa.table({**columns, "class_id": pa.array([0, 1, None, 1] * 5), "uid": range(20)})
+    partitioning = ds.partitioning(table.select(["micrograph", "session", "class_id"]).schema, flavor="hive")
+    ds.write_dataset(table, tmp_path / "set", format="parquet", partitioning=partitioning)
+    source = open_particles(tmp_path / "set")
+    found = source.to_table().select(table.column_names).sort_by("uid")
+    assert found.to_pydict() == table.to_pydict()
+    assert [str(found.schema.field(name).type) for name in columns] == ["string", "int64"]
+    np.testing.assert_array_equal(source.class_posteriors(found), [[1, 0], [0, 1], [0, 0], [0, 1]] * 5)
+    assert pickle.loads(pickle.dumps(source)).to_table().equals(source.to_table())
+
+
+@pytest.mark.parametrize("kind", [pa.uint8(), pa.uint64(), pa.int16()])
+def test_class_ids_of_any_whole_number(tmp_path, kind):
+    pq.write_table(pa.table({"uid": range(4), "class_id": pa.array([0, 2, None, 2], kind)}), tmp_path / "a.parquet")
+    source = open_particles(tmp_path / "a.parquet")
+    assert source.schema.field("class_id").type == kind
+    np.testing.assert_array_equal(source.class_posteriors(source.to_table()), [[1, 0], [0, 1], [0, 0], [0, 1]])
+
+
+@pytest.mark.parametrize(
+    "uids",
+    [
+        pa.array(["a", "b", "c"]).dictionary_encode(),
+        pa.array(["a", "b", "c"], pa.string_view()),
+        pa.array(["a", "b", "c"], pa.large_string()),
+        pa.array([2**63, 5, 7], pa.uint64()).dictionary_encode(),
+    ],
+    ids=["dictionary", "view", "large", "dictionary of numbers"],
+)
+def test_uids_as_other_programs_write_them(tmp_path, uids):
+    table = pa.table({"uid": uids, "class_id": [0, 1, 1]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    source = open_particles(tmp_path / "a.parquet")
+    assert source.to_table().column("uid").to_pylist() == uids.to_pylist()
+    # Each row goes its own way.
+    assert source.to_table().take([2, 0]).num_rows == 2
+    pq.write_table(pa.concat_tables([table, table.slice(1, 1)]).unify_dictionaries(), tmp_path / "b.parquet")
+    with pytest.raises(InputError, match=f"the first being {uids[1].as_py()} in .*row 1.*row 3"):
+        open_particles(tmp_path / "b.parquet")
 
 
 def test_several_files_must_have_the_same_columns(tmp_path):
@@ -161,6 +194,10 @@ def test_several_files_must_have_the_same_columns(tmp_path):
         (
             lambda t: t.set_column(3, "shift_angstrom", vectors(np.ones((5, 4)))),
             "4 values in a row; 2 or 3 are",
+        ),
+        (
+            lambda t: t.drop_columns(["class_posterior"]).append_column("class_id", pa.array([2**40, 1, 2, 3, 4])),
+            "a class_id is 1099511627776; classes are numbered from 0",
         ),
         (lambda t: t.slice(0, 0), "there are no particles in it"),
     ],

@@ -57,7 +57,7 @@ def test_a_chart_for_every_curve_that_is_known() -> None:
     )
     stability, evidence = count_charts(curves, 3, "stability")
     assert "Stability against the number" in stability
-    assert "Decides: Stability" in stability
+    assert "Decides: stability" in stability
     assert [chart.count("dashed") for chart in (stability, evidence)] == [1, 2]  # the number; what is as good as the best
     heights = points(re.search(r'd="(M[^"]*L[^"]*)" fill="none" stroke="var', evidence)[1])[:, 1]
     assert heights[1] < heights[2] < heights[0]  # the best on top

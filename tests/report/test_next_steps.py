@@ -23,10 +23,10 @@ def test_only_what_the_folder_holds_is_named(tmp_path: Path) -> None:
     for name, count in (("cryosparc", 1), ("relion", 2)):
         (folder / name).mkdir()
         steps = next_steps(folder, n_superclasses=2, n_classes=6, shown="OUT")
-        assert sum("particles_superclass_K" in step.text for step in steps) == count
+        assert sum("particles_superclass_1." in step.text for step in steps) == count
     assert [step.text for step in steps] == [
-        "OUT/cryosparc/particles_superclass_K.csg (K = 0 ... 1)",
-        "OUT/relion/particles_superclass_K.star (K = 0 ... 1)",
+        "OUT/cryosparc/particles_superclass_0.csg to particles_superclass_1.csg",
+        "OUT/relion/particles_superclass_0.star to particles_superclass_1.star",
         "chimerax OUT/view.cxc",
         "regroup-dask group OUT -k 2-5",
     ]
@@ -57,4 +57,4 @@ def test_the_terminal_says_what_its_columns_are_and_where_to_go_on(tmp_path: Pat
     assert "similarity: of the class least like the rest of its superclass" in " ".join(text.split())
     assert "stability: 1 where" in " ".join(text.split())
     assert "opposite hand" not in text
-    assert f"{folder}/relion/particles_superclass_K.star" in text
+    assert f"{folder}/relion/particles_superclass_0.star to" in text

@@ -9,6 +9,9 @@ from regroup_dask.errors import InputError
 from regroup_dask.science import align
 from regroup_dask.science.fourier import shell_power
 from regroup_dask.science.noise import shell_index
+from regroup_dask.science.pair_problem import pair_problem, refine_over
+from regroup_dask.science.pair_search import search_pair
+from regroup_dask.science.poses import CandidatePoses
 from regroup_dask.science.rotations import rotation_angle_degrees
 from tests.science.particles import blobs, random_rotation, random_shift, render
 
@@ -66,6 +69,21 @@ def test_noisy_copies_superpose():
     found = align.align_pair(fixed, moving, plan)
     assert rotation_angle_degrees(found.rotation, rotation) < 2.0
     assert np.linalg.norm(found.shift_angstrom / VOXEL - shift) < 0.5
+
+
+@pytest.mark.parametrize("hand", ["off", "detect"])
+def test_the_search_of_faint_maps_misses_no_true_pose(hand):
+    """Where noise is seven times the signal the truth need not be found, but it must not score better than what is."""
+    for seed in range(23, 27):
+        fixed, moving, plan, rotation, shift, *_ = _pair(seed, 64, radius=14.0, hand=hand, snr=0.02, shift=9.0)
+        problem = pair_problem(fixed, moving, plan)
+        truth = CandidatePoses(
+            rotation[None], (shift - problem.centre_term(rotation, 1.0))[None], np.ones(1), np.zeros(1)
+        )
+        found, *_ = search_pair(problem)
+        best = CandidatePoses(*(field[:1] for field in found))
+        scores = [refine_over(problem, pose, plan.finest_shell, 12, 0.01).score[0] for pose in (best, truth)]
+        assert scores[0] > scores[1] - 0.05 * problem.chance(plan.finest_shell), seed
 
 
 @pytest.mark.parametrize("mirrored", [False, True])

@@ -110,6 +110,19 @@ def test_rotational_derivatives_equal_those_of_direct_sums():
     assert power[2] == pytest.approx(np.mean(np.sum(coefficients[:2, here] ** 2, axis=0)), rel=1e-5)
 
 
+def test_steps_stretch_where_the_curvature_is_overestimated(problem):
+    """As between faint maps, whose noise adds to the fixed map's curvature but not to that of their correlation."""
+    pair, rotation, shift = problem
+    stiff = pair._replace(curvature=8.0 * pair.curvature)
+    start = Rotation.from_rotvec([0.1, -0.08, 0.05]).as_matrix() @ rotation
+    centred = shift - pair.centre_term(rotation, 1.0) + 0.5
+    poses = CandidatePoses(start[None], centred[None], np.ones(1), np.zeros(1))
+    far = float(np.sum((start - rotation) ** 2))
+    poses = refine_over(stiff, poses, 6, 8, 1e-4)
+    near = float(np.sum((poses.rotation[0] - rotation) ** 2))
+    assert near < 0.01 * far  # plain steps leave a third of the way
+
+
 def test_steps_lead_home(problem):
     pair, rotation, shift = problem
     start = Rotation.from_rotvec([0.2, -0.15, 0.1]).as_matrix() @ rotation

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from regroup_dask.science.consensus import pair_variance
-from regroup_dask.science.reliability import estimate_reliability
+from regroup_dask.science.reliability import estimate_reliability, pair_variance
 
 SHELLS = 8
 COEFFICIENTS = np.full(SHELLS, 4000.0)
@@ -22,7 +21,8 @@ def test_signal_fraction_is_that_of_rosenthal_and_henderson(source):
     }[source]
     given = {name: value if name == "solvent_fraction" else np.stack([value, value]) for name, value in given.items()}
     power = np.stack([1 + noise, 1 + noise])
-    found = estimate_reliability(np.full((2, 2, SHELLS), np.nan), power, coefficients=COEFFICIENTS, **given)
+    pair = np.array([[0, 1]])
+    found = estimate_reliability(np.zeros((1, SHELLS)), power, coefficients=COEFFICIENTS, pairs=pair, **given)
     assert found.source == (source, source)
     np.testing.assert_allclose(found.signal_fraction[:, 1:], np.stack([SHARE, SHARE])[:, 1:], rtol=1e-6)
 
@@ -34,4 +34,4 @@ def test_variance_of_a_pair_is_that_of_drawn_noise():
     noise = rng.normal(scale=np.sqrt(0.5), size=(2, 2, 20000, count))
     first, second = (np.sqrt(power) * (part[0] + 1j * part[1]) for power, part in zip((a, b), noise, strict=True))
     product = (first * second.conj()).real.mean(axis=1)
-    assert pair_variance(q, np.array([count]), 0)[0, 1] == pytest.approx(product.var(), rel=0.05)
+    assert pair_variance(q[0], q[1], np.array([count]))[0] == pytest.approx(product.var(), rel=0.05)

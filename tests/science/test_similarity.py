@@ -5,7 +5,8 @@ import pytest
 from scipy import fft
 
 from regroup_dask.science import noise
-from regroup_dask.science.similarity import estimate_similarity, even_transfer
+from regroup_dask.science.similarity import estimate_similarity
+from regroup_dask.science.sparse_similarity import transfer_loss, transfer_slopes
 
 BOX = 24
 COEFFICIENTS = noise.shell_coefficients(BOX)
@@ -134,14 +135,14 @@ def test_pure_noise_has_no_information():
     assert np.isfinite(found.similarity).all()
 
 
-def test_even_transfer_undoes_slopes_within_a_shell():
+def test_transfer_loss_is_what_slopes_within_a_shell_cost():
     """Correlation over a unit interval of exp(t x) and exp(u x), against the closed form for small slopes."""
     x = np.linspace(-0.5, 0.5, 2001)
     shells = np.arange(12)
     slopes = np.array([-0.6, 0.1])
     f = np.exp(slopes[:, None] * x)
     lost = (f[0] * f[1]).mean() / np.sqrt((f[0] ** 2).mean() * (f[1] ** 2).mean())
-    fsc = np.full((2, 2, 12), lost)
     power = np.exp(2 * slopes[:, None] * shells[None])
-    mended = even_transfer(fsc, power, np.ones_like(power))
-    assert abs(mended[0, 1, 5] - 1) < 0.1 * (1 - lost)
+    found = transfer_slopes(power, np.ones_like(power))
+    np.testing.assert_allclose(found[:, 5], slopes)
+    assert abs(lost / transfer_loss(found[0] - found[1])[5] - 1) < 0.1 * (1 - lost)

@@ -270,11 +270,11 @@ def test_repeated_and_missing_uids_of_parquet_are_refused(tmp_path):
 
 
 def test_a_large_row_group_is_read_in_parts(tmp_path, monkeypatch):
-    from regroup_dask.formats import parquet_particles
+    from regroup_dask.formats import parquet_files
 
-    monkeypatch.setattr(parquet_particles, "FRAGMENT_BYTES", 2000)
-    monkeypatch.setattr(parquet_particles, "LARGE_ROW_GROUP_BYTES", 6000)
-    monkeypatch.setattr(parquet_particles, "STREAMED_ROWS", 64)
+    monkeypatch.setattr(parquet_files, "FRAGMENT_BYTES", 2000)
+    monkeypatch.setattr(parquet_files, "LARGE_ROW_GROUP_BYTES", 6000)
+    monkeypatch.setattr(parquet_files, "STREAMED_ROWS", 64)
     rng = np.random.default_rng(0)
     table = pa.table({"uid": rng.permutation(5000), "class_id": rng.integers(0, 3, 5000)})
     pq.write_table(table, tmp_path / "a.parquet", use_dictionary=False)

@@ -34,7 +34,7 @@ from regroup_dask.formats.cryosparc.posteriors import (
 from regroup_dask.formats.cryosparc.result_group import read_result_group
 from regroup_dask.formats.cryosparc.slot_poses import slot_poses
 from regroup_dask.formats.cryosparc.stacked_files import StackedFiles, StackRows, stack_files
-from regroup_dask.formats.particles import FRAGMENT_BYTES, FragmentRows, ParticleSource
+from regroup_dask.formats.particle_source import FRAGMENT_BYTES, FragmentRows, ParticleSource
 from regroup_dask.formats.pieces import RunPieces, in_this_process
 from regroup_dask.formats.uid_index import build_uid_index, refuse_duplicates
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from regroup_dask.errors import InputError
 from regroup_dask.formats.cryosparc.dataset_file import CHUNK_BYTES, DatasetFile
-from regroup_dask.formats.particles import FRAGMENT_BYTES
+from regroup_dask.formats.particle_source import FRAGMENT_BYTES
 from regroup_dask.formats.uid_index import hashes_of_integers
 
 

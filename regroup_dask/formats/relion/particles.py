@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from regroup_dask.errors import InputError
-from regroup_dask.formats.particles import FragmentRows, ParticleSource
+from regroup_dask.formats.particle_source import FragmentRows, ParticleSource
 from regroup_dask.formats.pieces import RunPieces, in_this_process
 from regroup_dask.formats.relion.poses import (
     ANGLES,

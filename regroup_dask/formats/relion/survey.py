@@ -12,7 +12,7 @@ import numpy as np
 
 from regroup_dask.errors import InputError
 from regroup_dask.formats import storage
-from regroup_dask.formats.particles import FRAGMENT_BYTES
+from regroup_dask.formats.particle_source import FRAGMENT_BYTES
 from regroup_dask.formats.pieces import RunPieces, in_this_process
 from regroup_dask.formats.relion.star_columns import FLOAT, INTEGER, SurveyedRows, survey_rows, value_of_row
 from regroup_dask.formats.relion.star_text import (
