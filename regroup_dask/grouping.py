@@ -152,10 +152,17 @@ def _group(
         shared_sigma=pairs["shared_sigma"].values if structural and "shared_sigma" in pairs else None,
         information=pairs["information"].values if structural and "information" in pairs else None,
         confidence=pairs["confidence"].values if structural and "confidence" in pairs else None,
+        contrast=_contrast(pairs) if structural else None,
         structural=structural,
         n_resamplings=n_resamplings,
         seed=seed,
     )
+
+
+def _contrast(pairs: xr.Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """Contrast of the pairs, its sigma, and what a class brings to all of its own, if they are kept."""
+    names = ("contrast", "contrast_sigma", "shared_contrast_sigma")
+    return tuple(pairs[name].values for name in names) if all(name in pairs for name in names) else None  # type: ignore[return-value]
 
 
 def _shells(pairs: xr.Dataset) -> ShellComparison | None:

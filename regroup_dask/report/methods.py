@@ -177,13 +177,25 @@ def _grouping_sentences(
     after, superclasses = superclasses, "superclasses" if by_hand else superclasses
     n_kept = record.get("n_classes_kept") or 0
     by_place = False
-    if not every_pair or n_kept > MOST_DENSE_CLASSES:
+    structural = settings.get("similarity", "structure") == "structure" and "distance" in pair_variables
+    listed = not every_pair or n_kept > MOST_DENSE_CLASSES
+    if listed and structural:
+        cited.add("holland")
+        what = "differences of the pairs that were compared"
+        if "contrast" in pair_variables:
+            what += " (shells weighted by the difference that is seen in each on average over its variance)"
+        sentences = [
+            f"Classes were grouped into {superclasses} by average linkage of the {what}, each weighted by the inverse of its "
+            "variance; partitions by linkage, and finer ones united by their likelihood, were improved under a block model of "
+            "the differences (Holland et al., 1983), and the likeliest was taken."
+        ]
+    elif listed:
         cited.add("zelnik")
         sentences = [
             f"Classes were grouped into {superclasses} by spectral clustering of the graph of the pairs that were compared, with "
             "self-tuned affinities (Zelnik-Manor & Perona, 2004)."
         ]
-    elif settings.get("similarity", "structure") != "structure" or "distance" not in pair_variables:
+    elif not structural:
         cited.update(("luxburg", "ng"))
         sentences = [
             f"Classes were grouped into {superclasses} by spectral clustering of the similarities (Ng et al., 2002; von "
@@ -213,9 +225,6 @@ def _grouping_sentences(
                 "Their number is the fewest against which no other has strong evidence in this model (20 to 1; Kass & Raftery, "
                 "1995)."
             )
-        elif not every_pair or n_kept > MOST_DENSE_CLASSES:
-            cited.add("luxburg")
-            sentences.append("Their number was chosen by the largest eigengap (von Luxburg, 2007).")
         else:
             sentences.append(
                 "Their number was chosen as that of the largest gap between distances within and between superclasses, weighted "

@@ -69,7 +69,8 @@ class _Graph(NamedTuple):
         """Sum rows over the pairs that a map is the head of."""
         rows = np.arange(len(self.head))
         gather = sp.csr_matrix((np.ones(len(rows)), (self.head, rows)), shape=(self.n_maps, len(rows)))
-        return np.asarray((gather @ values.reshape(len(values), -1)).reshape(self.n_maps, *values.shape[1:]))
+        flat = values.reshape(len(values), int(np.prod(values.shape[1:])))
+        return np.asarray((gather @ flat).reshape(self.n_maps, *values.shape[1:]))
 
 
 def synchronize_pairs(

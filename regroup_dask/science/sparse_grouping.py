@@ -31,8 +31,9 @@ DENSE_UP_TO = 1500
 MOST_CANDIDATES = 60
 # Numbers of superclasses that the curves tell of, at least.
 LEAST_CANDIDATES = 24
-# Drawing the distances of more maps than this anew takes more than a quarter of a second, so it is done less often.
-DRAWN_OFTEN_UP_TO = 400
+# Distances of more maps than this are drawn anew less often, but so often at least: each draw of 2000 takes a second or two.
+DRAWN_OFTEN_UP_TO = 150
+LEAST_DRAWS = 10
 # So many times as many groups are linked first, and then united by their likelihood.
 FINER = 2
 
@@ -45,6 +46,7 @@ def group_sparse(
     shared_sigma: NDArray[np.float64] | None = None,
     information: NDArray[np.float64] | None = None,
     confidence: NDArray[np.float64] | None = None,
+    contrast: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]] | None = None,
     structural: bool = True,
     n_resamplings: int = 50,
     seed: int = 0,
@@ -61,6 +63,9 @@ def group_sparse(
         With ``"auto"`` as many as differ significantly (`model_selection.choose_number`).
     shared_sigma, information, confidence
         As for `grouping.group_classes`.
+    contrast : float[N, N], float[N, N] and float[N], optional
+        `shell_contrast.ShellContrast`, as tables: maps are put into groups by these instead of by distances. How many
+        groups there are is told by distances, which say how much structures differ.
     structural : bool
         Distances are between structures, zero on average within one; else the graph is cut by spectral clustering alone.
     n_resamplings : int
@@ -88,7 +93,7 @@ def group_sparse(
     most = max(1, min(most, len(used) - 1))
     edges = _edges(distance, distance_sigma, shared_sigma, used)
     merges = link_graph(edges, most + 1)
-    count = int(n_resamplings * min(1.0, DRAWN_OFTEN_UP_TO / n_maps))
+    count = max(int(n_resamplings * min(1.0, DRAWN_OFTEN_UP_TO / n_maps)), min(n_resamplings, LEAST_DRAWS))
     # Drawn twice rather than kept: tables of thousands of maps are large.
     resampled = [link_graph(_drawn_anew(edges, number, seed), most + 1) for number in range(count)]
     chosen, candidates, stable, gap = choose_number(merges, resampled, most)
@@ -99,8 +104,9 @@ def group_sparse(
     values, vectors = _spectrum(affinity, degree, min(most + 1, len(used)))
     again = [other.labels[n_groups - 1] for other in resampled]
     if structural:
-        found = _likeliest(edges, n_groups)
-        again = [_likeliest(_drawn_anew(edges, number, seed), n_groups, (0.5,)) for number in range(count)]
+        told = edges if contrast is None else _edges(*contrast, used)
+        found = _likeliest(told, n_groups)
+        again = [_likeliest(_drawn_anew(told, number, seed), n_groups, (0.5,)) for number in range(count)]
     else:
         found = canonical_labels(_best_cut(affinity, degree, vectors[:, :n_groups]))
     sure = stability(found, again)

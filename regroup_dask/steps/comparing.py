@@ -13,6 +13,7 @@ from regroup_dask.errors import DamagedStoreError
 from regroup_dask.formats.volumes import VolumeReference
 from regroup_dask.science import align, hands, noise, similarity, sparse_similarity
 from regroup_dask.science.rotations import Pose
+from regroup_dask.science.shell_contrast import shell_contrast
 from regroup_dask.settings import Settings
 from regroup_dask.steps.consistency import agree_on_poses, trust_in_hands
 from regroup_dask.steps.labelling import label_classes, label_pairs, listed_variables, table_variables
@@ -94,8 +95,9 @@ def compare_maps(
     plain = None if settings.align else full_box_correlation(references, settings, mask, run)
     if isinstance(table, PairList):
         listed = _estimate_listed(table, prepared_maps, statistics, box, ssnr)
-        variables = listed_variables(table, listed, settings, hand_trust, plain, n_maps=len(references))
-        dataset = label_pairs(references, selection, settings, plan, variables, listed, None)
+        contrast = shell_contrast(table.pairs, listed)
+        variables = listed_variables(table, listed, contrast, settings, hand_trust, plain, n_maps=len(references))
+        dataset = label_pairs(references, selection, settings, plan, variables, listed, None, contrast)
         return Comparison(dataset, label_classes(selection, plan, statistics, extents, listed, store), store)
     if plain is not None:
         table = table._replace(correlation=plain)

@@ -14,6 +14,7 @@ from regroup_dask.formats.volumes import VolumeReference
 from regroup_dask.grouping import RELIABILITY_FIELDS
 from regroup_dask.science import align, noise, similarity
 from regroup_dask.science.local_covariance import LocalCovariance
+from regroup_dask.science.shell_contrast import ShellContrast
 from regroup_dask.science.sparse_similarity import SparseSimilarity
 from regroup_dask.settings import Settings
 from regroup_dask.steps.pair_list import PairList, square, square_poses
@@ -51,6 +52,7 @@ def table_variables(
 def listed_variables(
     table: PairList,
     found: SparseSimilarity,
+    contrast: ShellContrast,
     settings: Settings,
     hand_trust: np.ndarray | None,
     plain: np.ndarray | None,
@@ -68,6 +70,8 @@ def listed_variables(
         "similarity": filled(found.similarity, 1.0),
         "distance": filled(found.distance, 0.0),
         "distance_sigma": filled(found.distance_sigma, 0.0),
+        "contrast": filled(contrast.contrast, 0.0),
+        "contrast_sigma": filled(contrast.sigma, 0.0),
         "rotation_quaternion": quaternion,
         "shift_angstrom": shift,
         "mirrored": square(n_maps, table.pairs, table.mirrored, blank=False, diagonal=False),
@@ -89,6 +93,7 @@ def label_pairs(
     variables: dict[str, np.ndarray],
     found: similarity.Similarity | SparseSimilarity,
     local: LocalCovariance | None,
+    contrast: ShellContrast | None = None,
 ) -> xr.Dataset:
     """Everything that is known of the pairs, as pairs.zarr holds it."""
     reliability, coefficients = found.reliability_of_shells
@@ -100,6 +105,7 @@ def label_pairs(
         per_class={
             "information": found.information,
             "shared_sigma": found.shared_sigma,
+            **({} if contrast is None else {"shared_contrast_sigma": contrast.shared_sigma}),
             **{name: getattr(reliability, name) for name in RELIABILITY_FIELDS},
         },
         shell_coefficients=coefficients,

@@ -96,9 +96,9 @@ def driver_bytes(n_maps: int, n_pairs: int, n_shells: int) -> int:
     """Memory that the driver needs at most for so many pairs: as rows, and as the tables that are grouped and written."""
     # Results as they come, rows in their order beside them, and the shell correlations.
     per_pair = (8 * 3 * n_shells + 160) + (4 * 3 * n_shells + 160) + 8 * n_shells
-    # Seven numbers, a quaternion and a shift, three yes or no; grouping, adding pairs, writing and the report make more of
+    # Nine numbers, a quaternion and a shift, three yes or no; grouping, adding pairs, writing and the report make more of
     # them: eight times as much was measured, with 500 and with 2000 maps.
-    per_entry = 8 * (14 * np.dtype(_kind(n_maps)).itemsize + 3)
+    per_entry = 8 * (16 * np.dtype(_kind(n_maps)).itemsize + 3)
     return n_pairs * per_pair + n_maps**2 * per_entry
 
 

@@ -26,8 +26,8 @@ PROCESS_BYTES = 420 * 2**20
 # Measured at the working box of 64: what one map prepared for comparing takes, and the work space of a comparison.
 PREPARED_BYTES_PER_VOXEL = 52
 PAIR_BYTES_PER_VOXEL = 260
-# Measured: the driver with everything imported, and what the report takes.
-DRIVER_BYTES = 450 * 2**20
+# Measured: the driver with everything imported, its kernels of grouping compiled, and what the report takes.
+DRIVER_BYTES = 540 * 2**20
 # Arrow tables, records and text of a fragment together, in multiples of its bytes in the file.
 PARTICLE_COPIES = 6
 # CPU seconds on a core of 2020: a pair aligned at the working box of 64; a byte of a map read and reduced, or moved.

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import mmap
 import tempfile
 import threading
 import time
@@ -26,6 +27,7 @@ import xarray as xr
 from scipy.spatial.transform import Rotation
 from sklearn.metrics import adjusted_rand_score
 
+from regroup_dask.formats.mrc import write_mrc
 from regroup_dask.progress import Event, Message
 from tests.benchmarks.many_maps import Maps, related_maps, unlike_maps
 
@@ -62,8 +64,9 @@ def measure(made: Maps, n_structures: int, pairs: str, folder: Path) -> tuple[di
     import regroup_dask as rd
     from regroup_dask.tasks.connect import Where, connected
 
-    options = {"align": True, "hand": "off", "pairs": pairs, "voxel_size_angstrom": made.voxel_size_angstrom}
+    options = {"align": True, "hand": "off", "pairs": pairs}
     stated: list[str] = []
+    files = write_files(made, folder / "maps")
 
     def listen(event: Event) -> None:
         if isinstance(event, Message) and "of memory" in event.text:
@@ -73,7 +76,7 @@ def measure(made: Maps, n_structures: int, pairs: str, folder: Path) -> tuple[di
         n_workers = len(client.nthreads())
         began = time.perf_counter()
         result = rd.regroup(
-            np.asarray(made.maps),
+            files,
             n_superclasses=n_structures,
             output=folder / "OUT",
             client=client,
@@ -110,6 +113,21 @@ def measure(made: Maps, n_structures: int, pairs: str, folder: Path) -> tuple[di
         "stages": {name: round(value, 1) for name, value in result.seconds.items()},
     }
     return row, labels
+
+
+def write_files(made: Maps, folder: Path) -> list[Path]:
+    """A file for each map, as a classification leaves them; what this process held of the maps is let go."""
+    folder.mkdir(exist_ok=True)
+    files = [folder / f"class_{index:05d}.mrc" for index in range(len(made.maps))]
+    for path, volume in zip(files, made.maps, strict=True):
+        if not path.exists():
+            write_mrc(path, np.asarray(volume), voxel_size_angstrom=made.voxel_size_angstrom)
+    kept: object = made.maps
+    while not isinstance(kept, mmap.mmap) and getattr(kept, "base", None) is not None:
+        kept = kept.base  # type: ignore[attr-defined]
+    if isinstance(kept, mmap.mmap):
+        kept.madvise(mmap.MADV_DONTNEED)
+    return files
 
 
 def references_of(groups: xr.Dataset) -> np.ndarray:

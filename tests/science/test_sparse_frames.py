@@ -5,7 +5,12 @@ import pytest
 
 from regroup_dask.science.hands import agree_on_hands
 from regroup_dask.science.rotations import Pose, compose_pose, invert_pose, rotation_angle_degrees
-from regroup_dask.science.sparse_frames import agree_on_listed_hands, predicted_pairs, synchronize_pairs
+from regroup_dask.science.sparse_frames import (
+    agree_on_listed_hands,
+    cycle_residual_degrees,
+    predicted_pairs,
+    synchronize_pairs,
+)
 from tests.science.particles import random_rotation
 
 
@@ -107,3 +112,17 @@ def test_hands_of_a_list_are_those_of_the_table(seed):
     dense, listed = agree_on_hands(told, table, sizes), agree_on_listed_hands(pairs, mirrored, weight, sizes=sizes)
     np.testing.assert_array_equal(listed.other_hand, dense.other_hand)
     np.testing.assert_array_equal(listed.part, dense.part)
+
+
+def test_maps_of_which_no_two_were_compared_stay_as_they_are():
+    none = np.zeros((0, 2), np.int64)
+    solved = synchronize_pairs(
+        none,
+        *(np.zeros((0, 3, 3)), np.zeros((0, 3)), np.zeros(0, bool), np.zeros(0)),
+        priority=np.array([3, 2, 1]),
+        other_hand=np.zeros(3, bool),
+    )
+    np.testing.assert_array_equal(solved.rotation, np.tile(np.eye(3), (3, 1, 1)))
+    np.testing.assert_array_equal(solved.shift_angstrom, np.zeros((3, 3)))
+    closed = cycle_residual_degrees(none, np.zeros((0, 3, 3)), np.zeros(0, bool), np.zeros(0), n_maps=3)
+    assert len(closed) == 0
