@@ -174,7 +174,7 @@ def run_job(
             )
             if profiler is not None:
                 keep_profile(result.output, profiler.finish())
-    watching.show(result, profiler)
+        watching.show(result, profiler)  # before the workers are ended, which takes seconds
     return result
 
 

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from regroup_dask.formats import storage
+from regroup_dask.report.answer import doubts_in_words
 from regroup_dask.report.next_steps import next_steps
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def show_result(console: Console, result: Regrouped) -> None:
             console.print(f"Left out, {reason}: class {names}", highlight=False, soft_wrap=True)
     if has_particles:
         console.print(f"Remaining particles: {result.n_remaining:,} of {total:,}", highlight=False)
-    for sentence in result.warnings:
+    for sentence in (*result.warnings, *doubts_in_words(classes)):
         console.print(f"Note: {sentence}", highlight=False, markup=False, soft_wrap=True)
     words = meaning_of_columns(
         mirrored=any(entry["mirrored"] for entry in classes),

@@ -131,18 +131,7 @@ def remaining_lines(contents: OutputContents, flow: xr.Dataset | None) -> list[s
 def warnings_in_words(contents: OutputContents) -> list[str]:
     """Warnings of the run, and what the stability says, as sentences."""
     sentences = [str(text) for text in contents.record.get("warnings", [])]
-    shaky = [
-        row["class_id"]
-        for row in contents.classes
-        if row["superclass"] >= 0 and row.get("stability") is not None and row["stability"] < MOSTLY_FIRM
-    ]
-    if shaky:
-        subject = "Class" if len(shaky) == 1 else "Classes"
-        verb = "is" if len(shaky) == 1 else "are"
-        sentences.append(
-            f"{subject} {', '.join(map(str, shaky))} {verb} not firmly in one superclass (stability below "
-            f"{MOSTLY_FIRM:g}): look at the maps before relying on it."
-        )
+    sentences += doubts_in_words(contents.classes)
     mirrored = [row["class_id"] for row in contents.classes if row["superclass"] >= 0 and row["mirrored"]]
     # The run says it itself where it was sure of the hand; classes that a person moved it has not seen.
     if mirrored and not any("opposite hand" in sentence.lower() for sentence in sentences):
@@ -153,6 +142,23 @@ def warnings_in_words(contents: OutputContents) -> list[str]:
             f"{'was' if len(mirrored) == 1 else 'were'} inverted for the average."
         )
     return sentences
+
+
+def doubts_in_words(classes: list[dict[str, Any]]) -> list[str]:
+    """Say which classes are not firmly in one superclass, from the rows of classes.parquet."""
+    shaky = [
+        row["class_id"]
+        for row in classes
+        if row["superclass"] >= 0 and row.get("stability") is not None and row["stability"] < MOSTLY_FIRM
+    ]
+    if not shaky:
+        return []
+    subject = "Class" if len(shaky) == 1 else "Classes"
+    verb = "is" if len(shaky) == 1 else "are"
+    return [
+        f"{subject} {', '.join(map(str, shaky))} {verb} not firmly in one superclass (stability below "
+        f"{MOSTLY_FIRM:g}): look at the maps before relying on it."
+    ]
 
 
 def _source(record: dict[str, Any]) -> str:

@@ -135,7 +135,7 @@ def _members(contents: OutputContents, frames: list[Pose], box: int, voxel_size:
     rows = sorted(contents.classes, key=lambda row: (-(row["n_particles"] or 0), row["class_id"]))
     for row in rows:
         number, path = row["superclass"], str(row["volume"])
-        readable = path.lower().endswith(OPENED_BY_CHIMERAX) and os.path.isfile(path) and '"' not in path
+        readable = path.lower().endswith(OPENED_BY_CHIMERAX) and os.path.isfile(path) and not {'"', "\\"} & set(path)
         if number < 0 or not readable or row["class_id"] not in known:
             continue
         density = contents.class_maps["density"].sel(class_id=row["class_id"]).values

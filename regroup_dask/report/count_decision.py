@@ -19,7 +19,7 @@ CURVE_WORDS = {
 """The curves in the order in which they are shown, with what they are."""
 
 CURVE_MEANING = {
-    "stability": "stability is 1 where the grouping stays the same when {disturbed}",
+    "stability": "stability is the mean adjusted Rand index of groupings when {disturbed}, 1 where they stay the same",
     "eigengap": "a high eigengap at K speaks for K superclasses",
     "separation": "separation is the logarithm of the least distance between superclasses over the largest within",
 }

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from regroup_dask.science.block_model import DISTANCE_SPREAD, Edges
 
 OFFSET_SWEEPS = 8
+# Distance of groups between which no pair is known, at least; else they are as far apart as any two are seen to be.
+LEAST_UNSEEN = 0.1
 
 
 class GraphEdges(NamedTuple):
@@ -69,6 +71,23 @@ def fit_graph_blocks(
     return labels, float(cost)
 
 
+def unite_graph_blocks(
+    edges: GraphEdges, labels: NDArray[np.int64], n_groups: int, *, sweeps: int = 2
+) -> tuple[NDArray[np.int64], float]:
+    """Unite groups of a finer partition until ``n_groups`` are left, each time the two whose union costs least likelihood.
+
+    Linkage by mean distance leaves noisy maps alone, however little it knows of them, and unites others instead; what a
+    union costs counts every distance by what it tells. Maps move after every union (`fit_graph_blocks`).
+    """
+    labels = labels.astype(np.int64)
+    for count in range(int(labels.max()) + 1, n_groups, -1):
+        labels, _ = fit_graph_blocks(edges, labels, count, sweeps=sweeps)
+        first, second = _cheapest_union(*edges, labels, count, DISTANCE_SPREAD, OFFSET_SWEEPS)
+        labels[labels == second] = first
+        labels = np.unique(labels, return_inverse=True)[1].astype(np.int64)
+    return fit_graph_blocks(edges, labels, n_groups)
+
+
 @njit(cache=True, nogil=True)
 def _block_distances(
     start: np.ndarray,
@@ -89,7 +108,7 @@ def _block_distances(
             weight = 1.0 / (variance[at] + (spread * max(plain, 0.0)) ** 2)
             total[labels[i], labels[j]] += weight
             summed[labels[i], labels[j]] += weight * plain
-    block, furthest = np.zeros((n_groups, n_groups)), 0.0
+    block, furthest = np.zeros((n_groups, n_groups)), LEAST_UNSEEN
     for a in range(n_groups):
         for b in range(n_groups):
             if a != b and total[a, b] > 0.0:
@@ -230,3 +249,40 @@ def _fit(
             break
     labels[:] = kept
     return best
+
+
+@njit(cache=True, nogil=True)
+def _cheapest_union(
+    start: np.ndarray,
+    other: np.ndarray,
+    distance: np.ndarray,
+    variance: np.ndarray,
+    shared_variance: np.ndarray,
+    labels: np.ndarray,
+    n_groups: int,
+    spread: float,
+    offset_sweeps: int,
+) -> tuple[int, int]:
+    """The two groups whose pairs lose least likelihood if they are at distance zero; those with no pair lose all."""
+    edges = (start, other, distance, variance)
+    offset = np.zeros(len(labels))
+    block = _block_distances(*edges, labels, offset, n_groups, spread)
+    for _ in range(2):
+        _set_offsets(*edges, shared_variance, labels, offset, block, spread, offset_sweeps)
+        block = _block_distances(*edges, labels, offset, n_groups, spread)
+    loss, known = np.zeros((n_groups, n_groups)), np.zeros((n_groups, n_groups), np.bool_)
+    for i in range(len(labels)):
+        for at in range(start[i], start[i + 1]):
+            a, b = labels[i], labels[other[at]]
+            if a < b:
+                room = variance[at] + (spread * block[a, b]) ** 2
+                plain = distance[at] - offset[i] - offset[other[at]]
+                apart = (plain - block[a, b]) ** 2 / room + np.log(room / variance[at])
+                loss[a, b] += plain**2 / variance[at] - apart
+                known[a, b] = True
+    best, first, second = np.inf, 0, 1
+    for a in range(n_groups):
+        for b in range(a + 1, n_groups):
+            if known[a, b] and loss[a, b] < best:
+                best, first, second = loss[a, b], a, b
+    return first, second

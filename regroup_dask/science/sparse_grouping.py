@@ -1,8 +1,9 @@
 """Grouping thousands of maps of which only the nearest were compared: partitions of the graph of known pairs.
 
-Distances between structures are linked by weighted averages, and what comes of it is improved by the block model of
-distances. (Spectral clustering of the same graph, which this did before, follows the nearest neighbours of each map, and
-these are noise among maps of nearly one structure.) Where only correlations are known, the graph is cut by spectral
+Distances between structures are linked by weighted averages; what comes of it, and of a finer partition whose groups are
+united by their likelihood, is improved by the block model of distances, and the likeliest partition taken. (Spectral
+clustering of the same graph, which this did before, follows the nearest neighbours of each map, and these are noise among
+maps of nearly one structure.) Where only correlations are known, the graph is cut by spectral
 clustering: self-tuned Gaussian affinities (Zelnik-Manor and Perona, 2004, NIPS 17, 1601-1608) on the pairs that were
 compared, the leading eigenvectors of the normalised affinity by Lanczos iteration, and groups read off them by a pivoted QR
 factorization (Damle, Minden and Ying, 2019, Inf. Inference 8, 181-203) or k-means, whichever cuts less affinity.
@@ -21,7 +22,7 @@ from regroup_dask.science.block_model import Edges, make_edges
 from regroup_dask.science.clustering import canonical_labels
 from regroup_dask.science.grouping import Grouping, is_noise, junk_reasons
 from regroup_dask.science.model_selection import choose_number, stability
-from regroup_dask.science.sparse_blocks import fit_graph_blocks, graph_edges
+from regroup_dask.science.sparse_blocks import fit_graph_blocks, graph_edges, unite_graph_blocks
 from regroup_dask.science.sparse_linkage import link_graph
 
 SCALE_NEIGHBOUR = 3
@@ -31,8 +32,9 @@ MOST_CANDIDATES = 60
 # Numbers of superclasses that the curves tell of, at least.
 LEAST_CANDIDATES = 24
 # Drawing the distances of more maps than this anew takes more than a quarter of a second, so it is done less often.
-DRAWN_OFTEN_UP_TO = 800
-CAUTIONS = (0.0, 0.5)
+DRAWN_OFTEN_UP_TO = 400
+# So many times as many groups are linked first, and then united by their likelihood.
+FINER = 2
 
 
 def group_sparse(
@@ -98,10 +100,7 @@ def group_sparse(
     again = [other.labels[n_groups - 1] for other in resampled]
     if structural:
         found = _likeliest(edges, n_groups)
-        again = [
-            fit_graph_blocks(graph_edges(_drawn_anew(edges, number, seed)), start, n_groups)[0]
-            for number, start in enumerate(again)
-        ]
+        again = [_likeliest(_drawn_anew(edges, number, seed), n_groups, (0.5,)) for number in range(count)]
     else:
         found = canonical_labels(_best_cut(affinity, degree, vectors[:, :n_groups]))
     sure = stability(found, again)
@@ -150,11 +149,15 @@ def _drawn_anew(edges: Edges, number: int, seed: int) -> Edges:
     return edges._replace(distance=distance)
 
 
-def _likeliest(edges: Edges, n_groups: int) -> NDArray[np.int64]:
-    """Of linkage with less and with more caution, each improved, the partition of least cost."""
+def _likeliest(edges: Edges, n_groups: int, cautions: tuple[float, ...] = (0.0, 0.5, 1.0)) -> NDArray[np.int64]:
+    """Of partitions by linkage with less and with more caution, and of finer ones united, the one of least cost."""
     graph = graph_edges(edges)
-    starts = [link_graph(edges, n_groups, caution=caution).labels[n_groups - 1] for caution in CAUTIONS]
-    return canonical_labels(min((fit_graph_blocks(graph, start, n_groups) for start in starts), key=lambda one: one[1])[0])
+    fitted = []
+    for caution in cautions:
+        linked = link_graph(edges, FINER * n_groups, caution=caution).labels
+        fitted.append(fit_graph_blocks(graph, linked[n_groups - 1], n_groups))
+        fitted.append(unite_graph_blocks(graph, linked[-1], n_groups))
+    return canonical_labels(min(fitted, key=lambda one: one[1])[0])
 
 
 def sparse_affinity(distance: NDArray[np.float64], distance_sigma: NDArray[np.float64]) -> sp.csr_matrix:
@@ -182,9 +185,7 @@ def sparse_affinity(distance: NDArray[np.float64], distance_sigma: NDArray[np.fl
     count, component = connected_components(affinity, directed=False)
     if count > 1:
         first = np.array([int(np.flatnonzero(component == part)[0]) for part in range(count)])
-        bridge = sp.csr_matrix(
-            (np.full(count - 1, 1e-8), (np.full(count - 1, first[0]), first[1:])), shape=affinity.shape
-        )
+        bridge = sp.csr_matrix((np.full(count - 1, 1e-8), (np.full(count - 1, first[0]), first[1:])), shape=affinity.shape)
         affinity = affinity + bridge + bridge.T
     return affinity.tocsr()
 
@@ -197,9 +198,7 @@ def cluster_qr(vectors: NDArray[np.float64]) -> NDArray[np.int64]:
     return np.asarray(np.abs(vectors @ (left @ right)).argmax(axis=1), np.int64)
 
 
-def _best_cut(
-    affinity: sp.csr_matrix, degree: NDArray[np.float64], vectors: NDArray[np.float64]
-) -> NDArray[np.int64]:
+def _best_cut(affinity: sp.csr_matrix, degree: NDArray[np.float64], vectors: NDArray[np.float64]) -> NDArray[np.int64]:
     """Of the groups read off by QR and by k-means on the rows (Ng, Jordan and Weiss, 2002), those with the least cut."""
     from sklearn.cluster import KMeans  # most groupings are dense, and it takes most of a second to import
 
@@ -210,9 +209,7 @@ def _best_cut(
     return min(candidates, key=lambda labels: normalised_cut(affinity, degree, labels, count))
 
 
-def normalised_cut(
-    affinity: sp.csr_matrix, degree: NDArray[np.float64], labels: NDArray[np.int64], count: int
-) -> float:
+def normalised_cut(affinity: sp.csr_matrix, degree: NDArray[np.float64], labels: NDArray[np.int64], count: int) -> float:
     """Sum over groups of the affinity that leaves the group over all its affinity; a group without maps counts 1."""
     member = sp.csr_matrix((np.ones(len(labels)), (np.arange(len(labels)), labels)), shape=(len(labels), count))
     inside = np.asarray((member.T @ affinity @ member).diagonal())

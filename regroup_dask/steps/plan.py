@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from dask.utils import format_bytes, format_time
+from dask.utils import format_bytes
 from distributed.system import MEMORY_LIMIT
 
 from regroup_dask.errors import InputError
 from regroup_dask.formats.particle_source import ParticleSource
 from regroup_dask.formats.slabs import SLAB_BYTES
 from regroup_dask.formats.volumes import VolumeSeries
+from regroup_dask.progress import words_of_time
 from regroup_dask.science import invariants
 from regroup_dask.settings import Settings
 from regroup_dask.steps import pair_list, pair_table, polishing
@@ -33,6 +34,8 @@ PARTICLE_COPIES = 6
 ALIGN_SECONDS = 0.02
 MEASURE_SECONDS = 0.004
 SECONDS_PER_VOXEL = 2.5e-7
+# Measured, whatever the size: workers start, the driver groups the classes and draws the page.
+REST_SECONDS = 15.0
 # More pairs than this for each map, and those of the nearest maps would do.
 PAIRS_OF_MANY = 100
 
@@ -49,7 +52,7 @@ class RunPlan(NamedTuple):
     bytes_per_thread
         Memory of the largest task of each kind, by name; each thread of a worker runs one.
     seconds
-        CPU seconds of everything.
+        CPU seconds of everything that grows with the maps, the pairs and the particles.
     driver_bytes
         Memory of the process that gives out the work: it holds what is known of every pair.
     """
@@ -135,13 +138,14 @@ def plan_lines(plan: RunPlan, workers: tuple[WorkerResources, ...]) -> tuple[str
     """Say the plan in two sentences."""
     threads = sum(worker.threads for worker in workers) or 1
     per_worker = max((worker.threads for worker in workers), default=1)
-    particles = f", {plan.n_fragments} parts of the particles" if plan.n_fragments else ""
+    parts = "1 part" if plan.n_fragments == 1 else f"{plan.n_fragments} parts"
+    particles = f", the particles in {parts}" if plan.n_fragments else ""
+    whole = words_of_time(_rounded(plan.seconds / threads + REST_SECONDS))
     return (
         f"{plan.n_maps} maps of box {plan.box}: {plan.n_pairs} pairs in {plan.n_tiles} tiles{particles}.",
         f"{len(workers) or 1} worker(s) of {per_worker} thread(s), each within "
-        f"{format_bytes(plan.worker_bytes(per_worker))} of memory, and the driver within "
-        f"{format_bytes(plan.driver_bytes)}; about "
-        f"{format_time(_rounded(plan.seconds / threads)).strip()} of computing.",
+        f"{format_bytes(plan.worker_bytes(per_worker))} of memory, and the driver (this process) within "
+        f"{format_bytes(plan.driver_bytes)}; up to about {whole} altogether, where nothing else runs.",
     )
 
 
@@ -190,7 +194,7 @@ def _row_bytes(source: ParticleSource) -> int:
 
 
 def _rounded(seconds: float) -> float:
-    return float(f"{max(seconds, 1):.1g}") if seconds < 60 else 60 * math.ceil(seconds / 60)
+    return 10 * math.ceil(seconds / 10) if seconds < 60 else seconds
 
 
 def _round_up(n_bytes: int) -> int:

@@ -7,11 +7,12 @@ import re
 import shlex
 from pathlib import Path
 
+import pyarrow as pa
 from rich.console import Console
 
 from regroup_dask.cli.program import main
 from regroup_dask.cli.summary import show_result
-from regroup_dask.formats.result_tables import read_table
+from regroup_dask.formats.result_tables import read_table, write_table
 from regroup_dask.pipeline import Regrouped
 from regroup_dask.report.next_steps import next_steps
 from regroup_dask.report.page import write_page
@@ -57,4 +58,19 @@ def test_the_terminal_says_what_its_columns_are_and_where_to_go_on(tmp_path: Pat
     assert "similarity: of the class least like the rest of its superclass" in " ".join(text.split())
     assert "stability: 1 where" in " ".join(text.split())
     assert "opposite hand" not in text
+    assert "Note:" not in text
     assert f"{folder}/relion/particles_superclass_0.star to" in text
+
+
+def test_the_terminal_has_the_doubts_of_the_page(tmp_path: Path) -> None:
+    folder = write_output(tmp_path / "OUT")
+    rows = read_table(folder, "classes").to_pylist()
+    rows[1]["stability"] = rows[4]["stability"] = 0.3
+    classes = pa.Table.from_pylist(rows, schema=read_table(folder, "classes").schema)
+    write_table(classes, folder, "classes")
+    stream = io.StringIO()
+    result = Regrouped(folder, None, None, classes, read_table(folder, "superclasses"), 0, (), {})  # type: ignore[arg-type]
+    show_result(Console(file=stream, width=200), result)
+    sentence = "Classes 1, 4 are not firmly in one superclass"
+    assert f"Note: {sentence}" in stream.getvalue()
+    assert sentence in write_page(folder).read_text(encoding="utf-8")

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import fft
 
-from regroup_dask.science import noise
+from regroup_dask.science import fourier, noise
 
 
 def _white(box, seed=0):
@@ -46,6 +46,19 @@ def test_noise_that_a_soft_mask_leaves_counts_its_edge(inner, edge):
         for seed in range(4)
     ]
     assert np.mean(shares) == pytest.approx((mask**2).mean(), rel=0.06)
+
+
+@pytest.mark.parametrize(("level", "blur"), [(0.1, 0.9), (0.5, 0.9), (0.1, 0.0)])
+@pytest.mark.parametrize("box", [36, 48])
+def test_mask_is_told_from_the_fall_of_the_particle_and_from_the_ringing_of_a_crop(box, level, blur):
+    axis = (np.arange(box) - box // 2) * 36 / box
+    radius = np.sqrt(axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2)
+    mask = 0.5 + 0.5 * np.cos(np.pi * np.clip((radius - 13.5) / 2, 0, 1))
+    filtered = np.exp(-2 * np.pi**2 * (blur * box / 36) ** 2 * sum(k**2 for k in np.meshgrid(*[fft.fftfreq(box)] * 3)))
+    smooth = fft.ifftn(fft.fftn(level * _white(box)) * filtered).real
+    volume = ((4 * np.exp(-(radius**2) / 18) + smooth) * mask).astype(np.float32)
+    found = noise.map_statistics(fourier.fourier_crop(volume, 36) if box > 36 else volume, voxel_size_angstrom=2.0)
+    assert found.mask_volume_fraction == pytest.approx((mask**2).mean(), rel=0.2)
 
 
 @pytest.mark.parametrize("radius", [3.0, 8.0, 12.0])

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import adjusted_rand_score
 
 from regroup_dask.science.block_model import Edges, agglomeration, fit_block_model, make_edges
-from regroup_dask.science.sparse_blocks import fit_graph_blocks, graph_edges
+from regroup_dask.science.sparse_blocks import fit_graph_blocks, graph_edges, unite_graph_blocks
 from regroup_dask.science.sparse_linkage import link_graph
 
 
@@ -62,3 +62,18 @@ def test_groups_never_compared_are_not_taken_for_one():
     edges = edges._replace(variance=np.where(between, np.inf, edges.variance), distance=np.where(between, 0, edges.distance))
     labels, _ = fit_graph_blocks(graph_edges(edges), truth, 4)
     assert np.array_equal(labels, truth)
+
+
+def test_maps_that_nothing_is_known_of_do_not_take_groups_from_those_that_differ():
+    """Linkage leaves the noisiest maps alone; united by likelihood they join what they may be, and the groups are right."""
+    rng = np.random.default_rng(1)
+    truth = np.arange(60) % 4
+    noisy = np.arange(60) < 4
+    sigma = np.where(noisy[:, None] | noisy[None], 0.3, 0.01)
+    noise = np.triu(rng.normal(size=sigma.shape) * sigma, 1)
+    distance = np.where(truth[:, None] == truth[None], 0.0, 0.04) + noise + noise.T
+    np.fill_diagonal(distance, 0.0)
+    edges = make_edges(distance, sigma, np.zeros(60))
+    linked = link_graph(edges, 8, caution=1.0).labels
+    labels, _ = unite_graph_blocks(graph_edges(edges), linked[-1], 4)
+    assert adjusted_rand_score(truth[~noisy], labels[~noisy]) == 1.0

@@ -31,6 +31,12 @@ def test_fifty_maps_of_256_fit_two_workers_of_2_gib(align):
     first, second = plan_lines(plan, workers)
     assert "50 maps of box 256: 1225 pairs" in first
     assert "2 worker(s) of 1 thread(s)" in second
+    # measured for these maps: 110 s aligned and 48 s without alignment
+    assert second.endswith(f"up to about {6 if align else 2} min altogether, where nothing else runs.")
+
+
+def test_starting_grouping_and_the_report_count_even_where_little_is_to_be_compared():
+    assert "up to about 20 s altogether" in plan_lines(plan_run(3, series(3, 24), None, Settings(n_superclasses=2)), ())[1]
 
 
 def test_memory_grows_with_the_box_and_the_threads():
@@ -57,7 +63,7 @@ def test_memory_of_a_worker_does_not_grow_with_the_number_of_maps():
     assert hundred.worker_bytes(1) == thousand.worker_bytes(1) == many.worker_bytes(1) < 2 * GIB
     assert hundred.driver_bytes < GIB
     assert thousand.driver_bytes < many.driver_bytes < 64 * GIB
-    assert "and the driver within" in plan_lines(many, ())[1]
+    assert "and the driver (this process) within" in plan_lines(many, ())[1]
 
 
 def test_tables_that_do_not_fit_the_driver_are_refused_with_a_remedy():

@@ -33,7 +33,8 @@
         parts.push("turned by " + turn + "°, shifted by " + text("shift_angstrom", 1) + " Å");
         if (text("mirrored", 0) === "1") { parts.push("opposite hand"); }
       }
-      parts.push(part("confidence", text("confidence", 1)));
+      var sure = text("confidence", 1);
+      parts.push(sure === null ? "" : "confidence of the pose " + sure + " σ");
     }
     out.textContent = "";
     var head = document.createElement("b");
