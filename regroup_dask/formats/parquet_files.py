@@ -191,14 +191,15 @@ def _cut(metadata: pq.FileMetaData, fragment_rows: int | None) -> list[tuple[tup
         cuts, size = [0], 0
         for group in range(len(rows)):
             group_bytes = metadata.row_group(group).total_byte_size
+            if size and size + group_bytes > FRAGMENT_BYTES:
+                cuts.append(int(begins[group]))
+                size = 0
             size += group_bytes
             if group_bytes > LARGE_ROW_GROUP_BYTES:
                 begin, step = int(begins[group]), max(1, int(rows[group] * FRAGMENT_BYTES / group_bytes))
                 cuts += [begin, *range(begin + step, int(begins[group + 1]), step), int(begins[group + 1])]
                 size = 0
-            elif size >= FRAGMENT_BYTES or group == len(rows) - 1:
-                cuts.append(int(begins[group + 1]))
-                size = 0
+        cuts.append(int(begins[-1]))
     ranges = []
     for start, stop in itertools.pairwise(cuts):
         if stop > start:

@@ -214,8 +214,9 @@ def refuse_duplicates(index: UidIndex, files: Sequence[tuple[str, int]], uid: ob
     for row in sorted(index.repeated.rows):
         number = int(np.searchsorted(ends, row, side="right"))
         places.append(f"{files[number][0]} (row {row - (int(ends[number - 1]) if number else 0)})")
+    how_many = "1 uid is" if index.repeated.n_repeated == 1 else f"{index.repeated.n_repeated} uids are"
     raise InputError(
-        f"particles must be there once, but {index.repeated.n_repeated} uids are repeated, the first being {uid} in "
+        f"particles must be there once, but {how_many} repeated, the first being {uid} in "
         f"{places[0]} and {places[1]}: give each particle in one file only"
     )
 

@@ -213,13 +213,11 @@ def _mask_radius(volume: NDArray[np.float32], radius: NDArray[np.float32]) -> fl
     drop = rms[:-3] / rms[3:]
     # In the corners of the box, where no mask ends, the ringing falls off too.
     steep = np.flatnonzero(drop[: volume.shape[0] // 2 + 1] > 3)
-    if not len(steep):
-        return float("inf")
-    run = steep[np.flatnonzero(np.diff(steep, prepend=-2) > 1)[-1] :]
-    # A particle may fall off right up to its mask: the mask is the outermost of the steepest places.
+    # A particle may fall off right up to its mask: the mask is the outermost of the steepest places. What falls off ever
+    # more steeply as far as the corners, a blurred particle or its ringing, ends at no mask.
     around = np.pad(drop, 1)
-    steepest = run[(drop[run] > around[run]) & (drop[run] >= around[run + 2])]
-    return float(steepest[-1])
+    steepest = steep[(drop[steep] > around[steep]) & (drop[steep] >= around[steep + 2])]
+    return float(steepest[-1]) if len(steepest) else float("inf")
 
 
 def _own_mask(

@@ -2,7 +2,8 @@
 
 cs2star (PyPI) reads job folders by itself, and converts with pyem, which is not on PyPI:
 ``pip install git+https://github.com/brisvag/pyem``. Where the two live in another environment, the variable
-REGROUP_DASK_CS2STAR says where its cs2star is.
+REGROUP_DASK_CS2STAR says where its cs2star is. What both said once is recorded in test_published_conventions, which
+needs neither.
 """
 
 import json

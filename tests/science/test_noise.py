@@ -61,6 +61,17 @@ def test_mask_is_told_from_the_fall_of_the_particle_and_from_the_ringing_of_a_cr
     assert found.mask_volume_fraction == pytest.approx((mask**2).mean(), rel=0.2)
 
 
+@pytest.mark.parametrize("box", [24, 33, 48])
+@pytest.mark.parametrize("width", [0.16, 0.2, 0.24])
+def test_a_blurred_particle_that_falls_off_as_far_as_the_corners_has_no_mask(box, width):
+    axis = np.arange(box) - box // 2
+    squared = axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2
+    volume = np.exp(-squared / (2 * (width * box) ** 2)).astype(np.float32)
+    found = noise.map_statistics(volume, voxel_size_angstrom=2.0)
+    assert found.mask_radius_angstrom == np.inf
+    assert found.mask_volume_fraction == 1.0
+
+
 @pytest.mark.parametrize("radius", [3.0, 8.0, 12.0])
 @pytest.mark.parametrize("masked", [False, True])
 def test_solvent_power_finds_coloured_noise(radius, masked):

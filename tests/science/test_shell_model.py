@@ -47,6 +47,48 @@ def test_cost_is_the_likelihood_of_the_whole_matrix():
     assert total_cost(state, gamma, labels) - state.prior_cost == pytest.approx(direct, rel=1e-9)
 
 
+def _direct_placements(state, gamma, labels, i):
+    """Minus twice the log density of map i given all others as each structure, from dense covariances."""
+    others = np.flatnonzero(np.arange(len(labels)) != i)
+    costs = np.zeros(gamma.shape[-1])
+    for structure in range(len(costs)):
+        as_if = labels.copy()
+        as_if[i] = structure
+        for s in range(len(state.r)):
+            covariance = state.r[s][:, None] * gamma[s][as_if][:, as_if] * state.r[s] + np.diag(state.noise[s])
+            weights = np.linalg.solve(covariance[np.ix_(others, others)], covariance[others, i])
+            variance = covariance[i, i] - covariance[i, others] @ weights
+            contrast = np.eye(len(labels))[i]
+            contrast[others] = -weights
+            misfit = contrast @ state.correlation[s] @ contrast
+            costs[structure] += 2 * state.coefficients[s] * (np.log(variance) + misfit / variance)
+    return costs
+
+
+@pytest.mark.parametrize("sizes", [(4, 3, 2), (1, 5, 1)])
+def test_placing_a_map_is_its_density_given_all_others(sizes):
+    """Also of a map that is the only one of its structure."""
+    labels, comparison = _maps(4, sizes)
+    found = fit_shell_model(prepare_shells(comparison), labels)
+    state, gamma = signal_and_structures(prepare_shells(comparison), found.labels, len(sizes))
+    direct = [_direct_placements(state, gamma, found.labels, i) for i in range(len(labels))]
+    np.testing.assert_allclose(found.placement_costs, direct, rtol=1e-7, atol=1e-6)
+
+
+def test_signal_is_judged_by_what_all_other_maps_say():
+    """Half of the signal that a map was said to have: the others, without it, correct most of that."""
+    labels, comparison = _maps(6, (6, 5))
+    q = comparison.reliability.signal_fraction.copy()
+    right = np.sqrt(q[2, 1:])
+    q[2] *= 0.5
+    wrong = comparison._replace(reliability=comparison.reliability._replace(signal_fraction=q))
+    unsure = np.full(q.shape, 1.0)
+    wrong = wrong._replace(reliability=wrong.reliability._replace(noise_variance=unsure))
+    state, _ = signal_and_structures(prepare_shells(wrong), labels, 2)
+    before = np.abs(np.sqrt(q[2, 1:]) - right).mean()
+    assert np.abs(state.r[:, 2] - right).mean() < 0.5 * before
+
+
 def test_correlations_of_structures_are_those_drawn():
     labels, comparison = _maps(2, (6, 6, 6), apart=0.2)
     state, _ = signal_and_structures(prepare_shells(comparison), labels, 3)
