@@ -8,6 +8,7 @@ long as a comparison; this way it takes less than half of that.)
 from __future__ import annotations
 
 import json
+import mmap
 import struct
 import threading
 import zlib
@@ -24,6 +25,8 @@ from regroup_dask.tasks import cluster_settings
 FOLDER = "prepared"
 # Vectorised sums begin where the memory is aligned, so that their last bits depend on where an array happens to lie.
 ALIGNMENT = 64
+# A cache that is fuller than this takes the memory of maps that it drops.
+GROWING_UP_TO = 0.9
 _LENGTH = struct.Struct("<Q")
 _SUM = struct.Struct("<I")
 
@@ -57,8 +60,8 @@ def write_prepared(store: Path, index: int, prepared: PreparedMap) -> None:
     storing.write_bytes(prepared_path(store, index), whole + _SUM.pack(zlib.crc32(whole)))
 
 
-def read_prepared(store: Path, index: int) -> PreparedMap:
-    """Read one prepared map.
+def read_prepared(store: Path, index: int, *, growing: bool = False) -> PreparedMap:
+    """Read one prepared map; ``growing`` where memory for it has yet to come from the system (`_room`).
 
     Raises
     ------
@@ -67,7 +70,7 @@ def read_prepared(store: Path, index: int) -> PreparedMap:
     """
     path = prepared_path(store, index)
     try:
-        content = _aligned_bytes(path)
+        content = _aligned_bytes(path, growing=growing)
     except FileNotFoundError as error:
         raise _damaged(path, index, "is missing") from error
     body = content[: -_SUM.size]
@@ -100,8 +103,8 @@ def cached_prepared(store: Path, index: int, token: str) -> PreparedMap:
         if key in _cache:
             _cache.move_to_end(key)
             return _cache[key]
-    prepared = read_prepared(store, index)
     limit = cluster_settings.n_bytes("map-cache")
+    prepared = read_prepared(store, index, growing=_cache_bytes < GROWING_UP_TO * limit)
     with _cache_lock:
         if key not in _cache:
             _cache[key] = prepared
@@ -116,13 +119,25 @@ def _n_bytes(prepared: PreparedMap) -> int:
     return sum(value.nbytes for value in prepared)
 
 
-def _aligned_bytes(path: Path) -> np.ndarray:
+def _room(size: int, *, growing: bool) -> np.ndarray:
+    """Memory for so many bytes.
+
+    New memory is asked for with all its pages at once where the system can: to touch them one by one takes longer than to
+    read a map. What was given back by maps that were dropped needs no new pages.
+    """
+    if growing and hasattr(mmap, "MAP_POPULATE"):
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE
+        return np.frombuffer(mmap.mmap(-1, size, flags=flags), np.uint8)
+    return np.empty(size, np.uint8)
+
+
+def _aligned_bytes(path: Path, *, growing: bool) -> np.ndarray:
     """The bytes of a file, uint8, read into memory that begins at a multiple of `ALIGNMENT`."""
     with storage.open_reading(path) as stream:
         stream.seek(0, 2)
         size = stream.tell()
         stream.seek(0)
-        room = np.empty(size + ALIGNMENT, np.uint8)
+        room = _room(size + ALIGNMENT, growing=growing)
         start = -room.ctypes.data % ALIGNMENT
         content = room[start : start + size]
         done = 0
