@@ -178,7 +178,7 @@ def _grouping_sentences(
     n_kept = record.get("n_classes_kept") or 0
     by_place = False
     structural = settings.get("similarity", "structure") == "structure" and "distance" in pair_variables
-    listed = not every_pair or n_kept > MOST_DENSE_CLASSES
+    listed = not every_pair or n_kept > (MOST_FOR_BLOCKS if structural and "contrast" in pair_variables else MOST_DENSE_CLASSES)
     if listed and structural:
         cited.add("holland")
         what = "differences of the pairs that were compared"

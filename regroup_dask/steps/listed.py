@@ -1,4 +1,4 @@
-"""Comparing more maps than methods for all pairs together can take: pairs stay a list until they are written."""
+"""Comparing more maps than methods for all pairs together are good for: pairs stay a list until they are written."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from regroup_dask.grouping import MOST_DENSE_CLASSES, weights_of_correlations
+from regroup_dask.grouping import MOST_BY_SHELL_MODEL, weights_of_correlations
 from regroup_dask.science import align, fourier, hands, sparse_frames
 from regroup_dask.settings import Settings
 from regroup_dask.steps.pair_list import PairList, replace_rows
@@ -20,8 +20,8 @@ PAIRS_PER_UNIT = 64
 
 
 def are_listed(n_maps: int, settings: Settings) -> bool:
-    """Whether pairs are kept as a list: some are not compared, or there are too many for all at once."""
-    return n_maps > MOST_DENSE_CLASSES or (settings.n_nearest is not None and settings.n_nearest < n_maps - 1)
+    """Whether pairs are kept as a list: some are not compared, or there are many, which lists tell apart better."""
+    return n_maps > MOST_BY_SHELL_MODEL or (settings.n_nearest is not None and settings.n_nearest < n_maps - 1)
 
 
 def trust_in_listed_hands(

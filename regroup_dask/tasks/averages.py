@@ -20,6 +20,7 @@ from regroup_dask.formats.volumes import VolumeReference, open_map
 from regroup_dask.science import average
 from regroup_dask.science.rotations import Pose
 from regroup_dask.tasks.execute import Result
+from regroup_dask.tasks.kept_memory import MAP_BYTES, kept_memory
 
 
 class Member(NamedTuple):
@@ -71,6 +72,7 @@ class MapFileUnit(NamedTuple):
     checksums: tuple[int, ...]
 
 
+@kept_memory(MAP_BYTES)
 def filter_map(unit: SplineUnit) -> Result:
     """Write the cubic spline coefficients of one map."""
     volume = open_map(unit.reference)
@@ -96,6 +98,7 @@ def _reserve_array(path: Path, shape: tuple[int, ...]) -> None:
             raise
 
 
+@kept_memory(MAP_BYTES)
 def average_slab(unit: AverageUnit) -> Result:
     """Average some planes over the members of a superclass and write them to the store."""
     box = unit.members[0].reference.box
@@ -118,6 +121,7 @@ def average_slab(unit: AverageUnit) -> Result:
     return {"checksum": np.asarray(zlib.crc32(planes.data), np.int64)}
 
 
+@kept_memory(MAP_BYTES)
 def write_map_file(unit: MapFileUnit) -> Result:
     """Copy one superclass map from the store to an MRC file, slab by slab.
 

@@ -10,6 +10,7 @@ import zarr
 
 from regroup_dask.science import align, masks, noise
 from regroup_dask.tasks.execute import Result
+from regroup_dask.tasks.kept_memory import MAP_BYTES, kept_memory
 from regroup_dask.tasks.prepare import apply_mask
 
 
@@ -36,6 +37,7 @@ class BridgeUnit(NamedTuple):
     mask_inner_radius: float | None
 
 
+@kept_memory(MAP_BYTES)
 def align_bridge(unit: BridgeUnit) -> Result:
     """Return the pose that superposes the moving class onto the fixed one, and how well they agree."""
     maps = zarr.open_array(f"{unit.store!s}/density", mode="r", zarr_format=3)

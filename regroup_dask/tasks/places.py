@@ -11,6 +11,7 @@ from regroup_dask.science import average, fourier, local_covariance
 from regroup_dask.science.rotations import Pose
 from regroup_dask.tasks import map_store
 from regroup_dask.tasks.execute import Result
+from regroup_dask.tasks.kept_memory import MAP_BYTES, kept_memory
 from regroup_dask.tasks.prepare import MASK, WORKING
 
 PLACED = "placed"
@@ -43,6 +44,7 @@ class PlacesUnit(NamedTuple):
     has_mask: bool
 
 
+@kept_memory(MAP_BYTES)
 def place_map(unit: PlaceUnit) -> Result:
     """Move and crop one map; the result goes to the store."""
     volume = map_store.read_field(unit.store, unit.position, WORKING)
@@ -58,6 +60,7 @@ def place_map(unit: PlaceUnit) -> Result:
     return {}
 
 
+@kept_memory(MAP_BYTES)
 def compare_places(unit: PlacesUnit) -> Result:
     """Second moments of all maps in every band and window; nothing where no two maps share a band."""
     volumes = np.array([map_store.read_field(unit.store, index, PLACED) for index in range(unit.n_maps)])

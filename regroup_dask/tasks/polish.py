@@ -11,6 +11,7 @@ import zarr
 from regroup_dask.science import align, average, masks, noise
 from regroup_dask.science.rotations import Pose
 from regroup_dask.tasks.execute import Result
+from regroup_dask.tasks.kept_memory import MAP_BYTES, kept_memory
 from regroup_dask.tasks.prepare import apply_mask
 
 
@@ -41,6 +42,7 @@ class PolishUnit(NamedTuple):
     mask_inner_radius: float | None
 
 
+@kept_memory(MAP_BYTES)
 def polish_members(unit: PolishUnit) -> Result:
     """Return the refined pose of each chosen member, and its correlation with the others before and after."""
     maps = zarr.open_array(f"{unit.store!s}/density", mode="r", zarr_format=3)

@@ -12,6 +12,7 @@ from regroup_dask.formats.volumes import VolumeReference, checked_map_slabs, rea
 from regroup_dask.science import align, average, fourier, invariants, masks, noise, rotations
 from regroup_dask.tasks import map_store, prepared_store
 from regroup_dask.tasks.execute import Result
+from regroup_dask.tasks.kept_memory import MAP_BYTES, kept_memory
 
 LARGEST_WORKING_BOX = 64
 WORKING = "working"
@@ -63,6 +64,7 @@ def working_voxel_size(box: int, voxel_size_angstrom: float) -> float:
     return voxel_size_angstrom * box / working_box(box)
 
 
+@kept_memory(MAP_BYTES)
 def reduce_map(unit: ReduceUnit) -> Result:
     """Read one map, keep it in the working box, and return its statistics."""
     reference = unit.reference
@@ -128,6 +130,7 @@ def apply_mask(volume: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return ((volume - level) * mask).astype(np.float32)
 
 
+@kept_memory(MAP_BYTES)
 def prepare_map(unit: PrepareUnit) -> Result:
     """Mask and prepare one map; the prepared arrays go to the store.
 

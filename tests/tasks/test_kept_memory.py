@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from regroup_dask.tasks.kept_memory import give_back, kept_memory
+from regroup_dask.tasks.kept_memory import MAP_BYTES, give_back, kept_memory
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts page faults of Linux")
 N_BYTES, N_TIMES = 8 * 2**20, 20
@@ -31,6 +31,17 @@ def test_arrays_are_made_of_memory_that_was_freed_before() -> None:
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(_kept).result() < 3 * PAGES
     assert _kept() < 3 * PAGES
+
+
+def test_arrays_of_maps_are_made_of_memory_that_was_freed_before_and_large_ones_are_given_back() -> None:
+    with kept_memory(MAP_BYTES):
+        assert _pages_asked_for() < 3 * PAGES
+        before = _resident_bytes()
+        large = np.ones(MAP_BYTES + 2**20, np.uint8)
+        held = _resident_bytes()
+        del large
+        assert held > before + MAP_BYTES // 2
+        assert _resident_bytes() < before + MAP_BYTES // 2
 
 
 def test_it_is_given_back() -> None:
