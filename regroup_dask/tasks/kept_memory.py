@@ -54,6 +54,8 @@ def kept_memory(largest_bytes: int | None = None) -> Iterator[None]:
             _use_system_memory()
         else:
             libc.mallopt(M_MMAP_THRESHOLD, largest_bytes)
+            if _inside == 1:
+                libc.mallopt(M_MMAP_MAX, DEFAULT_MMAP_MAX)
     try:
         yield
     finally:
