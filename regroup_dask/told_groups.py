@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from regroup_dask import grouping
+from regroup_dask import grouping, superclass_frames
 from regroup_dask.errors import InputError
 from regroup_dask.hand_edits import NEW, REMAINING, Edits, Split, ToldGroups
 
@@ -118,7 +118,7 @@ def group_as_told(
     labels = np.array([told.superclass_of_class[int(class_id)] for class_id in class_ids], np.int64)
     labels = grouping.superclass_order(labels, sizes)[labels]
     references = grouping.reference_classes(labels, sizes)
-    rotation, shift, mirrored = grouping.superclass_poses(pairs, labels, sizes, references, frame=frame)
+    rotation, shift, mirrored = superclass_frames.superclass_poses(pairs, labels, sizes, references, frame=frame)
     measure = pairs["correlation" if similarity == "correlation" else "similarity"].values
     stability = np.array([told.stability[int(class_id)] for class_id in class_ids])
     data = {
@@ -126,7 +126,7 @@ def group_as_told(
         "rotation_quaternion": (("class_id", "quaternion"), rotation),
         "shift_angstrom": (("class_id", "axis"), shift, {"units": "angstrom"}),
         "mirrored": ("class_id", mirrored),
-        "opposite_hand": ("class_id", grouping.opposite_hands(pairs, sizes)),
+        "opposite_hand": ("class_id", superclass_frames.opposite_hands(pairs, sizes)),
         "similarity_to_superclass": ("class_id", grouping.similarity_to_superclass(measure, labels)),
         "stability": ("class_id", stability),
         "junk": ("class_id", np.zeros(len(labels), bool)),

@@ -9,7 +9,7 @@ import scipy.sparse as sp
 import xarray as xr
 from scipy.sparse.csgraph import connected_components
 
-from regroup_dask import grouping
+from regroup_dask import superclass_frames
 from regroup_dask.science import sparse_frames
 from regroup_dask.science.frames import INCONSISTENT_DEGREES
 from regroup_dask.science.rotations import Pose, invert_pose, matrix_to_quaternion, quaternion_to_matrix
@@ -66,7 +66,7 @@ def _confirmed(pairs: xr.Dataset, members: np.ndarray, known: np.ndarray) -> sp.
         listed,
         quaternion_to_matrix(pairs["rotation_quaternion"].values[i, j]),
         pairs["mirrored"].values[i, j],
-        grouping.weights_of_correlations(np.asarray(pairs["correlation"].values[i, j], np.float64)),
+        superclass_frames.weights_of_correlations(np.asarray(pairs["correlation"].values[i, j], np.float64)),
         n_maps=len(members),
     )
     closed = listed[np.nan_to_num(cycles, nan=180.0) <= INCONSISTENT_DEGREES]
@@ -155,7 +155,7 @@ def join_superclasses(
                 joined["hand_trust"].values[first, second] = max(float(result["correlation"]), 0.0)
     position = {int(class_id): at for at, class_id in enumerate(ids)}
     references = np.array([position[int(class_id)] for class_id in groups["reference_class"].values])
-    rotation, shift, mirrored = grouping.superclass_poses(joined, labels, sizes, references, frame=settings.frame)
+    rotation, shift, mirrored = superclass_frames.superclass_poses(joined, labels, sizes, references, frame=settings.frame)
     posed = groups.copy()
     posed["rotation_quaternion"] = (groups["rotation_quaternion"].dims, rotation)
     posed["shift_angstrom"] = (groups["shift_angstrom"].dims, shift, {"units": "angstrom"})

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from regroup_dask.grouping import pair_weights
 from regroup_dask.science import align, fourier, frames, hands
 from regroup_dask.steps.pair_table import PairTable, place_pairs
 from regroup_dask.steps.run_context import RunContext
 from regroup_dask.steps.selection import Selection
+from regroup_dask.superclass_frames import pair_weights
 from regroup_dask.tasks import pairs
 
 ROUNDS = 3

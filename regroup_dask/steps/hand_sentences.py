@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from regroup_dask import grouping
+from regroup_dask import superclass_frames
 from regroup_dask.settings import Settings
 
 
@@ -48,7 +48,7 @@ def _untold(pairs: xr.Dataset, groups: xr.Dataset) -> np.ndarray:
     """Class ids that no chain of pairs compares in hand with most of their superclass."""
     labels = groups["superclass"].values
     sizes = groups["n_particles"].values if "n_particles" in groups.coords else np.ones(len(labels), np.int64)
-    part = grouping.agreed_hands(pairs, sizes).part
+    part = superclass_frames.agreed_hands(pairs, sizes).part
     apart = np.zeros(len(labels), bool)
     for label in range(int(labels.max()) + 1):
         members = np.flatnonzero(labels == label)

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from regroup_dask.grouping import MOST_BY_SHELL_MODEL, weights_of_correlations
+from regroup_dask.grouping import MOST_BY_SHELL_MODEL
 from regroup_dask.science import align, fourier, hands, sparse_frames
 from regroup_dask.settings import Settings
 from regroup_dask.steps.pair_list import PairList, replace_rows
 from regroup_dask.steps.run_context import RunContext
 from regroup_dask.steps.selection import Selection
+from regroup_dask.superclass_frames import weights_of_correlations
 from regroup_dask.tasks import pairs
 
 ROUNDS = 3

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from regroup_dask.grouping import pair_weights
 from regroup_dask.science import align, frames, noise, similarity
 from regroup_dask.science.local_covariance import LEAST_SPACING_VOXELS, SPACING_OF_RADIUS, LocalCovariance
 from regroup_dask.science.rotations import Pose
 from regroup_dask.settings import Settings
 from regroup_dask.steps.pair_table import PairTable
 from regroup_dask.steps.run_context import RunContext
+from regroup_dask.superclass_frames import pair_weights
 from regroup_dask.tasks import map_store, places
 
 # The products of all pairs in all windows of more maps than this are not worth their time and space.

@@ -21,8 +21,8 @@ import xarray as xr
 from scipy.spatial.transform import Rotation
 
 import regroup_dask
-from regroup_dask.grouping import pair_weights
 from regroup_dask.science import frames, rotations
+from regroup_dask.superclass_frames import pair_weights
 
 LIMIT_DEGREES = 2.0
 

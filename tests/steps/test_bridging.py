@@ -10,7 +10,7 @@ import xarray as xr
 import zarr
 from scipy.spatial.transform import Rotation
 
-from regroup_dask import grouping
+from regroup_dask import superclass_frames
 from regroup_dask.progress import StageClock, silent
 from regroup_dask.science.rotations import Pose, apply_pose, compose_pose, invert_pose
 from regroup_dask.settings import Settings
@@ -149,7 +149,7 @@ def test_nothing_is_aligned_where_all_pairs_of_each_superclass_are_known():
     after, groups = joined(poses, pairs, cluster)
     assert after is pairs
     assert cluster.asked == []
-    rotation, shift, mirrored = grouping.superclass_poses(
+    rotation, shift, mirrored = superclass_frames.superclass_poses(
         pairs, LABELS, np.arange(N_MAPS, 0, -1), np.array([0, 12]), frame="superclass"
     )
     solved = groups.assign(
