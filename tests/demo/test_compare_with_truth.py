@@ -79,7 +79,7 @@ def test_the_truth_itself(truth, output):
     assert found.worst_rotation_degrees == pytest.approx(0.0, abs=1e-5)
     assert found.worst_shift_angstrom == pytest.approx(0.0, abs=1e-9)
     assert 0.95 < found.particles_right < 0.99
-    assert any("left out (too_small): junk" in line for line in found.lines)
+    assert any("left out (too small): junk" in line for line in found.lines)
     assert "superclass 0: complete, 4 of 4 classes" in found.lines
 
 

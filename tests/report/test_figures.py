@@ -154,7 +154,13 @@ def test_methods_say_only_what_was_done(contents: OutputContents) -> None:
     by_place, most = methods_paragraph(record, {}, (*kept, "place_product"))
     assert "place by place" in by_place
     assert any("Searle" in reference for reference in most)
-    assert "graph of the pairs" in methods_paragraph(record, {}, kept, every_pair=False)[0]
+    listed = methods_paragraph(record, {}, (*kept, "contrast"), every_pair=False)[0]
+    assert "average linkage of the differences of the pairs that were compared (shells weighted" in listed
+    by_correlation = {**record, "settings": {**record["settings"], "similarity": "correlation"}}
+    assert "graph of the pairs" in methods_paragraph(by_correlation, {}, kept, every_pair=False)[0]
+    many = {**record, "n_classes_kept": 100}
+    assert "differences of the pairs that were compared" in methods_paragraph(many, {}, (*kept, "contrast"))[0]
+    assert "differences of the pairs that were compared" not in methods_paragraph(many, {}, kept)[0]
     auto = {**record, "settings": {**record["settings"], "n_superclasses": "auto"}}
     assert "number was chosen" in methods_paragraph(auto, {}, ("distance",))[0]
     assert "strong evidence" in methods_paragraph(auto, {}, ("distance", "place_product"))[0]
