@@ -14,6 +14,7 @@ from regroup_dask.formats.volumes import VolumeReference, open_map
 from regroup_dask.science import align, masks
 from regroup_dask.tasks import prepared_store
 from regroup_dask.tasks.execute import Result
+from regroup_dask.tasks.kept_memory import MAP_BYTES, kept_memory
 
 LARGEST_TILE = 24
 TILES_PER_SIDE = 8
@@ -142,6 +143,7 @@ def _pieces(tile: tuple[tuple[int, int], ...], pieces: int) -> list[tuple[tuple[
     return [tuple(pairs) for _, pairs in sorted(cut.items())]
 
 
+@kept_memory(MAP_BYTES)
 def compare_tile(unit: TileUnit) -> Result:
     """Compare every pair of a tile; returns one row per pair.
 
