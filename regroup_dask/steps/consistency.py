@@ -136,9 +136,8 @@ def trust_in_hands(
         np.nan_to_num(table.correlation), np.nan_to_num(table.correlation_other_hand), independent
     )
     if similarity is not None:
-        evidence = hands.judge_by_structure(
-            evidence, similarity, np.nan_to_num(table.correlation), np.nan_to_num(table.correlation_other_hand)
-        )
+        correlations = np.nan_to_num(table.correlation), np.nan_to_num(table.correlation_other_hand)
+        evidence = hands.judge_by_structure(evidence, similarity, *correlations, table.confidence)
     trust = hands.hand_weights(evidence)
     trust[~np.isfinite(table.correlation_other_hand)] = 0.0
     np.fill_diagonal(trust, 0.0)

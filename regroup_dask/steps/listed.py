@@ -38,7 +38,7 @@ def trust_in_listed_hands(
     correlations = table.correlation, np.nan_to_num(table.correlation_other_hand)
     evidence = hands.hand_evidence(*correlations, independent)
     if similarity is not None:
-        evidence = hands.judge_by_structure(evidence, similarity, *correlations)
+        evidence = hands.judge_by_structure(evidence, similarity, *correlations, table.confidence)
     return np.where(np.isfinite(table.correlation_other_hand), hands.hand_weights(evidence), 0.0)
 
 

@@ -107,6 +107,12 @@ def test_maps_of_different_structures_tell_less():
     evidence = hand_evidence(found, other, np.array([500.0, 4000.0, 6000.0, 500.0]))
     assert evidence.told.all()
     alike = np.array([0.99, 0.67, 0.67, np.nan])
-    judged = judge_by_structure(evidence, alike, found, other)
+    sure, unsure = np.full(4, 25.0), np.array([3.0, 3.0, 3.0, np.nan])
+    judged = judge_by_structure(evidence, alike, found, other, sure)
     # one structure; another one; another one, far beyond chance; nothing known
     np.testing.assert_array_equal(judged.told, [True, False, True, False])
+    assert 12 < evidence.deviations[2] < 20
+    np.testing.assert_array_equal(judge_by_structure(evidence, alike, found, other, unsure).told, [True, False, False, False])
+    symmetric = hand_evidence(found, other, np.full(4, 20000.0))
+    assert symmetric.deviations[2] > 20
+    np.testing.assert_array_equal(judge_by_structure(symmetric, alike, found, other, unsure).told[:3], [True, False, True])
