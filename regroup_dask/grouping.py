@@ -129,7 +129,7 @@ def _group(
     n_classes = len(measure)
     compared = np.isfinite(measure)
     contrast = _contrast(pairs) if structural else None
-    if compared.all() and n_classes <= (MOST_DENSE_CLASSES if contrast is None else MOST_BY_SHELL_MODEL):
+    if not by_list(n_classes, every_pair=bool(compared.all()), contrasts=contrast is not None):
         return grouping.group_classes(
             np.clip(measure, 0, 1),
             n_superclasses,  # type: ignore[arg-type]
@@ -159,6 +159,21 @@ def _group(
         n_resamplings=n_resamplings,
         seed=seed,
     )
+
+
+def by_list(n_classes: int, *, every_pair: bool, contrasts: bool) -> bool:
+    """Whether classes are grouped from the list of their pairs, and not by models of all of them together.
+
+    Parameters
+    ----------
+    n_classes
+        Classes that are grouped.
+    every_pair
+        All their pairs were compared.
+    contrasts
+        The contrasts of the pairs are known, and structures are grouped, not plain correlations.
+    """
+    return not every_pair or n_classes > (MOST_BY_SHELL_MODEL if contrasts else MOST_DENSE_CLASSES)
 
 
 def _contrast(pairs: xr.Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:

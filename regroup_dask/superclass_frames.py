@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 from scipy.spatial.transform import Rotation
 
-from regroup_dask.science import frames, hands, sparse_frames
+from regroup_dask.science import frames, hands, sparse_frames, sparse_hands
 
 # Above this the methods that look at all pairs together take too long; the graph of nearest maps says enough.
 MOST_DENSE_CLASSES = 300
@@ -45,7 +45,7 @@ def agreed_hands(pairs: xr.Dataset, sizes: np.ndarray) -> hands.AgreedHands:
         i, j = listed.T
         weight = weights_of_correlations(np.asarray(pairs["correlation"].values[i, j], np.float64))
         said = np.nan_to_num(pairs["hand_trust"].values[i, j]) if "hand_trust" in pairs else weight
-        return sparse_frames.agree_on_listed_hands(listed, pairs["mirrored"].values[i, j], said, sizes=sizes)
+        return sparse_hands.agree_on_listed_hands(listed, pairs["mirrored"].values[i, j], said, sizes=sizes)
     compared = pair_weights(pairs["correlation"].values)
     trust = np.nan_to_num(pairs["hand_trust"].values) if "hand_trust" in pairs else compared
     return hands.agree_on_hands(pairs["mirrored"].values, np.where(compared > 0, trust, 0.0), sizes)

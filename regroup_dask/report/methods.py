@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-MOST_DENSE_CLASSES, MOST_FOR_BLOCKS = 300, 60
-"""Limits of `regroup_dask.grouping` and of `regroup_dask.science.clustering`, up to which a model takes part."""
+from regroup_dask.grouping import by_list
+from regroup_dask.science.clustering import LARGEST_FOR_BLOCKS
 
 REFERENCES = {
     "crowther": "Crowther, R. A. (1972). The fast rotation function. In: The Molecular Replacement Method (ed. "
@@ -178,7 +178,7 @@ def _grouping_sentences(
     n_kept = record.get("n_classes_kept") or 0
     by_place = False
     structural = settings.get("similarity", "structure") == "structure" and "distance" in pair_variables
-    listed = not every_pair or n_kept > (MOST_FOR_BLOCKS if structural and "contrast" in pair_variables else MOST_DENSE_CLASSES)
+    listed = by_list(n_kept, every_pair=every_pair, contrasts=structural and "contrast" in pair_variables)
     if listed and structural:
         cited.add("holland")
         what = "differences of the pairs that were compared"
@@ -236,7 +236,7 @@ def _grouping_sentences(
 def _model_sentence(superclasses: str, n_kept: int, cited: set[str], pair_variables: Collection[str]) -> str:
     """Say how noise-weighted distances, and where they are kept the shell correlations, gave the partition."""
     start = "average linkage of the differences of pairs, each weighted by the inverse of its variance"
-    if n_kept <= MOST_FOR_BLOCKS:
+    if n_kept <= LARGEST_FOR_BLOCKS:
         cited.add("holland")
         start += ", and a block model of them (Holland et al., 1983)"
     if "fsc" not in pair_variables or "signal_fraction" not in pair_variables:

@@ -16,7 +16,7 @@ from regroup_dask.science.shell_model import (
 )
 from regroup_dask.science.shell_search import search_shell_model
 
-_LARGEST_FOR_BLOCKS = 60
+LARGEST_FOR_BLOCKS = 60
 _EQUAL_SIGNAL = 0.06
 _EQUAL_NOISE, _LITTLE_NOISE = 0.5, 0.99
 _SAY_OF_THE_WHOLE_BOX = 0.1
@@ -88,7 +88,7 @@ def cluster(
     if edges is None:
         return spectral(similarity, n_clusters, seed=seed)
     starts = [agglomerate(edges, n_clusters, caution=caution) for caution in (0.0, 0.5)]
-    if n <= _LARGEST_FOR_BLOCKS:
+    if n <= LARGEST_FOR_BLOCKS:
         starts.append(merge_path(edges, min(n, n_clusters + 2), n_clusters)[n_clusters].labels)
     whole = shells is not None and np.isfinite(shells.fsc).sum() >= n * (n - 1)
     if shells is None or not whole:
@@ -98,7 +98,7 @@ def cluster(
     if correlation is not None and (equal_noise or _equally_sure(shells)):
         starts += [spectral(correlation, n_clusters, seed=seed), average_linkage(correlation, n_clusters)]
         plain = starts[-2] if equal_noise else None
-    attempts = 12 if n <= _LARGEST_FOR_BLOCKS else 3
+    attempts = 12 if n <= LARGEST_FOR_BLOCKS else 3
     prepared = prepare_shells(shells)
     found = canonical_labels(search_shell_model(prepared, starts, attempts=attempts).labels)
     return found if local is None else decide_by_place(local, prepared, found, plain)

@@ -11,7 +11,7 @@ from regroup_dask.science.clustering import canonical_labels, cluster
 from regroup_dask.science.local_covariance import LocalCovariance, select_local
 from regroup_dask.science.local_model import LocalModel
 from regroup_dask.science.local_search import describes_maps, evidence_of_numbers, fewest_groups
-from regroup_dask.science.model_selection import choose_number, resample, stability
+from regroup_dask.science.model_selection import Stability, choose_number, resample, stability
 from regroup_dask.science.place_stability import draw_windows, resampled_placements, stability_of_numbers
 from regroup_dask.science.reliability import select_maps
 from regroup_dask.science.shell_model import ShellComparison
@@ -189,17 +189,11 @@ def group_classes(
         fitted = LocalModel(part_local)
         fitted.improve(found, 4)
         others = resampled_placements(fitted, found, draws)
-    sure = stability(found, others)
-    labels = np.zeros(n, np.int64)
-    class_stability = np.zeros(n)
-    labels[used], class_stability[used] = found, sure.class_stability
-    for i in np.setdiff1d(np.arange(n), used):
-        labels[i] = found[int(np.nan_to_num(similarity[i, used], nan=-1.0).argmax())]
-    order = canonical_labels(labels)
-    superclass_stability = np.zeros(k)
-    superclass_stability[order] = sure.superclass_stability[labels]
+    labels, class_stability, superclass_stability = with_those_left_out(
+        found, stability(found, others), used, similarity[np.setdiff1d(np.arange(n), used)]
+    )
     return Grouping(
-        labels=order,
+        labels=labels,
         n_superclasses=k,
         class_stability=class_stability,
         superclass_stability=superclass_stability,
@@ -211,6 +205,38 @@ def group_classes(
         reason=reason,
         evidence_curve=evidence,
     )
+
+
+def with_those_left_out(
+    found: NDArray[np.int64], sure: Stability, used: NDArray[np.int64], similarity: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    """Put maps that took no part with what they resemble most; what is sure of them is nothing.
+
+    Parameters
+    ----------
+    found : int64[M]
+        Superclasses of the maps that took part.
+    sure : Stability
+        Of these.
+    used : int64[M]
+        Which they are.
+    similarity : float[N - M, N]
+        Of those that took none, to all maps; NaN counts as unlike.
+
+    Returns
+    -------
+    int64[N], float64[N], float64[K]
+        Superclasses, numbered by first appearance, and the stability of maps and of superclasses.
+    """
+    n = len(used) + len(similarity)
+    labels, class_stability = np.zeros(n, np.int64), np.zeros(n)
+    labels[used], class_stability[used] = found, sure.class_stability
+    for i, row in zip(np.setdiff1d(np.arange(n), used), similarity, strict=True):
+        labels[i] = found[int(np.nan_to_num(row[used], nan=-np.inf).argmax())]
+    order = canonical_labels(labels)
+    superclass_stability = np.zeros(len(sure.superclass_stability))
+    superclass_stability[order] = sure.superclass_stability[labels]
+    return order, class_stability, superclass_stability
 
 
 def is_noise(information: NDArray[np.float64] | None, n: int) -> NDArray[np.bool_]:

@@ -13,14 +13,19 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
-from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import cg
 
 from regroup_dask.science.frames import FINEST_SHIFT_ANGSTROM, INCONSISTENT_DEGREES
-from regroup_dask.science.hands import AgreedHands
+from regroup_dask.science.pair_graph import (
+    PairGraph,
+    both_directions,
+    connected_parts,
+    first_of_each_part,
+    leading_vectors,
+    pair_matrix,
+)
 from regroup_dask.science.rotations import nearest_rotation, rotation_angle_degrees
 
-SUBSPACE_STEPS = 300
 POLISH_ROUNDS = 60
 SHIFT_ROUNDS = 10
 RESEAT_AT = (15, 25, 35)
@@ -55,24 +60,6 @@ class SparseFrames(NamedTuple):
     inconsistent: NDArray[np.int64]
 
 
-class _Graph(NamedTuple):
-    """Both directions of every pair: ``x_head = rotation (+-x_tail) + shift``; the second half are the inverses."""
-
-    head: NDArray[np.int64]
-    tail: NDArray[np.int64]
-    rotation: NDArray[np.float64]
-    shift: NDArray[np.float64]
-    mirrored: NDArray[np.bool_]
-    n_maps: int
-
-    def sums(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Sum rows over the pairs that a map is the head of."""
-        rows = np.arange(len(self.head))
-        gather = sp.csr_matrix((np.ones(len(rows)), (self.head, rows)), shape=(self.n_maps, len(rows)))
-        flat = values.reshape(len(values), int(np.prod(values.shape[1:])))
-        return np.asarray((gather @ flat).reshape(self.n_maps, *values.shape[1:]))
-
-
 def synchronize_pairs(
     pairs: NDArray[np.int64],
     rotation: NDArray[np.float64],
@@ -96,7 +83,7 @@ def synchronize_pairs(
     priority : int[N]
         The root of each part, whose pose is exactly the identity, is its map of highest priority, the first of equals.
     other_hand : bool[N]
-        Maps that are inverted before anything else (`agree_on_listed_hands`); pairs that contradict it do not count.
+        Maps that are inverted before anything else (`sparse_hands.agree_on_listed_hands`); pairs that contradict it do not count.
 
     Returns
     -------
@@ -104,10 +91,10 @@ def synchronize_pairs(
     """
     n_maps = len(priority)
     trust = np.nan_to_num(np.maximum(weight, 0.0))
-    graph = _both_directions(pairs, rotation, shift_angstrom, mirrored, n_maps)
+    graph = both_directions(pairs, rotation, shift_angstrom, mirrored, n_maps)
     trust = np.concatenate([trust, trust])
-    part = _parts(graph, trust)
-    roots = _roots(part, priority)
+    part = connected_parts(graph, trust)
+    roots = first_of_each_part(part, priority)
     agrees = ~(other_hand[graph.head] ^ other_hand[graph.tail] ^ graph.mirrored)
     usable = np.where(agrees, trust, 0.0)
     cycles = _cycle_residual_degrees(graph, trust)
@@ -142,7 +129,7 @@ def cycle_residual_degrees(
     Parameters are those of `synchronize_pairs`; NaN for a pair whose maps have no third one in common.
     """
     trust = np.nan_to_num(np.maximum(weight, 0.0))
-    graph = _both_directions(pairs, rotation, np.zeros((len(pairs), 3)), mirrored, n_maps)
+    graph = both_directions(pairs, rotation, np.zeros((len(pairs), 3)), mirrored, n_maps)
     return _cycle_residual_degrees(graph, np.concatenate([trust, trust]))[: len(pairs)]
 
 
@@ -156,115 +143,7 @@ def predicted_pairs(
     return back @ frames.rotation[moving], shift, frames.mirrored[fixed] != frames.mirrored[moving]
 
 
-def _both_directions(
-    pairs: NDArray[np.int64],
-    rotation: NDArray[np.float64],
-    shift: NDArray[np.float64],
-    mirrored: NDArray[np.bool_],
-    n_maps: int,
-) -> _Graph:
-    back = np.swapaxes(rotation, 1, 2)
-    sign = np.where(mirrored, -1.0, 1.0)[:, None]
-    return _Graph(
-        np.concatenate([pairs[:, 0], pairs[:, 1]]),
-        np.concatenate([pairs[:, 1], pairs[:, 0]]),
-        np.concatenate([rotation, back]),
-        np.concatenate([shift, -sign * np.einsum("kab,kb->ka", back, shift)]),
-        np.concatenate([mirrored, mirrored]),
-        n_maps,
-    )
-
-
-def _matrix(graph: _Graph, values: NDArray[np.float64]) -> sp.csr_matrix:
-    return sp.csr_matrix((values, (graph.head, graph.tail)), shape=(graph.n_maps, graph.n_maps))
-
-
-def _parts(graph: _Graph, weight: NDArray[np.float64]) -> NDArray[np.int64]:
-    kept = weight > 0
-    edges = sp.csr_matrix(
-        (np.ones(kept.sum()), (graph.head[kept], graph.tail[kept])), shape=(graph.n_maps, graph.n_maps)
-    )
-    return np.asarray(connected_components(edges, directed=False)[1], np.int64)
-
-
-def _roots(part: NDArray[np.int64], priority: NDArray[np.integer]) -> NDArray[np.int64]:
-    order = np.lexsort((np.arange(len(part)), -np.asarray(priority, np.float64), part))
-    first = np.concatenate([[True], part[order][1:] != part[order][:-1]])
-    return order[first]
-
-
-def agree_on_listed_hands(
-    pairs: NDArray[np.int64],
-    mirrored: NDArray[np.bool_],
-    weight: NDArray[np.float64],
-    *,
-    sizes: NDArray[np.integer],
-) -> AgreedHands:
-    """Find the maps of the other hand, as `hands.agree_on_hands`, from a list of pairs.
-
-    Parameters
-    ----------
-    pairs : int64[P, 2]
-        Maps of each pair.
-    mirrored : bool[P]
-        They were found to be of different hands.
-    weight : float64[P]
-        Trust in that; 0 where a pair cannot tell.
-    sizes : int[N]
-        How much each map counts.
-
-    Returns
-    -------
-    AgreedHands
-    """
-    n_maps = len(sizes)
-    rows = np.flatnonzero(weight > 0)
-    nothing = np.zeros((len(rows), 3))
-    graph = _both_directions(pairs[rows], np.zeros((len(rows), 3, 3)), nothing, mirrored[rows], n_maps)
-    voice = np.concatenate([weight[rows], weight[rows]])
-    part = _parts(graph, voice)
-    side = np.ones(n_maps)
-    if graph.mirrored.any():
-        signs = _matrix(graph, np.where(graph.mirrored, -1.0, 1.0) * voice)
-        scale = sp.diags(1.0 / np.sqrt(np.maximum(graph.sums(voice), 1e-300)))
-        start = np.random.default_rng(0).normal(size=(n_maps, 1))
-        side = np.where(_iterate(scale @ signs @ scale, start, part, SUBSPACE_STEPS)[:, 0] < 0, -1.0, 1.0)
-        for _ in range(n_maps):  # settle maps that the eigenvector leaves near zero by majority
-            vote = signs @ side
-            against = np.where((vote != 0) & (np.sign(vote) != side), np.abs(vote), 0.0)
-            worst = int(np.argmax(against))
-            if against[worst] == 0:
-                break
-            side[worst] = -side[worst]
-    lead = np.bincount(part, side * np.asarray(sizes, np.float64))
-    lead = np.where(lead == 0, side[_roots(part, sizes)], lead)
-    return AgreedHands(side * lead[part] < 0, part)
-
-
-def _iterate(
-    matrix: sp.spmatrix, start: NDArray[np.float64], part: NDArray[np.int64], steps: int
-) -> NDArray[np.float64]:
-    """Leading vectors of the blocks of a symmetric matrix whose parts are not connected, for all parts at once.
-
-    Each step multiplies by ``(M + 1) / 2``, which has no negative eigenvalue, and makes the columns orthonormal within
-    each part.
-    """
-    n_parts = int(part.max()) + 1
-    vectors = start
-    for _ in range(steps):
-        vectors = 0.5 * (matrix @ vectors + vectors)
-        products = np.zeros((n_parts, vectors.shape[1], vectors.shape[1]))
-        np.add.at(products, part, vectors[:, :, None] * vectors[:, None, :])
-        products += 1e-14 * np.trace(products, axis1=1, axis2=2)[:, None, None] * np.eye(vectors.shape[1]) + 1e-300 * np.eye(
-            vectors.shape[1]
-        )
-        values, axes = np.linalg.eigh(products)
-        whitening = axes @ (axes.swapaxes(1, 2) / np.sqrt(np.maximum(values, 1e-14 * values[:, -1:]))[:, :, None])
-        vectors = np.einsum("ka,kab->kb", vectors, whitening[part])
-    return vectors
-
-
-def _leading_rotations(graph: _Graph, weight: NDArray[np.float64], part: NDArray[np.int64]) -> NDArray[np.float64]:
+def _leading_rotations(graph: PairGraph, weight: NDArray[np.float64], part: NDArray[np.int64]) -> NDArray[np.float64]:
     """Rotations R_k with R_i^T R_j near the relative ones, from the three leading vectors of each part."""
     n_maps = graph.n_maps
     degree = np.sqrt(graph.sums(weight))
@@ -275,14 +154,14 @@ def _leading_rotations(graph: _Graph, weight: NDArray[np.float64], part: NDArray
     columns = np.broadcast_to(3 * graph.tail[:, None, None] + axis, scaled.shape)
     matrix = sp.csr_matrix((scaled.ravel(), (rows.ravel(), columns.ravel())), shape=(3 * n_maps, 3 * n_maps))
     start = np.random.default_rng(0).normal(size=(3 * n_maps, 3))
-    blocks = _iterate(matrix, start, np.repeat(part, 3), SUBSPACE_STEPS).reshape(n_maps, 3, 3)
+    blocks = leading_vectors(matrix, start, np.repeat(part, 3)).reshape(n_maps, 3, 3)
     # The vectors give R_k^T up to one orthogonal matrix for each part: its sign is that of most blocks.
     sign = np.bincount(part, np.linalg.det(blocks / degree[:, None, None]) * graph.sums(weight))
     blocks = np.where((sign < 0)[part][:, None, None], blocks * np.array([-1.0, 1.0, 1.0]), blocks)
     return nearest_rotation(blocks.transpose(0, 2, 1))
 
 
-def _residual_degrees(graph: _Graph, rotations: NDArray[np.float64]) -> NDArray[np.float64]:
+def _residual_degrees(graph: PairGraph, rotations: NDArray[np.float64]) -> NDArray[np.float64]:
     residual = np.empty(len(graph.head))
     for start in range(0, len(residual), ROWS_AT_A_TIME):
         rows = slice(start, start + ROWS_AT_A_TIME)
@@ -292,7 +171,7 @@ def _residual_degrees(graph: _Graph, rotations: NDArray[np.float64]) -> NDArray[
 
 
 def _polish_rotations(
-    graph: _Graph, rotations: NDArray[np.float64], weight: NDArray[np.float64]
+    graph: PairGraph, rotations: NDArray[np.float64], weight: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Reweigh and average: each map's rotation becomes the robust mean of what it and its neighbours say."""
     scale = 8.0
@@ -313,7 +192,7 @@ def _polish_rotations(
     return rotations
 
 
-def _reseat(graph: _Graph, rotations: NDArray[np.float64], weight: NDArray[np.float64]) -> NDArray[np.float64]:
+def _reseat(graph: PairGraph, rotations: NDArray[np.float64], weight: NDArray[np.float64]) -> NDArray[np.float64]:
     """Turn whole clusters, of maps whose pairs agree, to where most of their pairs with others say.
 
     A mean of votes that contradict each other lies between them, and reweighing may leave it there; and a cluster that
@@ -323,7 +202,7 @@ def _reseat(graph: _Graph, rotations: NDArray[np.float64], weight: NDArray[np.fl
     # A map that most of its pairs contradict is on its own, though it agree with one of them.
     doubtful = graph.sums(weight * agree) < MOST * graph.sums(weight)
     agree &= ~(doubtful[graph.head] | doubtful[graph.tail])
-    cluster = _parts(graph, np.where(agree, weight, 0.0))
+    cluster = connected_parts(graph, np.where(agree, weight, 0.0))
     outward = np.flatnonzero((weight > 0) & (cluster[graph.head] != cluster[graph.tail]))
     if not len(outward):
         return rotations
@@ -348,7 +227,7 @@ def _reseat(graph: _Graph, rotations: NDArray[np.float64], weight: NDArray[np.fl
 
 
 def _shifts(
-    graph: _Graph,
+    graph: PairGraph,
     rotations: NDArray[np.float64],
     sign: NDArray[np.float64],
     weight: NDArray[np.float64],
@@ -365,7 +244,7 @@ def _shifts(
         # Half of each weight from either direction, so that the system is symmetric to the last bit.
         trust = 0.5 * (trust + np.roll(trust, len(trust) // 2))
         degree = graph.sums(trust) + 1e-12 * max(float(trust.max()), 1e-300)
-        laplacian = (sp.diags(degree) - _matrix(graph, trust)).tocsr()[free][:, free]
+        laplacian = (sp.diags(degree) - pair_matrix(graph, trust)).tocsr()[free][:, free]
         right = -graph.sums(trust[:, None] * difference)[free]
         inverse = sp.diags(1.0 / laplacian.diagonal())
         for axis in range(3):
@@ -378,7 +257,7 @@ def _shifts(
     return result
 
 
-def _cycle_residual_degrees(graph: _Graph, weight: NDArray[np.float64]) -> NDArray[np.float64]:
+def _cycle_residual_degrees(graph: PairGraph, weight: NDArray[np.float64]) -> NDArray[np.float64]:
     """See `cycle_residual_degrees`.
 
     Only the surest neighbours of the two maps are asked, so that the work grows with the number of pairs.

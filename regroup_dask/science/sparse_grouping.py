@@ -20,7 +20,7 @@ from scipy.sparse.linalg import eigsh
 
 from regroup_dask.science.block_model import Edges, make_edges
 from regroup_dask.science.clustering import canonical_labels
-from regroup_dask.science.grouping import Grouping, is_noise, junk_reasons
+from regroup_dask.science.grouping import Grouping, is_noise, junk_reasons, with_those_left_out
 from regroup_dask.science.model_selection import choose_number, stability
 from regroup_dask.science.sparse_blocks import fit_graph_blocks, graph_edges, unite_graph_blocks
 from regroup_dask.science.sparse_linkage import link_graph
@@ -109,17 +109,12 @@ def group_sparse(
         again = [_likeliest(_drawn_anew(told, number, seed), n_groups, (0.5,)) for number in range(count)]
     else:
         found = canonical_labels(_best_cut(affinity, degree, vectors[:, :n_groups]))
-    sure = stability(found, again)
-    labels, class_stability = np.zeros(n_maps, np.int64), np.zeros(n_maps)
-    labels[used], class_stability[used] = found, sure.class_stability
-    for i in np.flatnonzero(left_out):
-        labels[i] = found[int(np.nan_to_num(distance[i, used], nan=np.inf).argmin())]
-    order = canonical_labels(labels)
-    superclass_stability = np.zeros(n_groups)
-    superclass_stability[order] = sure.superclass_stability[labels]
+    labels, class_stability, superclass_stability = with_those_left_out(
+        found, stability(found, again), used, -distance[np.setdiff1d(np.arange(n_maps), used)]
+    )
     gaps = values[:-1] - values[1:]
     return Grouping(
-        labels=order,
+        labels=labels,
         n_superclasses=n_groups,
         class_stability=class_stability,
         superclass_stability=superclass_stability,

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from regroup_dask.grouping import MOST_BY_SHELL_MODEL
-from regroup_dask.science import align, fourier, hands, sparse_frames
+from regroup_dask.science import align, fourier, hands, sparse_frames, sparse_hands
 from regroup_dask.settings import Settings
 from regroup_dask.steps.pair_list import PairList, replace_rows
 from regroup_dask.steps.run_context import RunContext
@@ -59,7 +59,7 @@ def agree_on_listed_poses(
     """
     tried = np.zeros(len(table.pairs), bool)
     for number in range(ROUNDS):
-        agreed = sparse_frames.agree_on_listed_hands(
+        agreed = sparse_hands.agree_on_listed_hands(
             table.pairs, table.mirrored, hand_trust, sizes=selection.kept_sizes
         )
         solved = sparse_frames.synchronize_pairs(

@@ -6,11 +6,11 @@ import pytest
 from regroup_dask.science.hands import agree_on_hands
 from regroup_dask.science.rotations import Pose, compose_pose, invert_pose, rotation_angle_degrees
 from regroup_dask.science.sparse_frames import (
-    agree_on_listed_hands,
     cycle_residual_degrees,
     predicted_pairs,
     synchronize_pairs,
 )
+from regroup_dask.science.sparse_hands import agree_on_listed_hands
 from tests.science.particles import random_rotation
 
 
