@@ -117,9 +117,23 @@ def by_place(measured: Measured, similarity: Similarity, voxel_size_angstrom: fl
     )
 
 
-def run_methods(measured: Measured, n_structures: int, voxel_size_angstrom: float) -> dict[str, NDArray[np.int64]]:
+def similarity_of(measured: Measured) -> Similarity:
     powers = {name: value for name, value in measured._asdict().items() if name not in ("volumes", "statistics")}
-    similarity = estimate_similarity(**powers, coefficients=noise.shell_coefficients(BOX))
+    return estimate_similarity(**powers, coefficients=noise.shell_coefficients(BOX))
+
+
+def distances_over_sigma(similarity: Similarity, labels: NDArray[np.int64]) -> dict[str, float]:
+    """Mean and standard deviation of distance over sigma, of pairs of one structure: 0 and 1 if both are right."""
+    i, j = np.triu_indices(len(labels), 1)
+    same = labels[i] == labels[j]
+    z = (similarity.distance[i, j] / similarity.distance_sigma[i, j])[same]
+    z = z[np.isfinite(z)]
+    return {"z_mean": float(z.mean()) if len(z) else np.nan, "z_deviation": float(z.std()) if len(z) > 1 else np.nan}
+
+
+def run_methods(
+    measured: Measured, similarity: Similarity, n_structures: int, voxel_size_angstrom: float
+) -> dict[str, NDArray[np.int64]]:
     correlation = similarity.correlation
     tree = linkage(squareform(1 - correlation, checks=False), "average")
     options = {
@@ -146,10 +160,12 @@ def run_methods(measured: Measured, n_structures: int, voxel_size_angstrom: floa
 
 def solve(problem: Problem, measured: Measured | None = None) -> dict[str, float]:
     answers = {"oracle": oracle_labels(problem)}
-    answers |= run_methods(measure(problem) if measured is None else measured, problem.n_structures, problem.voxel_size_angstrom)
+    measured = measure(problem) if measured is None else measured
+    similarity = similarity_of(measured)
+    answers |= run_methods(measured, similarity, problem.n_structures, problem.voxel_size_angstrom)
     scores = {name: float(adjusted_rand_score(problem.labels, found)) for name, found in answers.items()}
     scores["auto_superclasses"] = float(len(np.unique(answers["ours_auto"])))
-    return scores
+    return scores | distances_over_sigma(similarity, problem.labels)
 
 
 def summarise(rows: list[dict[str, object]]) -> list[dict[str, object]]:
@@ -182,6 +198,9 @@ def summarise(rows: list[dict[str, object]]) -> list[dict[str, object]]:
             line["worse_than_plain"] = int(sum(worse))
             right = [r["auto_superclasses"] == r["structures"] for r in subset]
             line["auto_right"] = round(float(np.mean(right)), 3)
+            for name in ("z_mean", "z_deviation"):
+                values = np.array([float(str(r[name])) for r in subset])
+                line[name] = round(float(np.nanmean(values)), 2) if np.isfinite(values).any() else None
             table.append(line)
     return table
 
