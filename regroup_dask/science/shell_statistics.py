@@ -69,24 +69,27 @@ def _moved_sums(
     """Sum Re conj(F) M and |M|^2 over shells; fixed float32 (2 c,), padded uint16, flat."""
     values = np.empty((2, CHUNK), dtype=np.float32)  # small: stays in the nearest cache
     chunk = np.empty((3, CHUNK), dtype=np.float32)
+    one, two = np.uint64(1), np.uint64(2)
     start = 0
     for shell in range(ends.shape[0]):
         cross[shell] = 0.0
         power[shell] = 0.0
-        for first in range(start, ends[shell], CHUNK):
-            count = min(CHUNK, ends[shell] - first)
-            for axis in range(3):
-                for i in range(count):
-                    chunk[axis, i] = np.float32(frequency[axis, first + i])
-            interpolate_rotated(padded, reach, chunk, 0, count, rotation, PADDING, hand, values)
-            shift_values(values, chunk, 0, count, shift, float(box))
+        for begin in range(start, ends[shell], CHUNK):
+            number = min(CHUNK, ends[shell] - begin)
+            first, count = np.uint64(begin), np.uint64(number)  # never negative, so that loops run on vectors
+            for i in range(count):
+                chunk[0, i] = np.float32(frequency[0, first + i])
+                chunk[1, i] = np.float32(frequency[1, first + i])
+                chunk[2, i] = np.float32(frequency[2, first + i])
+            interpolate_rotated(padded, reach, chunk, 0, number, rotation, PADDING, hand, values)
+            shift_values(values, chunk, 0, number, shift, float(box))
             c = np.float32(0.0)
             p = np.float32(0.0)
             for i in range(count):
                 multiple = np.float32(multiplicity[first + i])
                 real = multiple * values[0, i]
                 imag = multiple * values[1, i]
-                c += fixed[2 * (first + i)] * real + fixed[2 * (first + i) + 1] * imag
+                c += fixed[two * (first + i)] * real + fixed[two * (first + i) + one] * imag
                 p += values[0, i] * real + values[1, i] * imag
             cross[shell] += c
             power[shell] += p
