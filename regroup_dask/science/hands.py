@@ -22,6 +22,9 @@ TELLING_DIFFERENCE = 0.02
 DIFFERENT_STRUCTURE_DEVIATIONS = 12.0
 """Maps that differ more in structure than the hands do need this many: poses found by chance differ by up to nine."""
 
+TELLING_LEAD, TELLING_PART = 5.0, 0.05
+"""The search tells the hand when it puts one this many standard deviations of chance, and this part, above the other."""
+
 SURE_CONFIDENCE, UNSURE_POSE_DEVIATIONS = 6.0, 20.0
 """And this many where another pose comes near the one found: there, among thousands of pairs, chance goes up to 14."""
 
@@ -128,6 +131,32 @@ def judge_by_structure(
     near = 1.0 - other >= 2.0 * (1.0 - alike)
     asked = np.where(confidence > SURE_CONFIDENCE, DIFFERENT_STRUCTURE_DEVIATIONS, UNSURE_POSE_DEVIATIONS)
     return evidence._replace(told=evidence.told & (near | (evidence.deviations > asked)))
+
+
+def told_by_search(
+    lead: np.ndarray | float, score: np.ndarray | float, score_other_hand: np.ndarray | float
+) -> np.ndarray:
+    """Return whether pairs tell the hand by the weighted score of the search, to which noise outside the particle is nothing.
+
+    Plain correlations of noisy maps are small, and so is their difference; the search compares what is signal. Two different
+    structures do not tell: the other hand leaves at least twice as much of one structure unexplained as the found one.
+
+    Parameters
+    ----------
+    lead : numpy.ndarray or float
+        float64 (...,), how far the score of the hand that was found stands above the other's, in standard deviations of
+        chance; NaN where hands were not compared.
+    score, score_other_hand : numpy.ndarray or float
+        float64 (...,), of both hands; 1 is what two maps with this noise score if they are one structure.
+
+    Returns
+    -------
+    numpy.ndarray
+        bool (...,).
+    """
+    first, second = np.nan_to_num(score), np.nan_to_num(score_other_hand)
+    clear = (np.nan_to_num(lead) > TELLING_LEAD) & (second < (1.0 - TELLING_PART) * first)
+    return clear & (1.0 - second >= 2.0 * (1.0 - np.minimum(first, 1.0)))
 
 
 def hand_weights(evidence: HandEvidence) -> np.ndarray:

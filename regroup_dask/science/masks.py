@@ -68,6 +68,42 @@ def soft_sphere(
     return soft_edge(radius, inner_radius_fraction * half, (inner_radius_fraction + edge_fraction) * half)
 
 
+def solvent_level(volume: np.ndarray) -> np.float32:
+    """Return the level of the solvent of a map (n, n, n): the median near the faces of the box, beyond 0.9 of half of it.
+
+    No mask decides what counts as solvent, and the level is the same whichever way the particle is turned. Of a large map
+    every so many voxels are enough.
+    """
+    box = volume.shape[0]
+    step = max(1, box // 64)
+    squared = (np.arange(box)[::step] - box // 2) ** 2
+    outside = squared[:, None, None] + squared[None, :, None] + squared[None, None, :] > (0.45 * box) ** 2
+    return np.float32(np.median(volume[::step, ::step, ::step][outside]))
+
+
+def occupied_radius(volume: np.ndarray) -> float:
+    """Return the radius about the origin, in voxels, beyond which a map shows nothing but its solvent.
+
+    Everything that stands out of the solvent counts, however weak beside the rest, by the root mean square on spheres of
+    the blurred map. Half of the box where the map is too noisy to tell, or shows something as far as that.
+
+    Parameters
+    ----------
+    volume : numpy.ndarray
+        float (n, n, n).
+    """
+    box = volume.shape[0]
+    half = box // 2
+    blurred = low_pass(volume - solvent_level(volume), box / 6.0)
+    ring = np.rint(np.sqrt(squared_radius(box))).astype(np.int64)
+    count = np.bincount(ring.ravel())
+    height = np.sqrt(np.bincount(ring.ravel(), weights=blurred.ravel().astype(np.float64) ** 2) / np.maximum(count, 1))[:half]
+    solvent, strongest = float(np.median(height[int(0.7 * half) :])), float(height.max())
+    if solvent > 0.1 * strongest:
+        return box / 2.0
+    return float(np.flatnonzero(height > max(1.5 * solvent, 0.01 * strongest)).max(initial=0) + 1)
+
+
 def turnable_mask(mask: np.ndarray) -> np.ndarray:
     """Confine a mask to the sphere inside its box and blur it by a voxel, so that it is the same in every frame.
 

@@ -10,6 +10,7 @@ from functools import lru_cache
 
 import numpy as np
 from numba import njit
+from scipy.ndimage import median_filter
 
 from regroup_dask.science.fourier import frequencies
 from regroup_dask.science.fourier_interpolation import interpolate_rotated, shift_values
@@ -163,16 +164,20 @@ def cross_power_at(
     # at frequency 0 rotation and shift do nothing, and need no interpolation
     cross[0] = float(spectrum[0].real) * float(moving_spectrum[0].real)
     power[0] = moving_power[0]
-    return cross, np.where(power > moving_power[:n_shells] * _most_by_chance(box)[:n_shells], moving_power[:n_shells], power)
+    return cross, _without_leaks(power, moving_power, box)
 
 
-@lru_cache(maxsize=4)
-def _most_by_chance(box: int) -> np.ndarray:
-    """How far the power of a shell that was turned may stand above what it was, by chance (two standard deviations).
+def _without_leaks(power: np.ndarray, unmoved: np.ndarray, box: int) -> np.ndarray:
+    """Put the power that a map has unmoved where interpolation leaks into the shells of the moved one.
 
-    A turn changes which noise falls on the coefficients of a shell, and no more. What stands higher was interpolated from a
-    stronger shell beside it: past a filter that falls steeply that is many times what the map has there, and would pass
-    for signal.
+    A turn changes which noise, and which part of the spectrum of a long or flat particle, falls on the coefficients of a
+    shell: some shells gain what others lose, and it is the gained power that the cross power goes with. But past a filter
+    that falls steeply shell after shell is interpolated from stronger ones beside it, and what is many times the map's own
+    power there would pass for signal.
     """
-    _, _, ends = shell_coefficients(box)
-    return np.asarray(1.0 + 2.0 / np.sqrt(np.maximum(np.diff(ends, prepend=0), 1)))
+    own = unmoved[: len(power)]
+    count = np.maximum(np.diff(shell_coefficients(box)[2], prepend=0), 1)[: len(power)]
+    ratio = np.divide(power, own, out=np.ones_like(power), where=own > 0)
+    beyond_chance = 1.0 + 2.0 / np.sqrt(count)
+    leaks = (ratio > beyond_chance) & (median_filter(ratio, 5, mode="nearest") > beyond_chance)
+    return np.where(leaks, own, power)
