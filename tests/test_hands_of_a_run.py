@@ -134,7 +134,8 @@ def test_noise_that_fills_the_box_does_not_hide_which_map_is_of_the_other_hand()
     """The plain correlations of both hands differ by less than real maps may; the search sees only what is signal."""
     rng = np.random.default_rng(5)
     centres, masses = blobs(rng, radius=10.0)
-    volumes = np.array([render(centres, masses, box=40, rotation=random_rotation(rng), mirrored=number == 1) for number in range(3)])
+    poses = [{"rotation": random_rotation(rng), "mirrored": number == 1} for number in range(3)]
+    volumes = np.array([render(centres, masses, box=40, **pose) for pose in poses])
     strength = 1.4 * volumes[0].std() / np.sqrt((volumes[0] > 0.05 * volumes[0].max()).mean())
     pairs = rd.compare(volumes + strength * rng.normal(size=volumes.shape), align=True, voxel_size_angstrom=4.0)
     assert (pairs["correlation"] - pairs["correlation_other_hand"]).values[0, 1] < 0.02

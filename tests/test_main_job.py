@@ -134,7 +134,10 @@ def test_superclass_maps_are_real_space_averages_of_the_moved_class_maps(run):
             inverse = matrix.T[::-1, ::-1]
             centre = np.full(3, job.box // 2)
             offset = centre - inverse @ (centre + np.array(entry["shift_angstrom"])[::-1] / job.voxel_size)
-            moved.append(affine_transform(job.maps[entry["class_id"]].astype(float), inverse, offset, order=3))
+            volume = job.maps[entry["class_id"]].astype(float)
+            distance = np.sqrt(((np.indices(volume.shape) - job.box // 2) ** 2).sum(axis=0))
+            solvent = np.median(volume[distance > 0.45 * job.box])
+            moved.append(affine_transform(volume, inverse, offset, order=3, cval=solvent))
         expected = np.mean(moved, axis=0)
         path = result.output / row["volume"]
         with mrcfile.open(path) as stream:

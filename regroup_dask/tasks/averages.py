@@ -81,10 +81,9 @@ def filter_map(unit: SplineUnit) -> Result:
         _reserve_array(partial, volume.shape)
         coefficients = np.lib.format.open_memmap(partial, mode="r+")
         average.spline_coefficients(volume, out=coefficients)
-        level = masks.solvent_level(coefficients)  # filtering leaves what is constant as it is
         coefficients.flush()
         del coefficients
-    return {"level": np.asarray(level, np.float64)}
+    return {"level": np.asarray(masks.solvent_level(volume), np.float64)}
 
 
 def _reserve_array(path: Path, shape: tuple[int, ...]) -> None:
