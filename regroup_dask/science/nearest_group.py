@@ -69,6 +69,8 @@ def _join_nearest(
                     best = k
             if best == own:
                 continue
+            if total[own] == 0.0 and (met > 0).sum() == n_groups - 1:
+                continue
             if total[own] > 0.0:
                 ahead = summed[own] / total[own] - summed[best] / total[best]
                 if ahead < significant * np.sqrt(1.0 / total[own] + 1.0 / total[best]):

@@ -273,33 +273,37 @@ def _likeliest_group(
     best, own, where = np.inf, np.inf, labels[i]
     # A normal offset is found at once.
     steps = 1 if tail == NO_TAIL else OFFSET_STEPS
-    # Of a group that it has no pair with nothing is known, and whatever is not known would cost nothing.
+    # Of a group that it has no pair with nothing is known, and whatever is not known would cost nothing; if there is but one
+    # such group, the others may tell that it belongs there.
     met = np.zeros(block.shape[0], np.bool_)
     met[labels[i]] = True
     for at in range(start[i], start[i + 1]):
         met[labels[other[at]]] = True
     for k in range(block.shape[0]):
-        if not met[k]:
+        if not met[k] and met.sum() < len(met) - 1:
             continue
-        # Where the offset comes to rest in this group, from where it is.
-        shift, cost, total = offset[i], 0.0, 1.0
-        for step in range(steps + 1):
-            prior = shift**2 / shared_variance[i]
-            total, pull = _trust(prior, tail) / shared_variance[i], 0.0
-            cost = _surprise(prior, tail)
-            for at in range(start[i], start[i + 1]):
-                expected = block[k, labels[other[at]]]
-                room = variance[at] + width[k, labels[other[at]]]
-                residual = distance[at] - offset[other[at]] - expected
-                square = (residual - shift) ** 2 / room
-                weight = _trust(square, tail) / room
-                total += weight
-                pull += weight * residual
-                if step == steps:
-                    cost += _surprise(square, tail) + np.log(room / variance[at])
-            if step < steps:
-                shift = pull / total
-        cost += np.log(total)
+        cost = np.inf
+        # Where the offset comes to rest in this group, from where it is and from nothing: one kind of rest is a map all of whose
+        # pairs are odd.
+        for start_of in range(1 if tail == NO_TAIL else 2):
+            shift, total, value = offset[i] * (1 - start_of), 1.0, 0.0
+            for step in range(steps + 1):
+                prior = shift**2 / shared_variance[i]
+                total, pull = _trust(prior, tail) / shared_variance[i], 0.0
+                value = _surprise(prior, tail)
+                for at in range(start[i], start[i + 1]):
+                    expected = block[k, labels[other[at]]]
+                    room = variance[at] + width[k, labels[other[at]]]
+                    residual = distance[at] - offset[other[at]] - expected
+                    square = (residual - shift) ** 2 / room
+                    weight = _trust(square, tail) / room
+                    total += weight
+                    pull += weight * residual
+                    if step == steps:
+                        value += _surprise(square, tail) + np.log(room / variance[at])
+                if step < steps:
+                    shift = pull / total
+            cost = min(cost, value + np.log(total))
         if k == labels[i]:
             own = cost
         if cost < best:
