@@ -12,10 +12,14 @@ import xarray as xr
 from regroup_dask.errors import InputError
 from regroup_dask.formats import storage
 from regroup_dask.formats.volumes import find_volumes, read_map
-from regroup_dask.science import align, average, fourier, hands, noise
+from regroup_dask.science import align, average, fourier, hands, masks, noise
 from regroup_dask.science.rotations import rotation_angle_degrees
 
 WORKING_BOX = 64
+LEAST_WORKING_BOX = 32
+
+ROOM = 1.6
+"""Half of the working box over the radius of what the maps show: enough solvent to measure the noise in."""
 
 DOUBTFUL_CONFIDENCE = 3.0
 """A best pose nearer than this to the next different one may be the wrong one of the two."""
@@ -129,12 +133,10 @@ def align_maps(
     InputError
         With `same_contrast`, one map is dark where the other is bright.
     """
-    extent = max(entry.volume.shape[0] * entry.voxel_size_angstrom for entry in (moving, reference))
-    voxel_size = max(moving.voxel_size_angstrom, reference.voxel_size_angstrom, extent / WORKING_BOX)
-    box = 2 * math.ceil(extent / voxel_size / 2)
+    voxel_size, box = _working_grid((moving, reference))
     working = [
         fourier.fourier_resample(
-            entry.volume,
+            entry.volume - masks.solvent_level(entry.volume),
             voxel_size_angstrom=entry.voxel_size_angstrom,
             box=box,
             target_voxel_size_angstrom=voxel_size,
@@ -175,8 +177,26 @@ def align_maps(
         float(found.confidence),
         float(voxel_size),
         hand_told,
-        _notes(found.confidence, hand_told),
+        _notes(found, hand_told, plan),
     )
+
+
+def _working_grid(maps: tuple[GivenMap, ...]) -> tuple[float, int]:
+    """Choose the voxel size and box in which maps are compared: no finer than either, and no wider than what they show."""
+    coarsest = max(entry.voxel_size_angstrom for entry in maps)
+    whole = max(entry.volume.shape[0] * entry.voxel_size_angstrom for entry in maps)
+    shown = max(_shown_extent(entry) for entry in maps)
+    extent = min(whole, max(shown, LEAST_WORKING_BOX * coarsest))
+    voxel_size = max(coarsest, extent / WORKING_BOX)
+    return voxel_size, 2 * math.ceil(extent / voxel_size / 2)
+
+
+def _shown_extent(given: GivenMap) -> float:
+    """Edge in angstrom of the box about the origin that holds what a map shows, and some solvent about it."""
+    extent = given.volume.shape[0] * given.voxel_size_angstrom
+    box = min(given.volume.shape[0], 2 * WORKING_BOX)
+    radius = masks.occupied_radius(fourier.fourier_crop(given.volume, box)) * extent / box
+    return min(extent, 2.0 * ROOM * radius)
 
 
 def _of_told_hand(
@@ -191,7 +211,7 @@ def _of_told_hand(
         found.power_fixed, found.power_moving, fourier.shell_counts(plan.box), filled_fraction=filled
     )
     both = np.array(found.correlation), np.array(found.correlation_other_hand)
-    told = bool(hands.hand_evidence(*both, number).told)
+    told = bool(hands.hand_evidence(*both, number).told) or hands.lead_that_tells(found) > 0
     if found.mirrored and not told:
         kept = align.align_pair(fixed, moving, plan._replace(hand="off"))
         return kept._replace(correlation_other_hand=found.correlation), False
@@ -206,28 +226,37 @@ def _refuse_opposite_contrast(correlation: float, of_negative: float) -> None:
         )
 
 
-def _notes(confidence: float, hand_told: bool | None) -> tuple[str, ...]:
+def _notes(found: align.PairAlignment, hand_told: bool | None, plan: align.AlignmentPlan) -> tuple[str, ...]:
     notes = []
     if hand_told is False:
         notes.append("The hand cannot be told from these maps: the moving map keeps the hand it has.")
-    if confidence < DOUBTFUL_CONFIDENCE:
+    if found.confidence < DOUBTFUL_CONFIDENCE:
         notes.append(
             "Another pose, at least 10 degrees away, fits about as well: the maps are symmetric, or have too little in common."
+        )
+    longest = plan.maximum_shift_voxels * plan.voxel_size_angstrom
+    if math.hypot(*found.shift_angstrom) > longest - 0.5 * plan.voxel_size_angstrom:
+        notes.append(
+            f"The shift is as long as the maximum shift of {longest:g} A allows: if the particles may lie further apart in "
+            "their boxes, the right pose is beyond it; allow more."
         )
     return tuple(notes)
 
 
 def move_onto(moving: GivenMap, reference: GivenMap, alignment: Alignment) -> np.ndarray:
     """Return the moved map on the grid of the reference, float32 ``[z, y, x]``."""
+    # What a turned box does not reach, and what lies outside it, is solvent.
+    level = masks.solvent_level(moving.volume)
     on_grid = fourier.fourier_resample(
-        moving.volume,
+        moving.volume - level,
         voxel_size_angstrom=moving.voxel_size_angstrom,
         box=reference.volume.shape[0],
         target_voxel_size_angstrom=reference.voxel_size_angstrom,
     )
-    return average.move_map(
+    moved = average.move_map(
         on_grid,
         rotation=alignment.rotation,
         shift_voxel=alignment.shift_angstrom / reference.voxel_size_angstrom,
         mirrored=alignment.mirrored,
     )
+    return moved + level

@@ -103,10 +103,18 @@ def _result(
         shift_angstrom=shift * plan.voxel_size_angstrom,
         mirrored=candidates.hand[best] < 0,
     )
-    other = float("nan")
-    if other_hand is not None:
-        other = _correlation_other_hand(problem, candidates, other_hand, found)
-    return found._replace(correlation_other_hand=other, confidence=confidence)
+    if other_hand is None:
+        return found._replace(confidence=confidence)
+    chance = max(problem.chance(plan.finest_shell), 1e-12)
+    expected = max(problem.expected_deviations(plan.finest_shell) * chance, 1e-12)
+    first, second = float(candidates.score[best]), float(candidates.score[other_hand])
+    return found._replace(
+        correlation_other_hand=_correlation_other_hand(problem, candidates, other_hand, found),
+        lead_over_other_hand=(first - second) / chance,
+        score=first / expected,
+        score_other_hand=second / expected,
+        confidence=confidence,
+    )
 
 
 def _correlation_other_hand(

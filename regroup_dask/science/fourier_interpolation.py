@@ -129,7 +129,7 @@ def interpolate_rotated(
     values : numpy.ndarray
         float32 (2, c), out.
     """
-    one = np.float32(1.0)
+    one, two = np.float32(1.0), np.uint64(2)
     step_y = np.int32(2 * (reach + 1))
     step_z = np.int32(2 * (reach + 1) * (2 * reach + 1))
     next_y, next_z = np.uint64(step_y), np.uint64(step_z)
@@ -151,11 +151,11 @@ def interpolate_rotated(
     centre = np.float32(reach)
     hand32 = np.float32(hand)
     corner = np.empty(CHUNK, dtype=np.int32)
-    weights = np.empty((6, CHUNK), dtype=np.float32)
-    sign = np.empty(CHUNK, dtype=np.float32)
-    found = np.empty(2 * CHUNK, dtype=np.float32)
-    for start in range(first, last, CHUNK):
-        count = min(CHUNK, last - start)
+    scratch = np.empty((9, CHUNK), dtype=np.float32)  # one piece of memory: to ask for several takes its time
+    weights, sign, found = scratch[:6], scratch[6], scratch[7:].reshape(2 * CHUNK)
+    for chunk in range(first, last, CHUNK):
+        # an index that cannot be negative is what lets these loops run on vectors
+        start, count = np.uint64(chunk), np.uint64(min(CHUNK, last - chunk))
         for j in range(count):
             kx = frequency[0, start + j]
             ky = frequency[1, start + j]
@@ -197,11 +197,11 @@ def interpolate_rotated(
                 weights[4, j],
                 weights[5, j],
                 found,
-                np.uint64(2 * j),
+                two * j,
             )
         for j in range(count):
-            values[0, start + j] = found[2 * j]
-            values[1, start + j] = sign[j] * found[2 * j + 1]
+            values[0, start + j] = found[two * j]
+            values[1, start + j] = sign[j] * found[two * j + np.uint64(1)]
 
 
 # Taylor coefficients of sine and cosine, for arguments up to pi / 2; the error is below 6e-8

@@ -13,6 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.sparse.csgraph import connected_components
 
+from regroup_dask.science.pair_result import PairAlignment
+
 TELLING_DEVIATIONS = 4.0
 """A pair tells the hand when its two correlations differ by this many standard deviations."""
 
@@ -21,6 +23,9 @@ TELLING_DIFFERENCE = 0.02
 
 DIFFERENT_STRUCTURE_DEVIATIONS = 12.0
 """Maps that differ more in structure than the hands do need this many: poses found by chance differ by up to nine."""
+
+TELLING_LEAD, TELLING_PART = 5.0, 0.05
+"""The search tells the hand when it puts one this many standard deviations of chance, and this part, above the other."""
 
 SURE_CONFIDENCE, UNSURE_POSE_DEVIATIONS = 6.0, 20.0
 """And this many where another pose comes near the one found: there, among thousands of pairs, chance goes up to 14."""
@@ -130,9 +135,32 @@ def judge_by_structure(
     return evidence._replace(told=evidence.told & (near | (evidence.deviations > asked)))
 
 
-def hand_weights(evidence: HandEvidence) -> np.ndarray:
-    """Return the trust in each pair's hand for `frames.synchronize`: 0 where the pair cannot tell."""
-    return np.where(evidence.told, np.minimum(np.nan_to_num(evidence.deviations), 100.0), 0.0)
+def lead_that_tells(found: PairAlignment) -> float:
+    """Return how far a pair's hand stands above the other in the weighted score of the search; 0 where that does not tell it.
+
+    To that score noise outside the particle and beyond the signal is nothing, which makes plain correlations, and so their
+    difference, small. Two different structures do not tell: the other hand is to leave at least twice as much of one
+    structure unexplained as the found one, and to correlate less.
+
+    Parameters
+    ----------
+    found : PairAlignment
+        of a search of both hands.
+
+    Returns
+    -------
+    float
+        in standard deviations of chance.
+    """
+    lead, first, second = found.lead_over_other_hand, found.score, found.score_other_hand
+    clear = lead > TELLING_LEAD and second < (1.0 - TELLING_PART) * first
+    alike = 1.0 - second >= 2.0 * (1.0 - min(first, 1.0))
+    return lead if clear and alike and found.correlation > found.correlation_other_hand else 0.0
+
+
+def hand_weights(evidence: HandEvidence, lead: np.ndarray | float = 0.0) -> np.ndarray:
+    """Return the trust in each pair's hand for `frames.synchronize`: 0 where neither evidence nor `lead_that_tells` tells it."""
+    return np.minimum(np.maximum(np.where(evidence.told, np.nan_to_num(evidence.deviations), 0.0), lead), 100.0)
 
 
 class AgreedHands(NamedTuple):

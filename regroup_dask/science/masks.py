@@ -8,6 +8,7 @@ import numpy as np
 import scipy.fft
 import scipy.ndimage
 
+from regroup_dask.science.average import PlanesOfMap
 from regroup_dask.science.fourier import centred_spectrum, centred_volume, half_spectrum_shells
 
 
@@ -66,6 +67,43 @@ def soft_sphere(
     chosen = axis if planes is None else axis[planes]
     radius = np.sqrt(chosen[:, None, None] + axis[None, :, None] + axis[None, None, :])
     return soft_edge(radius, inner_radius_fraction * half, (inner_radius_fraction + edge_fraction) * half)
+
+
+def solvent_level(volume: PlanesOfMap) -> np.float32:
+    """Return the level of the solvent of a map (n, n, n): the median near the faces of the box, beyond 0.9 of half of it.
+
+    No mask decides what counts as solvent, and the level is the same whichever way the particle is turned. Of a large map,
+    which may lie on disk, every so many voxels are enough.
+    """
+    box = volume.shape[0]
+    step = max(1, box // 64)
+    squared = (np.arange(box)[::step] - box // 2) ** 2
+    outside = squared[:, None, None] + squared[None, :, None] + squared[None, None, :] > (0.45 * box) ** 2
+    sample = np.stack([np.asarray(volume[plane : plane + 1])[0, ::step, ::step] for plane in range(0, box, step)])
+    return np.float32(np.median(sample[outside]))
+
+
+def occupied_radius(volume: np.ndarray) -> float:
+    """Return the radius about the origin, in voxels, beyond which a map shows nothing but its solvent.
+
+    Everything that stands out of the solvent counts, however weak beside the rest, by the root mean square on spheres of
+    the blurred map. Half of the box where the map is too noisy to tell, or shows something as far as that.
+
+    Parameters
+    ----------
+    volume : numpy.ndarray
+        float (n, n, n).
+    """
+    box = volume.shape[0]
+    half = box // 2
+    blurred = low_pass(volume - solvent_level(volume), box / 6.0)
+    ring = np.rint(np.sqrt(squared_radius(box))).astype(np.int64)
+    count = np.bincount(ring.ravel())
+    height = np.sqrt(np.bincount(ring.ravel(), weights=blurred.ravel().astype(np.float64) ** 2) / np.maximum(count, 1))[:half]
+    solvent, strongest = float(np.median(height[int(0.7 * half) :])), float(height.max())
+    if solvent > 0.1 * strongest:
+        return box / 2.0
+    return float(np.flatnonzero(height > max(1.5 * solvent, 0.01 * strongest)).max(initial=0) + 1)
 
 
 def turnable_mask(mask: np.ndarray) -> np.ndarray:

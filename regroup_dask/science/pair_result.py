@@ -28,6 +28,11 @@ class PairAlignment(NamedTuple):
     cross_power, power_fixed, power_moving : numpy.ndarray
         float64 (box // 2 + 1,): sums over each Fourier shell of Re(F_fixed conj F_moved) and of the two
         powers.
+    lead_over_other_hand : float
+        how far the pose stands above the best one of the other hand, in standard deviations of chance agreement; NaN when
+        hands were not compared.
+    score, score_other_hand : float
+        of the search at the best pose of each hand; 1 is what two maps with this noise score if they are one structure.
     """
 
     rotation: np.ndarray
@@ -39,3 +44,6 @@ class PairAlignment(NamedTuple):
     cross_power: np.ndarray
     power_fixed: np.ndarray
     power_moving: np.ndarray
+    lead_over_other_hand: float = float("nan")
+    score: float = float("nan")
+    score_other_hand: float = float("nan")

@@ -22,7 +22,7 @@ from regroup_dask.science.fourier import (
     shell_sums,
 )
 from regroup_dask.science.fourier_interpolation import shortened
-from regroup_dask.science.masks import estimate_extent, soft_edge, squared_radius
+from regroup_dask.science.masks import estimate_extent, soft_edge, solvent_level, squared_radius
 from regroup_dask.science.shell_statistics import PADDING, shell_coefficients
 from regroup_dask.science.spherical_harmonics import analysis_matrix, sphere_grid
 
@@ -245,6 +245,8 @@ def prepare_map(
     if float(volume.max()) == float(volume.min()):
         raise InputError("a map to be aligned is constant; leave out that map")
     box, size, finest = plan.box, plan.particle_box, plan.finest_shell
+    # Zero-padded, a map whose solvent is not at zero is a cube of that density, which its spectrum between the nodes shows.
+    volume = volume - solvent_level(volume)
     whole = centred_spectrum(volume.astype(np.float64))
     kx, ky, kz = shell_coefficients(box)[0].astype(np.int64)
     spectrum = whole[kz % box, ky % box, kx].astype(np.complex64)

@@ -10,6 +10,7 @@ from functools import lru_cache
 
 import numpy as np
 from numba import njit
+from scipy.ndimage import median_filter
 
 from regroup_dask.science.fourier import frequencies
 from regroup_dask.science.fourier_interpolation import interpolate_rotated, shift_values
@@ -68,24 +69,27 @@ def _moved_sums(
     """Sum Re conj(F) M and |M|^2 over shells; fixed float32 (2 c,), padded uint16, flat."""
     values = np.empty((2, CHUNK), dtype=np.float32)  # small: stays in the nearest cache
     chunk = np.empty((3, CHUNK), dtype=np.float32)
+    one, two = np.uint64(1), np.uint64(2)
     start = 0
     for shell in range(ends.shape[0]):
         cross[shell] = 0.0
         power[shell] = 0.0
-        for first in range(start, ends[shell], CHUNK):
-            count = min(CHUNK, ends[shell] - first)
-            for axis in range(3):
-                for i in range(count):
-                    chunk[axis, i] = np.float32(frequency[axis, first + i])
-            interpolate_rotated(padded, reach, chunk, 0, count, rotation, PADDING, hand, values)
-            shift_values(values, chunk, 0, count, shift, float(box))
+        for begin in range(start, ends[shell], CHUNK):
+            number = min(CHUNK, ends[shell] - begin)
+            first, count = np.uint64(begin), np.uint64(number)  # never negative, so that loops run on vectors
+            for i in range(count):
+                chunk[0, i] = np.float32(frequency[0, first + i])
+                chunk[1, i] = np.float32(frequency[1, first + i])
+                chunk[2, i] = np.float32(frequency[2, first + i])
+            interpolate_rotated(padded, reach, chunk, 0, number, rotation, PADDING, hand, values)
+            shift_values(values, chunk, 0, number, shift, float(box))
             c = np.float32(0.0)
             p = np.float32(0.0)
             for i in range(count):
                 multiple = np.float32(multiplicity[first + i])
                 real = multiple * values[0, i]
                 imag = multiple * values[1, i]
-                c += fixed[2 * (first + i)] * real + fixed[2 * (first + i) + 1] * imag
+                c += fixed[two * (first + i)] * real + fixed[two * (first + i) + one] * imag
                 p += values[0, i] * real + values[1, i] * imag
             cross[shell] += c
             power[shell] += p
@@ -160,16 +164,20 @@ def cross_power_at(
     # at frequency 0 rotation and shift do nothing, and need no interpolation
     cross[0] = float(spectrum[0].real) * float(moving_spectrum[0].real)
     power[0] = moving_power[0]
-    return cross, np.where(power > moving_power[:n_shells] * _most_by_chance(box)[:n_shells], moving_power[:n_shells], power)
+    return cross, _without_leaks(power, moving_power, box)
 
 
-@lru_cache(maxsize=4)
-def _most_by_chance(box: int) -> np.ndarray:
-    """How far the power of a shell that was turned may stand above what it was, by chance (two standard deviations).
+def _without_leaks(power: np.ndarray, unmoved: np.ndarray, box: int) -> np.ndarray:
+    """Put the power that a map has unmoved where interpolation leaks into the shells of the moved one.
 
-    A turn changes which noise falls on the coefficients of a shell, and no more. What stands higher was interpolated from a
-    stronger shell beside it: past a filter that falls steeply that is many times what the map has there, and would pass
-    for signal.
+    A turn changes which noise, and which part of the spectrum of a long or flat particle, falls on the coefficients of a
+    shell: some shells gain what others lose, and it is the gained power that the cross power goes with. But past a filter
+    that falls steeply shell after shell is interpolated from stronger ones beside it, and what is many times the map's own
+    power there would pass for signal.
     """
-    _, _, ends = shell_coefficients(box)
-    return np.asarray(1.0 + 2.0 / np.sqrt(np.maximum(np.diff(ends, prepend=0), 1)))
+    own = unmoved[: len(power)]
+    count = np.maximum(np.diff(shell_coefficients(box)[2], prepend=0), 1)[: len(power)]
+    ratio = np.divide(power, own, out=np.ones_like(power), where=own > 0)
+    beyond_chance = 1.0 + 2.0 / np.sqrt(count)
+    leaks = (ratio > beyond_chance) & (median_filter(ratio, 5, mode="nearest") > beyond_chance)
+    return np.where(leaks, own, power)

@@ -26,8 +26,8 @@ DEFAULTS: dict[str, Any] = {
     # How often a unit is submitted when its worker was lost each time. The scheduler itself tries each submission
     # `distributed.scheduler.allowed-failures` times more. Raise it on nodes that are taken away often.
     "submissions-per-unit": 2,
-    # Prepared maps that a worker process keeps in memory.
-    "map-cache": "400 MiB",
+    # Prepared maps that a worker process keeps in memory: a hundred of box 64, so that as many are read only once.
+    "map-cache": "512 MiB",
     # Options for URLs, as fsspec's file systems take them; best in a file that only you can read.
     "storage-options": {},
     # TLS of clusters started through a queueing system.

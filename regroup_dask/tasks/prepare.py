@@ -84,9 +84,12 @@ def reduce_map(unit: ReduceUnit) -> Result:
 
 
 def _reduced(reference: VolumeReference, box: int) -> np.ndarray:
+    """A map in the working box, its solvent at zero: where it is turned nothing else comes in from outside the box."""
     if reference.box == box:
-        return read_map(reference)
-    return fourier.fourier_crop_slabs(checked_map_slabs(reference), reference.box, box)
+        volume = read_map(reference)
+    else:
+        volume = fourier.fourier_crop_slabs(checked_map_slabs(reference), reference.box, box)
+    return volume - masks.solvent_level(volume)
 
 
 def statistics_of(result: Result) -> noise.MapStatistics:
@@ -119,15 +122,8 @@ def working_mask(unit: PrepareUnit, box: int) -> np.ndarray | None:
 
 
 def apply_mask(volume: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Multiply by a mask after taking away the level of the solvent, so that the mask leaves no step in it.
-
-    The level is the median near the faces of the box, beyond 0.9 of half of it: no mask decides what counts as solvent,
-    and it is the same whichever way the particle is turned.
-    """
-    axis = np.arange(volume.shape[0]) - volume.shape[0] // 2
-    squared = (axis**2)[:, None, None] + (axis**2)[None, :, None] + (axis**2)[None, None, :]
-    level = np.float32(np.median(volume[squared > (0.45 * volume.shape[0]) ** 2]))
-    return ((volume - level) * mask).astype(np.float32)
+    """Multiply by a mask after taking away the level of the solvent, so that the mask leaves no step in it."""
+    return ((volume - masks.solvent_level(volume)) * mask).astype(np.float32)
 
 
 @kept_memory(MAP_BYTES)

@@ -157,6 +157,32 @@ def test_what_a_steep_filter_took_away_does_not_come_back_by_turning():
         np.testing.assert_allclose(found.power_moving[3:7], found.power_fixed[3:7], rtol=0.35)
 
 
+def test_a_long_rod_turned_exactly_never_correlates_beyond_one():
+    """Turning a rod moves its power between shells; the power of each is that of the turned map, as the fixed map has it."""
+    rng = np.random.default_rng(1)
+    rod = np.c_[rng.normal(size=(80, 2)) * 1.5, rng.uniform(-26, 26, 80)]
+    plan = _plan(64, radius=26.0)
+    moving = align.prepare_map(render(rod, np.ones(80), box=64), plan)
+    for seed in range(3):
+        rotation = random_rotation(np.random.default_rng(seed))
+        fixed = align.prepare_map(render(rod, np.ones(80), box=64, rotation=rotation), plan)
+        found = align.measure_pair(fixed, moving, plan, rotation=rotation)
+        assert 0.99 < found.correlation <= 1.0
+        shells = slice(1, 20)
+        assert (found.cross_power[shells] / np.sqrt(found.power_fixed[shells] * found.power_moving[shells])).max() < 1.002
+
+
+def test_a_background_changes_nothing_when_a_map_is_turned():
+    fixed, moving, plan, rotation, shift, *_ = _pair(10, 48, radius=13.0)
+    rng = np.random.default_rng(10)
+    centres, masses = blobs(rng, radius=13.0)
+    raised = align.prepare_map(render(centres, masses, box=48) + 500.0, plan)
+    pose = {"rotation": rotation, "shift_angstrom": shift * VOXEL}
+    assert align.measure_pair(fixed, raised, plan, **pose).correlation == pytest.approx(
+        align.measure_pair(fixed, moving, plan, **pose).correlation, abs=2e-3
+    )
+
+
 def test_no_shift_is_longer_than_the_limit():
     """Particles whose centres lie further apart than maps may be shifted are brought as near as allowed."""
     rng = np.random.default_rng(13)
