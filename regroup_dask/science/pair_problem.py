@@ -11,6 +11,7 @@ from regroup_dask.science.alignment_plan import OVERSAMPLING, AlignmentPlan, par
 from regroup_dask.science.poses import CandidatePoses, join_poses
 from regroup_dask.science.prepared_map import PreparedMap
 from regroup_dask.science.refinement import refine_poses, shell_products
+from regroup_dask.science.rotations import rotation_angle_degrees
 
 SHARED_STRUCTURE = 0.9
 """Correlation that two noise-free class maps are taken to have; it keeps strong shells from drowning the others."""
@@ -27,6 +28,9 @@ FEW_COEFFICIENTS, CERTAIN_OF_FEW = 2000, 12.0
 
 ALIKE = 0.8
 """Or the score is as high as this: maps with little noise, whatever it was taken to be, correlate in all their shells."""
+
+MOST_ROUNDS, SETTLED_DEGREES = 3, 1.0
+"""So many times more such maps are weighed anew, as long as the pose that follows is another one."""
 
 FLAT_DEVIATIONS = 14.0
 """A pose no further above chance has a flat maximum, which takes many steps."""
@@ -218,6 +222,11 @@ def polish_best(problem: PairProblem, poses: CandidatePoses) -> CandidatePoses:
     if before <= (CERTAIN_OF_FEW if few else CERTAIN_DEVIATIONS) * chance and before < ALIKE:
         return poses
     better = refine_over(reweighed(problem, best, 0), best, finest, 5, 0.001)
+    for _ in range(MOST_ROUNDS if before >= ALIKE else 0):
+        if rotation_angle_degrees(better.rotation[0], best.rotation[0]) < SETTLED_DEGREES:
+            break
+        best = better
+        better = refine_over(reweighed(problem, best, 0), best, finest, 5, 0.001)
     after = float(refine_over(problem, better, finest, 1, 0.001).score[0])
     if after < before - TOLERATED_LOSS * chance:
         return poses
