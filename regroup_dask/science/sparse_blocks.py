@@ -1,7 +1,8 @@
 """The block model of distances (`science.block_model`) on a graph: thousands of maps of which some pairs are known.
 
 Formulas are those of `block_model`; sums run over known pairs only. Two groups between which no pair is known are as far
-apart as any two are seen to be: their maps were not compared because nothing spoke for it.
+apart as any two are seen to be: their maps were not compared because nothing spoke for it. What a pair and what a map has of its
+own are drawn from Student's t (Lange, Little and Taylor, 1989, J. Am. Stat. Assoc. 84, 881-896), whose tails are long.
 """
 
 from __future__ import annotations
@@ -15,6 +16,14 @@ from numpy.typing import NDArray
 from regroup_dask.science.block_model import DISTANCE_SPREAD, Edges
 
 OFFSET_SWEEPS = 8
+OFFSET_STEPS = 3
+MEAN_STEPS = 2
+# One over the degrees of freedom of Student's t: eight. Some pairs are further apart than noise explains, because a pose is
+# wrong, or part of a map was cut off by its box; of a normal likelihood a few such pairs decide alone.
+TAIL, NO_TAIL = 0.125, 0.0
+# How much maps of one group differ is told by this part of its pairs, the more alike ones, and by the square that this part of
+# normal numbers stays below; of fewer pairs nothing is told.
+MORE_ALIKE, NORMAL_MORE_ALIKE, LEAST_PAIRS = 0.35, 0.2059, 15
 # Distance of groups between which no pair is known, at least; else they are as far apart as any two are seen to be.
 LEAST_UNSEEN = 0.1
 
@@ -48,7 +57,7 @@ def graph_edges(edges: Edges) -> GraphEdges:
 
 
 def fit_graph_blocks(
-    edges: GraphEdges, labels: NDArray[np.int64], n_groups: int, *, sweeps: int = 30
+    edges: GraphEdges, labels: NDArray[np.int64], n_groups: int, *, sweeps: int = 30, tail: float = TAIL
 ) -> tuple[NDArray[np.int64], float]:
     """Move one map at a time to its likeliest group, until nothing moves.
 
@@ -60,6 +69,8 @@ def fit_graph_blocks(
     n_groups : int
     sweeps : int
         At most so many rounds.
+    tail : float
+        One over the degrees of freedom of the likelihood, 0 for a normal one.
 
     Returns
     -------
@@ -67,12 +78,12 @@ def fit_graph_blocks(
         The partition, and minus twice its log likelihood.
     """
     labels = labels.astype(np.int64)
-    cost = _fit(*edges, labels, n_groups, sweeps, DISTANCE_SPREAD, OFFSET_SWEEPS)
+    cost = _fit(*edges, labels, n_groups, sweeps, DISTANCE_SPREAD, tail, OFFSET_SWEEPS)
     return labels, float(cost)
 
 
 def unite_graph_blocks(
-    edges: GraphEdges, labels: NDArray[np.int64], n_groups: int, *, sweeps: int = 2
+    edges: GraphEdges, labels: NDArray[np.int64], n_groups: int, *, sweeps: int = 2, tail: float = TAIL
 ) -> tuple[NDArray[np.int64], float]:
     """Unite groups of a finer partition until ``n_groups`` are left, each time the two whose union costs least likelihood.
 
@@ -81,11 +92,23 @@ def unite_graph_blocks(
     """
     labels = labels.astype(np.int64)
     for count in range(int(labels.max()) + 1, n_groups, -1):
-        labels, _ = fit_graph_blocks(edges, labels, count, sweeps=sweeps)
-        first, second = _cheapest_union(*edges, labels, count, DISTANCE_SPREAD, OFFSET_SWEEPS)
+        labels, _ = fit_graph_blocks(edges, labels, count, sweeps=sweeps, tail=tail)
+        first, second = _cheapest_union(*edges, labels, count, DISTANCE_SPREAD, tail, OFFSET_SWEEPS)
         labels[labels == second] = first
         labels = np.unique(labels, return_inverse=True)[1].astype(np.int64)
-    return fit_graph_blocks(edges, labels, n_groups)
+    return fit_graph_blocks(edges, labels, n_groups, tail=tail)
+
+
+@njit(cache=True, nogil=True)
+def _surprise(square: float, tail: float) -> float:
+    """Minus twice the log density of Student's t, up to a constant; of a normal one where the tail is 0."""
+    return square if tail == NO_TAIL else (1.0 / tail + 1.0) * np.log1p(square * tail)
+
+
+@njit(cache=True, nogil=True)
+def _trust(square: float, tail: float) -> float:
+    """Derivative of `_surprise`: what a residual counts in least squares."""
+    return 1.0 if tail == NO_TAIL else (1.0 + tail) / (1.0 + square * tail)
 
 
 @njit(cache=True, nogil=True)
@@ -98,27 +121,83 @@ def _block_distances(
     offset: np.ndarray,
     n_groups: int,
     spread: float,
+    tail: float,
 ) -> np.ndarray:
-    """Weighted mean distance between groups, not below zero; zero within."""
-    total, summed = np.zeros((n_groups, n_groups)), np.zeros((n_groups, n_groups))
-    for i in range(len(labels)):
-        for at in range(start[i], start[i + 1]):
-            j = other[at]
-            plain = distance[at] - offset[i] - offset[j]
-            weight = 1.0 / (variance[at] + (spread * max(plain, 0.0)) ** 2)
-            total[labels[i], labels[j]] += weight
-            summed[labels[i], labels[j]] += weight * plain
-    block, furthest = np.zeros((n_groups, n_groups)), LEAST_UNSEEN
-    for a in range(n_groups):
-        for b in range(n_groups):
-            if a != b and total[a, b] > 0.0:
-                block[a, b] = max(summed[a, b] / total[a, b], 0.0)
-                furthest = max(furthest, block[a, b])
+    """Weighted mean distance between groups, not below zero; zero within.
+
+    With no tail a pair counts by the spread that its own distance has, as in `block_model`. Of two groups at 0.3 a single pair
+    that seems at zero then decides; with a tail no pair has less spread than their mean.
+    """
+    block, total = np.zeros((n_groups, n_groups)), np.zeros((n_groups, n_groups))
+    for step in range(1 if tail == NO_TAIL else MEAN_STEPS):
+        total[:], summed = 0.0, np.zeros((n_groups, n_groups))
+        for i in range(len(labels)):
+            for at in range(start[i], start[i + 1]):
+                j = other[at]
+                a, b = labels[i], labels[j]
+                plain = distance[at] - offset[i] - offset[j]
+                if tail == NO_TAIL:
+                    weight = 1.0 / (variance[at] + (spread * max(plain, 0.0)) ** 2)
+                else:
+                    spread_of = 0.0 if step == 0 else spread * max(plain, block[a, b])
+                    weight = 1.0 / (variance[at] + spread_of**2)
+                total[a, b] += weight
+                summed[a, b] += weight * plain
+        for a in range(n_groups):
+            for b in range(n_groups):
+                block[a, b] = max(summed[a, b] / total[a, b], 0.0) if a != b and total[a, b] > 0.0 else 0.0
+    furthest = max(LEAST_UNSEEN, block.max())
     for a in range(n_groups):
         for b in range(n_groups):
             if a != b and total[a, b] == 0.0:
                 block[a, b] = furthest
     return block
+
+
+@njit(cache=True, nogil=True)
+def _widths(
+    start: np.ndarray,
+    other: np.ndarray,
+    distance: np.ndarray,
+    variance: np.ndarray,
+    labels: np.ndarray,
+    offset: np.ndarray,
+    block: np.ndarray,
+    spread: float,
+    tail: float,
+) -> np.ndarray:
+    """Variance of what pairs of two groups have beside their own: a share of the distance, or what a group's pairs show.
+
+    Maps of one structure may all differ, and their group is one all the same. That is told by its more alike pairs: in two
+    groups that pass for one they are those within either. With no tail groups are as their variances say.
+    """
+    n_groups = len(block)
+    width = (spread * block) ** 2
+    if tail == NO_TAIL:
+        return width
+    count = np.zeros(n_groups + 1, np.int64)
+    for i in range(len(labels)):
+        for at in range(start[i], start[i + 1]):
+            if other[at] > i and labels[other[at]] == labels[i]:
+                count[labels[i] + 1] += 1
+    first = np.cumsum(count)
+    filled = first.copy()
+    square, own = np.empty(first[-1]), np.empty(first[-1])
+    for i in range(len(labels)):
+        for at in range(start[i], start[i + 1]):
+            j = other[at]
+            if j > i and labels[j] == labels[i]:
+                place = filled[labels[i]]
+                square[place] = (distance[at] - offset[i] - offset[j]) ** 2
+                own[place] = variance[at]
+                filled[labels[i]] += 1
+    for a in range(n_groups):
+        pairs = first[a + 1] - first[a]
+        if pairs >= LEAST_PAIRS:
+            ordered = np.sort(square[first[a] : first[a + 1]])
+            seen = ordered[int(MORE_ALIKE * pairs)] / NORMAL_MORE_ALIKE
+            width[a, a] = max(seen - np.sort(own[first[a] : first[a + 1]])[pairs // 2], 0.0)
+    return width
 
 
 @njit(cache=True, nogil=True)
@@ -131,19 +210,22 @@ def _set_offsets(
     labels: np.ndarray,
     offset: np.ndarray,
     block: np.ndarray,
-    spread: float,
+    width: np.ndarray,
+    tail: float,
     sweeps: int,
 ) -> None:
-    """What each map adds to all its distances, shrunk by its expected size: least squares by Gauss and Seidel."""
+    """What each map adds to all its distances, shrunk by its expected size: reweighted least squares by Gauss and Seidel."""
     for _ in range(sweeps):
         for i in range(len(labels)):
-            total, summed = 1.0 / shared_variance[i], 0.0
+            total, summed = _trust(offset[i] ** 2 / shared_variance[i], tail) / shared_variance[i], 0.0
             for at in range(start[i], start[i + 1]):
                 j = other[at]
                 expected = block[labels[i], labels[j]]
-                weight = 1.0 / (variance[at] + (spread * expected) ** 2)
+                room = variance[at] + width[labels[i], labels[j]]
+                plain = distance[at] - expected - offset[j]
+                weight = _trust((plain - offset[i]) ** 2 / room, tail) / room
                 total += weight
-                summed += weight * (distance[at] - expected - offset[j])
+                summed += weight * plain
             offset[i] = summed / total
 
 
@@ -157,18 +239,19 @@ def _cost(
     labels: np.ndarray,
     offset: np.ndarray,
     block: np.ndarray,
-    spread: float,
+    width: np.ndarray,
+    tail: float,
 ) -> float:
     """Minus twice the log likelihood, up to a constant."""
     cost = 0.0
     for i in range(len(labels)):
-        cost += offset[i] ** 2 / shared_variance[i]
+        cost += _surprise(offset[i] ** 2 / shared_variance[i], tail)
         for at in range(start[i], start[i + 1]):
             if other[at] > i:
                 expected = block[labels[i], labels[other[at]]]
-                room = variance[at] + (spread * expected) ** 2
+                room = variance[at] + width[labels[i], labels[other[at]]]
                 residual = distance[at] - expected - offset[i] - offset[other[at]]
-                cost += residual**2 / room + np.log(room / variance[at])
+                cost += _surprise(residual**2 / room, tail) + np.log(room / variance[at])
     return cost
 
 
@@ -182,21 +265,45 @@ def _likeliest_group(
     labels: np.ndarray,
     offset: np.ndarray,
     block: np.ndarray,
-    spread: float,
+    width: np.ndarray,
+    tail: float,
     i: int,
 ) -> tuple[int, bool]:
     """Where a map belongs, over all its offsets, all others held; and whether that is likelier than where it is."""
     best, own, where = np.inf, np.inf, labels[i]
+    # A normal offset is found at once.
+    steps = 1 if tail == NO_TAIL else OFFSET_STEPS
+    # Of a group that it has no pair with nothing is known, and whatever is not known would cost nothing; if there is but one
+    # such group, the others may tell that it belongs there.
+    met = np.zeros(block.shape[0], np.bool_)
+    met[labels[i]] = True
+    for at in range(start[i], start[i + 1]):
+        met[labels[other[at]]] = True
     for k in range(block.shape[0]):
-        cost, total, pull = 0.0, 1.0 / shared_variance[i], 0.0
-        for at in range(start[i], start[i + 1]):
-            expected = block[k, labels[other[at]]]
-            room = variance[at] + (spread * expected) ** 2
-            residual = distance[at] - offset[other[at]] - expected
-            cost += residual**2 / room + np.log(room / variance[at])
-            total += 1.0 / room
-            pull += residual / room
-        cost += np.log(total) - pull**2 / total
+        if not met[k] and met.sum() < len(met) - 1:
+            continue
+        cost = np.inf
+        # Where the offset comes to rest in this group, from where it is and from nothing: one kind of rest is a map all of whose
+        # pairs are odd.
+        for start_of in range(1 if tail == NO_TAIL else 2):
+            shift, total, value = offset[i] * (1 - start_of), 1.0, 0.0
+            for step in range(steps + 1):
+                prior = shift**2 / shared_variance[i]
+                total, pull = _trust(prior, tail) / shared_variance[i], 0.0
+                value = _surprise(prior, tail)
+                for at in range(start[i], start[i + 1]):
+                    expected = block[k, labels[other[at]]]
+                    room = variance[at] + width[k, labels[other[at]]]
+                    residual = distance[at] - offset[other[at]] - expected
+                    square = (residual - shift) ** 2 / room
+                    weight = _trust(square, tail) / room
+                    total += weight
+                    pull += weight * residual
+                    if step == steps:
+                        value += _surprise(square, tail) + np.log(room / variance[at])
+                if step < steps:
+                    shift = pull / total
+            cost = min(cost, value + np.log(total))
         if k == labels[i]:
             own = cost
         if cost < best:
@@ -215,6 +322,7 @@ def _fit(
     n_groups: int,
     sweeps: int,
     spread: float,
+    tail: float,
     offset_sweeps: int,
 ) -> float:
     """Improve labels in place; returns their cost."""
@@ -223,11 +331,13 @@ def _fit(
     count = np.bincount(labels, minlength=n_groups)
     best, kept = np.inf, labels.copy()
     for sweep in range(sweeps + 1):
-        block = _block_distances(*edges, labels, offset, n_groups, spread)
+        block = _block_distances(*edges, labels, offset, n_groups, spread, tail)
+        width = _widths(*edges, labels, offset, block, spread, tail)
         for _ in range(2):
-            _set_offsets(*edges, shared_variance, labels, offset, block, spread, offset_sweeps)
-            block = _block_distances(*edges, labels, offset, n_groups, spread)
-        cost = _cost(*edges, shared_variance, labels, offset, block, spread)
+            _set_offsets(*edges, shared_variance, labels, offset, block, width, tail, offset_sweeps)
+            block = _block_distances(*edges, labels, offset, n_groups, spread, tail)
+            width = _widths(*edges, labels, offset, block, spread, tail)
+        cost = _cost(*edges, shared_variance, labels, offset, block, width, tail)
         # Of distances that the model does not describe a round may make worse what it should mend.
         if cost >= best - 1e-9:
             break
@@ -239,7 +349,7 @@ def _fit(
         for i in range(len(labels)):
             if count[labels[i]] == 1:
                 continue
-            where, better = _likeliest_group(*edges, shared_variance, labels, offset, block, spread, i)
+            where, better = _likeliest_group(*edges, shared_variance, labels, offset, block, width, tail, i)
             if better:
                 count[labels[i]] -= 1
                 count[where] += 1
@@ -261,24 +371,28 @@ def _cheapest_union(
     labels: np.ndarray,
     n_groups: int,
     spread: float,
+    tail: float,
     offset_sweeps: int,
 ) -> tuple[int, int]:
     """The two groups whose pairs lose least likelihood if they are at distance zero; those with no pair lose all."""
     edges = (start, other, distance, variance)
     offset = np.zeros(len(labels))
-    block = _block_distances(*edges, labels, offset, n_groups, spread)
+    block = _block_distances(*edges, labels, offset, n_groups, spread, tail)
+    width = _widths(*edges, labels, offset, block, spread, tail)
     for _ in range(2):
-        _set_offsets(*edges, shared_variance, labels, offset, block, spread, offset_sweeps)
-        block = _block_distances(*edges, labels, offset, n_groups, spread)
+        _set_offsets(*edges, shared_variance, labels, offset, block, width, tail, offset_sweeps)
+        block = _block_distances(*edges, labels, offset, n_groups, spread, tail)
+        width = _widths(*edges, labels, offset, block, spread, tail)
     loss, known = np.zeros((n_groups, n_groups)), np.zeros((n_groups, n_groups), np.bool_)
     for i in range(len(labels)):
         for at in range(start[i], start[i + 1]):
             a, b = labels[i], labels[other[at]]
             if a < b:
-                room = variance[at] + (spread * block[a, b]) ** 2
+                room = variance[at] + width[a, b]
                 plain = distance[at] - offset[i] - offset[other[at]]
-                apart = (plain - block[a, b]) ** 2 / room + np.log(room / variance[at])
-                loss[a, b] += plain**2 / variance[at] - apart
+                apart = _surprise((plain - block[a, b]) ** 2 / room, tail) + np.log(room / variance[at])
+                united = variance[at] + max(width[a, a], width[b, b])
+                loss[a, b] += _surprise(plain**2 / united, tail) + np.log(united / variance[at]) - apart
                 known[a, b] = True
     best, first, second = np.inf, 0, 1
     for a in range(n_groups):

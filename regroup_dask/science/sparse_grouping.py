@@ -1,33 +1,27 @@
 """Grouping thousands of maps of which only the nearest were compared: partitions of the graph of known pairs.
 
-Distances between structures are linked by weighted averages; what comes of it, and of a finer partition whose groups are
-united by their likelihood, is improved by the block model of distances, and the likeliest partition taken. (Spectral
-clustering of the same graph, which this did before, follows the nearest neighbours of each map, and these are noise among
-maps of nearly one structure.) Where only correlations are known, the graph is cut by spectral
-clustering: self-tuned Gaussian affinities (Zelnik-Manor and Perona, 2004, NIPS 17, 1601-1608) on the pairs that were
-compared, the leading eigenvectors of the normalised affinity by Lanczos iteration, and groups read off them by a pivoted QR
-factorization (Damle, Minden and Ying, 2019, Inf. Inference 8, 181-203) or k-means, whichever cuts less affinity.
+Partitions by linkage, by uniting groups of a finer one, and by the spectral cut of the graph are improved by the block model
+of distances, whose tails are long, and the likeliest is taken (`_likeliest`). Linkage alone gives single odd maps groups of their
+own; a spectral cut alone follows the nearest neighbours of each map, and these are noise among maps of nearly one structure.
+Where only correlations are known, the cut decides.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import NDArray
-from scipy.linalg import qr, svd
-from scipy.sparse.csgraph import connected_components
-from scipy.sparse.linalg import eigsh
 
 from regroup_dask.science.block_model import Edges, make_edges
 from regroup_dask.science.clustering import canonical_labels
+from regroup_dask.science.graph_cut import best_cut, leading_spectrum, sparse_affinity
 from regroup_dask.science.grouping import Grouping, is_noise, junk_reasons, with_those_left_out
 from regroup_dask.science.model_selection import choose_number, stability
-from regroup_dask.science.sparse_blocks import fit_graph_blocks, graph_edges, unite_graph_blocks
+from regroup_dask.science.nearest_group import join_nearest
+from regroup_dask.science.sparse_blocks import NO_TAIL, fit_graph_blocks, graph_edges, unite_graph_blocks
 from regroup_dask.science.sparse_linkage import link_graph
 
-SCALE_NEIGHBOUR = 3
-# Groups that share hardly a pair have nearly equal eigenvalues, which Lanczos tells apart badly: small problems are dense.
-DENSE_UP_TO = 1500
 MOST_CANDIDATES = 60
 # Numbers of superclasses that the curves tell of, at least.
 LEAST_CANDIDATES = 24
@@ -101,14 +95,15 @@ def group_sparse(
     square = np.ix_(used, used)
     affinity = sparse_affinity(distance[square], distance_sigma[square])
     degree = np.asarray(affinity.sum(axis=1)).ravel()
-    values, vectors = _spectrum(affinity, degree, min(most + 1, len(used)))
+    values, vectors = leading_spectrum(affinity, degree, min(most + 1, len(used)))
     again = [other.labels[n_groups - 1] for other in resampled]
+    cut = canonical_labels(best_cut(affinity, degree, vectors[:, :n_groups]))
     if structural:
-        told = edges if contrast is None else _edges(*contrast, used)
-        found = _likeliest(told, n_groups)
-        again = [_likeliest(_drawn_anew(told, number, seed), n_groups, (0.5,)) for number in range(count)]
+        told = [edges] if contrast is None else [_edges(*contrast, used), edges]
+        found = _likeliest(told, n_groups, [cut])
+        again = [_likeliest([_drawn_anew(told[0], number, seed)], n_groups, [found], (0.5,)) for number in range(count)]
     else:
-        found = canonical_labels(_best_cut(affinity, degree, vectors[:, :n_groups]))
+        found = cut
     labels, class_stability, superclass_stability = with_those_left_out(
         found, stability(found, again), used, -distance[np.setdiff1d(np.arange(n_maps), used)]
     )
@@ -150,86 +145,32 @@ def _drawn_anew(edges: Edges, number: int, seed: int) -> Edges:
     return edges._replace(distance=distance)
 
 
-def _likeliest(edges: Edges, n_groups: int, cautions: tuple[float, ...] = (0.0, 0.5, 1.0)) -> NDArray[np.int64]:
-    """Of partitions by linkage with less and with more caution, and of finer ones united, the one of least cost."""
-    graph = graph_edges(edges)
-    fitted = []
-    for caution in cautions:
-        linked = link_graph(edges, FINER * n_groups, caution=caution).labels
-        fitted.append(fit_graph_blocks(graph, linked[n_groups - 1], n_groups))
-        fitted.append(unite_graph_blocks(graph, linked[-1], n_groups))
-    return canonical_labels(min(fitted, key=lambda one: one[1])[0])
+def _likeliest(
+    told: Sequence[Edges], n_groups: int, others: Sequence[NDArray[np.int64]], cautions: tuple[float, ...] = (0.0, 0.5, 1.0)
+) -> NDArray[np.int64]:
+    """The likeliest partition by the first kind of pairs, of those that all kinds lead to, and of some others.
 
-
-def sparse_affinity(distance: NDArray[np.float64], distance_sigma: NDArray[np.float64]) -> sp.csr_matrix:
-    """Self-tuned Gaussian affinity of the pairs that were compared.
-
-    A distance counts as far as it exceeds twice its own sigma; the scale of a map is the distance to its third
-    neighbour, because superclasses of few maps are common,
-    but never less than the sigma.
+    Each kind is linked, with less and with more caution, and finer groups are united; by a normal likelihood too, in
+    which a map cannot be far from all of its group, so that no group takes in what does not belong to it.
     """
-    n_maps = len(distance)
-    known = np.isfinite(distance)
-    np.fill_diagonal(known, False)
-    rows, columns = np.nonzero(known)
-    sigma = np.nan_to_num(distance_sigma[rows, columns], nan=0.0)
-    beyond = np.maximum(distance[rows, columns] - 2.0 * sigma, 0.0)
-    scale = np.empty(n_maps)
-    floor = float(np.median(sigma)) + 1e-3
-    for index in range(n_maps):
-        row = np.sort(np.maximum(distance[index, known[index]], 0.0))
-        scale[index] = max(row[min(SCALE_NEIGHBOUR, len(row)) - 1] if len(row) else floor, floor)
-    weight = np.exp(-(beyond**2) / (scale[rows] * scale[columns]))
-    affinity = sp.csr_matrix((np.maximum(weight, 1e-8), (rows, columns)), shape=(n_maps, n_maps))
-    affinity = (affinity + affinity.T) * 0.5
-    # Groups that share no pair still need a place in one spectrum.
-    count, component = connected_components(affinity, directed=False)
-    if count > 1:
-        first = np.array([int(np.flatnonzero(component == part)[0]) for part in range(count)])
-        bridge = sp.csr_matrix((np.full(count - 1, 1e-8), (np.full(count - 1, first[0]), first[1:])), shape=affinity.shape)
-        affinity = affinity + bridge + bridge.T
-    return affinity.tocsr()
+    starts = list(others)
+    for edges in told:
+        graph = graph_edges(edges)
+        finer = []
+        for caution in cautions:
+            linked = link_graph(edges, FINER * n_groups, caution=caution).labels
+            starts.append(linked[n_groups - 1])
+            finer.append(linked[-1])
+        for partition in _different(finer):
+            starts.append(unite_graph_blocks(graph, partition, n_groups, tail=NO_TAIL)[0])
+            if edges is told[0]:
+                starts.append(unite_graph_blocks(graph, partition, n_groups)[0])
+    graph = graph_edges(told[0])
+    fitted = [fit_graph_blocks(graph, start, n_groups) for start in _different(starts)]
+    best, _ = min(fitted, key=lambda one: one[1])
+    return canonical_labels(join_nearest(graph, best, n_groups))
 
 
-def cluster_qr(vectors: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Read groups off orthonormal eigenvectors (N, K) by column-pivoted QR; deterministic."""
-    count = vectors.shape[1]
-    _, _, pivots = qr(vectors.T, pivoting=True, mode="economic")
-    left, _, right = svd(vectors[pivots[:count]].T, full_matrices=False)
-    return np.asarray(np.abs(vectors @ (left @ right)).argmax(axis=1), np.int64)
-
-
-def _best_cut(affinity: sp.csr_matrix, degree: NDArray[np.float64], vectors: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Of the groups read off by QR and by k-means on the rows (Ng, Jordan and Weiss, 2002), those with the least cut."""
-    from sklearn.cluster import KMeans  # most groupings are dense, and it takes most of a second to import
-
-    count = vectors.shape[1]
-    length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    rows = np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0)
-    candidates = [cluster_qr(vectors), KMeans(count, n_init=20, random_state=0).fit(rows).labels_]
-    return min(candidates, key=lambda labels: normalised_cut(affinity, degree, labels, count))
-
-
-def normalised_cut(affinity: sp.csr_matrix, degree: NDArray[np.float64], labels: NDArray[np.int64], count: int) -> float:
-    """Sum over groups of the affinity that leaves the group over all its affinity; a group without maps counts 1."""
-    member = sp.csr_matrix((np.ones(len(labels)), (np.arange(len(labels)), labels)), shape=(len(labels), count))
-    inside = np.asarray((member.T @ affinity @ member).diagonal())
-    whole = np.asarray(member.T @ degree)
-    return float(count - np.divide(inside, whole, out=np.zeros(count), where=whole > 0).sum())
-
-
-def _spectrum(
-    affinity: sp.csr_matrix, degree: NDArray[np.float64], count: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Leading eigenvalues and eigenvectors of the normalised affinity."""
-    root = sp.diags(1.0 / np.sqrt(np.maximum(degree, 1e-12)))
-    normalised = (root @ affinity @ root).tocsr()
-    n_maps = normalised.shape[0]
-    if n_maps <= DENSE_UP_TO:
-        values, vectors = np.linalg.eigh(normalised.toarray())
-    else:
-        # A fixed start makes Lanczos give the same vectors every time.
-        start = np.random.default_rng(0).normal(size=n_maps)
-        values, vectors = eigsh(normalised, k=count, which="LA", v0=start, ncv=min(n_maps - 1, 4 * count + 40), tol=0)
-    order = np.argsort(-values)[:count]
-    return values[order], vectors[:, order]
+def _different(partitions: Sequence[NDArray[np.int64]]) -> list[NDArray[np.int64]]:
+    """The partitions that are not the same as one before, numbered by first appearance."""
+    return list({labels.tobytes(): labels for labels in map(canonical_labels, partitions)}.values())

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import adjusted_rand_score
 
-from regroup_dask.science.sparse_grouping import cluster_qr, group_sparse, sparse_affinity
+from regroup_dask.science.sparse_grouping import group_sparse
 
 
 def problem(rng: np.random.Generator, sizes: list[int], compared: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -39,31 +39,10 @@ def test_the_number_of_groups_is_found_and_nothing_is_random():
     assert adjusted_rand_score(truth, first.labels) == 1.0
 
 
-def test_affinity_of_a_few_pairs_is_the_self_tuned_gaussian():
-    distance = np.full((4, 4), np.nan)
-    for i, j, value in ((0, 1, 0.02), (0, 2, 0.05), (0, 3, 0.09), (1, 2, 0.04), (1, 3, 0.08), (2, 3, 0.06)):
-        distance[i, j] = distance[j, i] = value
-    sigma = np.full((4, 4), 0.01)
-    affinity = sparse_affinity(distance.copy(), sigma).toarray()
-    scale = np.array([0.09, 0.08, 0.06, 0.09])  # the third neighbour's distance
-    expected = np.exp(-(np.maximum(distance - 0.02, 0) ** 2) / (scale[:, None] * scale[None, :]))
-    np.testing.assert_allclose(affinity[~np.eye(4, dtype=bool)], expected[~np.eye(4, dtype=bool)], rtol=1e-9)
-
-
 def test_groups_without_any_pair_between_them_are_apart():
     distance, sigma, truth = problem(np.random.default_rng(1), [15, 15], 1.0)
     distance[truth[:, None] != truth[None]] = np.nan
     assert adjusted_rand_score(truth, group_sparse(distance, sigma, 2).labels) == 1.0
-
-
-@pytest.mark.parametrize("count", [1, 2, 5])
-def test_pivoted_qr_reads_exact_indicators(count):
-    rng = np.random.default_rng(count)
-    truth = np.arange(40) % count
-    indicator = (truth[:, None] == np.arange(count)).astype(float)
-    rotation, _ = np.linalg.qr(rng.normal(size=(count, count)))
-    found = cluster_qr(indicator / np.linalg.norm(indicator, axis=0) @ rotation)
-    assert adjusted_rand_score(truth, found) == 1.0
 
 
 def test_how_sure_each_map_and_each_group_is():
@@ -118,3 +97,32 @@ def test_noise_and_what_resembles_nothing_is_flagged_and_takes_no_group():
 def test_one_structure_is_an_answer():
     distance, sigma, _ = problem(np.random.default_rng(9), [60], 0.4)
     assert group_sparse(distance, 2 * sigma, "auto", n_resamplings=5).n_superclasses == 1
+
+
+def odd_problem(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Maps of eight structures, two of them hardly apart, and some that are further from all than those two from each other."""
+    rng = np.random.default_rng(seed)
+    truth = rng.permutation(np.repeat(np.arange(8), 12))
+    apart = np.triu(rng.uniform(0.06, 0.14, (8, 8)), 1)
+    apart[2, 3] = 0.025
+    odd = rng.permutation(np.flatnonzero(truth < 2))[:5]
+    own = np.where(np.isin(np.arange(96), odd), 0.05, 0.0)
+    spread = np.triu(rng.uniform(0.6, 1.4, (96, 96)), 1)
+    distance = (apart + apart.T)[truth][:, truth] + (own[:, None] + own[None]) * (spread + spread.T)
+    noise = np.triu(rng.normal(size=distance.shape) * 0.002, 1)
+    distance += noise + noise.T
+    # A pose that is wrong here and there.
+    for i, j in zip(*np.nonzero(np.triu((truth[:, None] == truth[None]) & (rng.random(distance.shape) < 0.01), 1)), strict=True):
+        distance[i, j] = distance[j, i] = 0.15
+    unknown = np.triu((truth[:, None] != truth[None]) & (rng.random(distance.shape) > 0.3), 1)
+    distance[unknown | unknown.T] = np.nan
+    np.fill_diagonal(distance, 0.0)
+    return distance, np.full_like(distance, 0.003), truth, odd
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_single_odd_maps_take_no_group_from_structures_that_differ(seed):
+    distance, sigma, truth, _ = odd_problem(seed)
+    shared = np.full(len(truth), 0.0015)
+    found = group_sparse(distance, sigma, 8, shared_sigma=shared, contrast=(distance, sigma, shared), n_resamplings=0)
+    assert adjusted_rand_score(truth, found.labels) == 1.0
