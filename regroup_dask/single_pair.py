@@ -211,9 +211,7 @@ def _of_told_hand(
         found.power_fixed, found.power_moving, fourier.shell_counts(plan.box), filled_fraction=filled
     )
     both = np.array(found.correlation), np.array(found.correlation_other_hand)
-    told = bool(hands.hand_evidence(*both, number).told)
-    if found.correlation > found.correlation_other_hand:
-        told |= bool(hands.told_by_search(found.lead_over_other_hand, found.score, found.score_other_hand))
+    told = bool(hands.hand_evidence(*both, number).told) or hands.lead_that_tells(found) > 0
     if found.mirrored and not told:
         kept = align.align_pair(fixed, moving, plan._replace(hand="off"))
         return kept._replace(correlation_other_hand=found.correlation), False

@@ -11,6 +11,7 @@ import regroup_dask as rd
 from regroup_dask.settings import Settings
 from regroup_dask.steps.hand_sentences import hand_sentences
 from tests import small_job
+from tests.science.particles import blobs, random_rotation, render
 
 NEAR_ANGSTROM = 0.6
 # Particles of the classes of this seed: 16 15 18 19 9 13. Classes 0, 2, 4 are of one structure, 1, 3, 5 of the other.
@@ -127,3 +128,16 @@ def test_a_class_of_whose_hand_nothing_is_known_is_named():
     )
     (sentence,) = hand_sentences(pairs, groups, Settings(n_superclasses=2))
     assert sentence.startswith("Whether class 6 is of the hand of the rest of its superclass cannot be told")
+
+
+def test_noise_that_fills_the_box_does_not_hide_which_map_is_of_the_other_hand():
+    """The plain correlations of both hands differ by less than real maps may; the search sees only what is signal."""
+    rng = np.random.default_rng(5)
+    centres, masses = blobs(rng, radius=10.0)
+    poses = [{"rotation": random_rotation(rng), "mirrored": number == 1} for number in range(3)]
+    volumes = np.array([render(centres, masses, box=40, **pose) for pose in poses])
+    strength = 1.4 * volumes[0].std() / np.sqrt((volumes[0] > 0.05 * volumes[0].max()).mean())
+    pairs = rd.compare(volumes + strength * rng.normal(size=volumes.shape), align=True, voxel_size_angstrom=4.0)
+    assert (pairs["correlation"] - pairs["correlation_other_hand"]).values[0, 1] < 0.02
+    np.testing.assert_array_equal(pairs["mirrored"].values, [[False, True, False], [True, False, True], [False, True, False]])
+    assert rd.group(pairs, 1)["opposite_hand"].values.tolist() == [False, True, False]

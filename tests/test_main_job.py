@@ -134,7 +134,10 @@ def test_superclass_maps_are_real_space_averages_of_the_moved_class_maps(run):
             inverse = matrix.T[::-1, ::-1]
             centre = np.full(3, job.box // 2)
             offset = centre - inverse @ (centre + np.array(entry["shift_angstrom"])[::-1] / job.voxel_size)
-            moved.append(affine_transform(job.maps[entry["class_id"]].astype(float), inverse, offset, order=3))
+            volume = job.maps[entry["class_id"]].astype(float)
+            distance = np.sqrt(((np.indices(volume.shape) - job.box // 2) ** 2).sum(axis=0))
+            solvent = np.median(volume[distance > 0.45 * job.box])
+            moved.append(affine_transform(volume, inverse, offset, order=3, cval=solvent))
         expected = np.mean(moved, axis=0)
         path = result.output / row["volume"]
         with mrcfile.open(path) as stream:
@@ -252,3 +255,21 @@ def test_run_record_says_what_was_done(run):
     assert not (result.output / "work").exists()
     assert not result.output.with_name(result.output.name + ".partial").exists()
     assert pq.read_table(result.output / "classes.parquet").equals(result.classes)
+
+
+def test_backgrounds_of_the_maps_change_no_group_and_fill_the_superclass_maps_to_their_faces(tmp_path, monkeypatch):
+    monkeypatch.setattr("regroup_dask.pipeline.write_page", lambda folder: folder / "report.html")
+    job = small_job.make_job(structures=2, members=3, seed=4)
+    background = 100.0 * np.array([0, 3, -5, 1, 8, 2])
+    paths = [
+        small_job.write_map(tmp_path / f"class_{number}.mrc", volume + np.float32(level), job.voxel_size)
+        for number, (volume, level) in enumerate(zip(job.maps, background, strict=True))
+    ]
+    result = rd.regroup(paths, n_superclasses=2, align=True, output=tmp_path / "out")
+    rows = result.classes.to_pylist()
+    for row in result.superclasses.to_pylist():
+        members = [entry["class_id"] for entry in rows if entry["superclass"] == row["superclass"]]
+        assert len(set(job.structure_of_class[members])) == 1
+        density = mrcfile.read(result.output / row["volume"]) - background[members].mean()
+        for face in (density[0], density[-1], density[:, 0], density[:, -1], density[..., 0], density[..., -1]):
+            assert np.abs(face).max() < 0.1 * density.max()

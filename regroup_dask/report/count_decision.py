@@ -84,9 +84,9 @@ def _by_evidence(line: xr.DataArray, chosen: int) -> tuple[str, int, tuple[str, 
     counts, values = line["n_superclasses"].values.astype(int), line.values.astype(np.float64)
     count = int(counts[fewest_groups(values) - 1])
     rule = (
-        "What decides is the evidence: the natural logarithm of how likely the maps, compared place by place, are with K "
-        f"structures behind them. -k auto takes the fewest superclasses that are within {STRONG_EVIDENCE:g} (odds of 20 to 1) of "
-        f"the best number; here that is {count}."
+        "What decides is the evidence that superclasses differ somewhere, the maps being compared place by place: each number "
+        "adds the natural logarithm of the odds that the two of its superclasses least sure to differ do. -k auto takes the "
+        f"fewest superclasses that are within {STRONG_EVIDENCE:g} (odds of 20 to 1) of the best number; here that is {count}."
     )
     told = dict(zip(counts.tolist(), values.tolist(), strict=True))
     around = [f"with {number} it is {below_best(told[number])}" for number in (chosen - 1, chosen, chosen + 1) if number in told]

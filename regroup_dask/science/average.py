@@ -80,6 +80,7 @@ def _add_moved_slab(
     matrix: NDArray[np.float64],
     offset: NDArray[np.float64],
     first: int,
+    outside: float,
     total: NDArray[np.float64],
 ) -> None:
     size = coefficients.shape[0]
@@ -94,6 +95,7 @@ def _add_moved_slab(
                 source_y = matrix[1, 0] * z + matrix[1, 1] * row + matrix[1, 2] * column + offset[1]
                 source_x = matrix[2, 0] * z + matrix[2, 1] * row + matrix[2, 2] * column + offset[2]
                 if not (0.0 <= source_z <= limit and 0.0 <= source_y <= limit and 0.0 <= source_x <= limit):
+                    total[plane, row, column] += outside
                     continue
                 base_z, base_y, base_x = int(source_z), int(source_y), int(source_x)
                 _weights(source_z - base_z, weight_z)
@@ -123,6 +125,7 @@ def add_moved_slab(
     mirrored: bool,
     first_plane: int,
     total: NDArray[np.float64],
+    outside: float = 0.0,
 ) -> None:
     """Add planes of a moved map, ``V'(y) = V(R^T (y - t))``, to a running sum.
 
@@ -136,7 +139,9 @@ def add_moved_slab(
     first_plane
         First plane of the slab.
     total
-        Sum, float64 ``[planes, y, x]``, changed in place. Voxels that come from outside the box get nothing.
+        Sum, float64 ``[planes, y, x]``, changed in place.
+    outside
+        What voxels get that come from outside the box: the level of the solvent.
     """
     size = coefficients.shape[0]
     sign = -1.0 if mirrored else 1.0
@@ -148,7 +153,7 @@ def add_moved_slab(
     # Rounding at the faces of the box must not drop a plane of an exact half turn.
     snapped = np.where(np.abs(offset - np.rint(offset)) < 1e-9, np.rint(offset), offset)
     matrix = np.where(np.abs(inverse_zyx - np.rint(inverse_zyx)) < 1e-12, np.rint(inverse_zyx), inverse_zyx)
-    _add_moved_slab(coefficients, matrix, snapped, first_plane, total)
+    _add_moved_slab(coefficients, matrix, snapped, first_plane, outside, total)
 
 
 def move_map(

@@ -13,6 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.sparse.csgraph import connected_components
 
+from regroup_dask.science.pair_result import PairAlignment
+
 TELLING_DEVIATIONS = 4.0
 """A pair tells the hand when its two correlations differ by this many standard deviations."""
 
@@ -133,35 +135,32 @@ def judge_by_structure(
     return evidence._replace(told=evidence.told & (near | (evidence.deviations > asked)))
 
 
-def told_by_search(
-    lead: np.ndarray | float, score: np.ndarray | float, score_other_hand: np.ndarray | float
-) -> np.ndarray:
-    """Return whether pairs tell the hand by the weighted score of the search, to which noise outside the particle is nothing.
+def lead_that_tells(found: PairAlignment) -> float:
+    """Return how far a pair's hand stands above the other in the weighted score of the search; 0 where that does not tell it.
 
-    Plain correlations of noisy maps are small, and so is their difference; the search compares what is signal. Two different
-    structures do not tell: the other hand leaves at least twice as much of one structure unexplained as the found one.
+    To that score noise outside the particle and beyond the signal is nothing, which makes plain correlations, and so their
+    difference, small. Two different structures do not tell: the other hand is to leave at least twice as much of one
+    structure unexplained as the found one, and to correlate less.
 
     Parameters
     ----------
-    lead : numpy.ndarray or float
-        float64 (...,), how far the score of the hand that was found stands above the other's, in standard deviations of
-        chance; NaN where hands were not compared.
-    score, score_other_hand : numpy.ndarray or float
-        float64 (...,), of both hands; 1 is what two maps with this noise score if they are one structure.
+    found : PairAlignment
+        of a search of both hands.
 
     Returns
     -------
-    numpy.ndarray
-        bool (...,).
+    float
+        in standard deviations of chance.
     """
-    first, second = np.nan_to_num(score), np.nan_to_num(score_other_hand)
-    clear = (np.nan_to_num(lead) > TELLING_LEAD) & (second < (1.0 - TELLING_PART) * first)
-    return clear & (1.0 - second >= 2.0 * (1.0 - np.minimum(first, 1.0)))
+    lead, first, second = found.lead_over_other_hand, found.score, found.score_other_hand
+    clear = lead > TELLING_LEAD and second < (1.0 - TELLING_PART) * first
+    alike = 1.0 - second >= 2.0 * (1.0 - min(first, 1.0))
+    return lead if clear and alike and found.correlation > found.correlation_other_hand else 0.0
 
 
-def hand_weights(evidence: HandEvidence) -> np.ndarray:
-    """Return the trust in each pair's hand for `frames.synchronize`: 0 where the pair cannot tell."""
-    return np.where(evidence.told, np.minimum(np.nan_to_num(evidence.deviations), 100.0), 0.0)
+def hand_weights(evidence: HandEvidence, lead: np.ndarray | float = 0.0) -> np.ndarray:
+    """Return the trust in each pair's hand for `frames.synchronize`: 0 where neither evidence nor `lead_that_tells` tells it."""
+    return np.minimum(np.maximum(np.where(evidence.told, np.nan_to_num(evidence.deviations), 0.0), lead), 100.0)
 
 
 class AgreedHands(NamedTuple):

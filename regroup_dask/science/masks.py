@@ -8,6 +8,7 @@ import numpy as np
 import scipy.fft
 import scipy.ndimage
 
+from regroup_dask.science.average import PlanesOfMap
 from regroup_dask.science.fourier import centred_spectrum, centred_volume, half_spectrum_shells
 
 
@@ -68,17 +69,18 @@ def soft_sphere(
     return soft_edge(radius, inner_radius_fraction * half, (inner_radius_fraction + edge_fraction) * half)
 
 
-def solvent_level(volume: np.ndarray) -> np.float32:
+def solvent_level(volume: PlanesOfMap) -> np.float32:
     """Return the level of the solvent of a map (n, n, n): the median near the faces of the box, beyond 0.9 of half of it.
 
-    No mask decides what counts as solvent, and the level is the same whichever way the particle is turned. Of a large map
-    every so many voxels are enough.
+    No mask decides what counts as solvent, and the level is the same whichever way the particle is turned. Of a large map,
+    which may lie on disk, every so many voxels are enough.
     """
     box = volume.shape[0]
     step = max(1, box // 64)
     squared = (np.arange(box)[::step] - box // 2) ** 2
     outside = squared[:, None, None] + squared[None, :, None] + squared[None, None, :] > (0.45 * box) ** 2
-    return np.float32(np.median(volume[::step, ::step, ::step][outside]))
+    sample = np.stack([np.asarray(volume[plane : plane + 1])[0, ::step, ::step] for plane in range(0, box, step)])
+    return np.float32(np.median(sample[outside]))
 
 
 def occupied_radius(volume: np.ndarray) -> float:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from regroup_dask.science.alignment_plan import OVERSAMPLING, AlignmentPlan, particle_coefficients
-from regroup_dask.science.poses import CandidatePoses
+from regroup_dask.science.poses import CandidatePoses, join_poses
 from regroup_dask.science.prepared_map import PreparedMap
 from regroup_dask.science.refinement import refine_poses, shell_products
 
@@ -21,6 +21,15 @@ LARGEST_CORRELATION = 0.995
 
 CERTAIN_DEVIATIONS = 8.0
 """Shells tell their correlation, and so their weights, only at a pose this far above chance."""
+
+FEW_COEFFICIENTS, CERTAIN_OF_FEW = 2000, 12.0
+"""Up to so many coefficients, which tell little of weights, a pose is certain only this far above chance."""
+
+ALIKE = 0.8
+"""Or the score is as high as this: maps with little noise, whatever it was taken to be, correlate in all their shells."""
+
+FLAT_DEVIATIONS = 14.0
+"""A pose no further above chance has a flat maximum, which takes many steps."""
 
 TOLERATED_LOSS = 0.1
 """Standard deviations of chance that the last refinement may then take from the score of the search."""
@@ -201,7 +210,12 @@ def polish_best(problem: PairProblem, poses: CandidatePoses) -> CandidatePoses:
     finest = problem.plan.finest_shell
     best = poses.take(np.array([0]))
     before, chance = float(best.score[0]), problem.chance(finest)
-    if before <= CERTAIN_DEVIATIONS * chance:
+    if before <= FLAT_DEVIATIONS * chance:
+        best = refine_over(problem, best, finest, 24, 0.001)
+        before = float(best.score[0])
+        poses = join_poses([best, poses.take(np.arange(1, len(poses.score)))])
+    few = int(particle_coefficients(finest)[2][problem.last_shell]) <= FEW_COEFFICIENTS
+    if before <= (CERTAIN_OF_FEW if few else CERTAIN_DEVIATIONS) * chance and before < ALIKE:
         return poses
     better = refine_over(reweighed(problem, best, 0), best, finest, 5, 0.001)
     after = float(refine_over(problem, better, finest, 1, 0.001).score[0])

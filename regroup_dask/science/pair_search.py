@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-from typing import NamedTuple
+import math
 
 import numpy as np
 
-from regroup_dask.science.alignment_plan import (
-    OVERSAMPLING,
-    AlignmentPlan,
-    particle_coefficients,
-    shift_bank,
-)
-from regroup_dask.science.pair_problem import PairProblem, confined, polish_best, refine_over, within_limit
+from regroup_dask.science.alignment_plan import particle_coefficients
+from regroup_dask.science.candidates import amplitude_poses, coarse_poses, with_best_shifts
+from regroup_dask.science.pair_problem import FEW_COEFFICIENTS, PairProblem, confined, polish_best, refine_over, within_limit
+from regroup_dask.science.pose_march import Step, march
 from regroup_dask.science.poses import (
     CandidatePoses,
     distinct_poses,
@@ -22,15 +18,6 @@ from regroup_dask.science.poses import (
     promising_poses,
     same_best,
 )
-from regroup_dask.science.rotation_function import (
-    RotationGrid,
-    best_over_bank,
-    correlate_rotations,
-    rotation_grid,
-    separated_peaks,
-)
-from regroup_dask.science.rotations import quaternion_to_matrix
-from regroup_dask.science.translation import best_shifts
 
 CLEAR_DEVIATIONS = 6.0
 CLEAR_RATIO = 0.6
@@ -48,18 +35,12 @@ FAINT_DEVIATIONS = 11.0
 EITHER_HAND = 0.5
 """When both hands are tried, each gets this part of the candidates that a single one gets."""
 
-SHIFT_SHELL = 5
-"""Shells up to this one decide on the shift of a rotation."""
-
 MIDDLE_SHELL = 9
 """Poses are ranked over shells up to this one, in cycles per particle box, before all shells decide."""
 
 COARSE_LAG, MIDDLE_LAG = 2.5, 1.5
 """How far, in standard deviations of chance, the pose that wins in the end lags over shells up to 4 and up to 6: less in
 97 of 100 pairs of faint maps. Poses further behind are not followed."""
-
-FEW_COEFFICIENTS = 2000
-"""Up to so many coefficients a step costs so little that poses are refined to the end."""
 
 DIFFERENT_DEGREES = 10.0
 """Poses further apart than this are different poses."""
@@ -73,92 +54,44 @@ FURTHER_DEGREES, NEARER_DEGREES = 14.0, 9.0
 SURE_LEAD = 1.0
 """A best pose of faint maps this far above the next, in standard deviations of chance, is not looked for once more."""
 
+EARLY, EARLY_AMPLITUDES = 8, 4
+"""Around so many poses of a hand new ones are tried after the first step, for either search."""
 
-class Step(NamedTuple):
-    """One step of a refinement from coarse to fine: so many poses of a hand, evaluated so often over shells up to one."""
+UNSURE_DEVIATIONS = 14.0
+"""Around poses of middle shells no further above chance new ones are tried over all shells."""
 
-    shell: int
-    evaluations: int
-    width: int
+NEARBY_LAG, NEARBY_CENTRES, NEARBY_DEGREES, NEARBY_APART = 1.5, 3, 8.0, 2.0
+"""How far behind the best they may be, how many they are, how far around them; and how near two maxima of all shells are
+to be one."""
 
+ALL = math.inf
+"""Lag of poses of which none is left out."""
 
-WIDE_MARCH = (Step(6, 3, 32), Step(7, 2, 16), Step(8, 2, 12), Step(MIDDLE_SHELL, 2, 8))
-NARROW_MARCH = (Step(6, 3, 16), Step(7, 2, 10), Step(8, 2, 8), Step(MIDDLE_SHELL, 2, 6))
-AROUND = (Step(6, 3, 24), Step(8, 2, 12), Step(MIDDLE_SHELL, 2, 6))
-"""Steps of the poses of the first search, of those of the amplitudes, and of those around a pose."""
-
-
-def _grid(plan: AlignmentPlan, *, amplitudes: bool) -> RotationGrid:
-    degree = plan.amplitude_degree if amplitudes else plan.coarse_degree
-    return rotation_grid(degree, even_only=amplitudes, n_azimuth=2 * degree + 2, n_beta=degree + 3)
-
-
-def coarse_poses(problem: PairProblem, count: int) -> CandidatePoses:
-    """Return poses from the correlation of complex coefficients over rotations and a bank of shifts, best first."""
-    plan = problem.plan
-    grid = _grid(plan, amplitudes=False)
-    shells = np.arange(1, plan.coarse_shells + 1)
-    weight = problem.shell_weight[shells] * shells**2
-    moving = problem.moving.coarse_bank[:, :, 0] * weight.astype(np.float32)
-    both = plan.hand == "detect"
-    values = correlate_rotations(problem.fixed.coarse_bank, moving, grid, both_hands=both)
-    shifts = shift_bank(plan.bank_spacing, plan.bank_radius)
-    parts = []
-    for side in range(values.shape[0]):
-        flat = values[side].reshape(-1, values.shape[-1])
-        best = np.empty(flat.shape[0], dtype=np.float32)
-        which = np.empty(flat.shape[0], dtype=np.int64)
-        best_over_bank(flat, best, which)
-        peaks = separated_peaks(best.reshape(values.shape[1:4]), grid.quaternions, count, 18.0)
-        rotation = quaternion_to_matrix(grid.quaternions[peaks])
-        parts.append(
-            CandidatePoses(
-                rotation,
-                shifts[which[peaks]].copy(),
-                np.full(len(peaks), 1.0 - 2.0 * side),
-                best[peaks].astype(np.float64),
-            )
-        )
-    return join_poses(parts)
-
-
-def amplitude_poses(problem: PairProblem, count: int) -> CandidatePoses:
-    """Return poses from the rotation function of amplitudes, best first, whose shifts are not known yet."""
-    plan = problem.plan
-    grid = _grid(plan, amplitudes=True)
-    radius = 1.5 + 0.5 * np.arange(plan.amplitude_shells)
-    weight = np.interp(radius, np.arange(plan.finest_shell + 1), problem.shell_weight) * radius**2
-    moving = problem.moving.amplitudes * weight.astype(np.float32)
-    values = correlate_rotations(problem.fixed.amplitudes[:, :, None], moving, grid, first_degree=2)
-    peaks = separated_peaks(np.ascontiguousarray(values[0, ..., 0]), grid.quaternions, count, 12.0)
-    rotation = quaternion_to_matrix(grid.quaternions[peaks])
-    hand, score = np.ones(len(peaks)), values.reshape(-1)[peaks].astype(np.float64)
-    if plan.hand == "detect":
-        rotation, hand = np.concatenate([rotation, rotation]), np.concatenate([hand, -hand])
-        score = np.concatenate([score, score])
-    return CandidatePoses(rotation, np.zeros((len(hand), 3)), hand, score)
-
-
-def with_best_shifts(problem: PairProblem, poses: CandidatePoses) -> CandidatePoses:
-    """Give each pose the best shift for its rotation."""
-    plan = problem.plan
-    frequency, _, ends = particle_coefficients(plan.finest_shell)
-    terms = problem.fixed.centre_voxels - poses.hand[:, None] * (poses.rotation @ problem.moving.centre_voxels)
-    shift, _ = best_shifts(
-        problem.cube,
-        problem.moving.cube.shape[2] - 1,
-        float(OVERSAMPLING),
-        frequency,
-        problem.fixed.coefficients,
-        problem.weight,
-        int(ends[min(SHIFT_SHELL, plan.finest_shell)]),
-        float(plan.particle_box),
-        poses.rotation,
-        poses.hand,
-        terms,
-        plan.maximum_shift_voxels,
-    )
-    return poses._replace(shift=shift)
+WIDE_MARCH = (
+    Step(6, 3, 32, NEAR_DEGREES, COARSE_LAG),
+    Step(7, 2, 16, SEPARATE_DEGREES, MIDDLE_LAG),
+    Step(8, 2, 12, SEPARATE_DEGREES, MIDDLE_LAG),
+    Step(MIDDLE_SHELL, 2, 8, SEPARATE_DEGREES, MIDDLE_LAG),
+)
+NARROW_MARCH = (
+    Step(6, 3, 16, NEAR_DEGREES, COARSE_LAG),
+    Step(7, 2, 10, SEPARATE_DEGREES, MIDDLE_LAG),
+    Step(8, 2, 8, SEPARATE_DEGREES, MIDDLE_LAG),
+    Step(MIDDLE_SHELL, 2, 6, SEPARATE_DEGREES, MIDDLE_LAG),
+)
+AROUND = (
+    Step(6, 3, 24, 0.0, ALL),
+    Step(8, 2, 12, NEAR_DEGREES, MIDDLE_LAG),
+    Step(MIDDLE_SHELL, 2, 6, NEAR_DEGREES, MIDDLE_LAG),
+)
+NEARBY = (
+    Step(12, 2, 12 * NEARBY_CENTRES, 0.0, ALL),
+    Step(12, 2, 12, NEARBY_APART, COARSE_LAG),
+    Step(15, 3, 8, NEARBY_APART, COARSE_LAG),
+)
+CLOSEST, CLOSEST_DEGREES = (Step(15, 8, 12, 0.0, ALL),), 3.0
+"""Steps of the poses of the first search, of those of the amplitudes, of those around a pose; and, over all shells, of those
+around the best, and of those closest to it."""
 
 
 def _first(poses: CandidatePoses, count: int) -> tuple[CandidatePoses, CandidatePoses]:
@@ -230,20 +163,19 @@ def _faint_poses(problem: PairProblem, coarse: CandidatePoses) -> CandidatePoses
     """Follow begun poses of maps in which a true pose need not stand above chance; best pose first.
 
     From one shell to the next the maxima of such maps move and part: steps are short, and what lies around the best
-    poses is tried again, from the best of shell 6 too, which between finer shells may fall behind before it has moved
-    to its new place. Only where another pose stays near the best do the candidates of the amplitudes follow, which
-    find what the shifts of the first search do not reach, and seldom anything else.
+    poses is tried again, of shell 6 too, for coarser shells draw together what finer ones part. Only where another pose
+    stays near the best do the candidates of the amplitudes follow, which find what the shifts of the first search do
+    not reach, and seldom anything else.
     """
-    poses, early = _follow(problem, coarse, WIDE_MARCH)
-    poses = _with_those_around(problem, poses, early, FURTHER_DEGREES)
+    part = 1.0 if problem.plan.hand == "off" else EITHER_HAND
+    poses = _followed(problem, coarse, WIDE_MARCH, EARLY)
     poses = _with_those_around(problem, poses, _highest(poses, 2), FURTHER_DEGREES)
     poses = _with_those_around(problem, poses, _highest(poses, 1), NEARER_DEGREES)
     if _lead(problem, distinct_poses(poses, DIFFERENT_DEGREES, 8), MIDDLE_SHELL) > SURE_LEAD:
         return poses
-    part = 1.0 if problem.plan.hand == "off" else EITHER_HAND
     amplitudes = amplitude_poses(problem, round(2 * part * problem.plan.amplitude_candidates))
     amplitudes = _begin(problem, with_best_shifts(problem, amplitudes))
-    others, _ = _follow(problem, amplitudes, NARROW_MARCH)
+    others = _followed(problem, amplitudes, NARROW_MARCH, EARLY_AMPLITUDES)
     poses = distinct_poses(join_poses([poses, others]), NEAR_DEGREES, 8)
     return _with_those_around(problem, poses, _highest(poses, 1), NEARER_DEGREES)
 
@@ -252,35 +184,21 @@ def _with_those_around(
     problem: PairProblem, poses: CandidatePoses, centres: CandidatePoses, degrees: float
 ) -> CandidatePoses:
     """Add to poses what is found from an angle around some of them."""
-    around = _march(problem, neighbour_poses(centres, degrees), AROUND)
+    around = march(problem, neighbour_poses(centres, degrees), AROUND)
     return distinct_poses(join_poses([poses, around]), NEAR_DEGREES, 8)
 
 
-def _follow(
-    problem: PairProblem, poses: CandidatePoses, steps: tuple[Step, ...]
-) -> tuple[CandidatePoses, CandidatePoses]:
-    """Follow begun poses through steps; return the distinct ones at the end and the best after the first step."""
+def _followed(
+    problem: PairProblem, poses: CandidatePoses, steps: tuple[Step, ...], centres: int
+) -> CandidatePoses:
+    """Follow begun poses through steps, after the first of which what lies around the best joins them; the distinct ones."""
     part = 1.0 if problem.plan.hand == "off" else EITHER_HAND
-    first = steps[0]._replace(width=round(part * steps[0].width))
-    poses = promising_poses(distinct_poses(poses, NEAR_DEGREES, first.width), COARSE_LAG * problem.chance(4), first.width)
-    poses = _march(problem, poses, (first,))
-    early = _highest(poses, 1)
-    for before, step in pairwise(steps):
-        width = max(3, round(part * step.width))
-        poses = distinct_poses(poses, SEPARATE_DEGREES, width)
-        poses = promising_poses(poses, MIDDLE_LAG * problem.chance(before.shell), width)
-        poses = _march(problem, poses, (step,))
-    return distinct_poses(poses, SEPARATE_DEGREES, 8), early
-
-
-def _march(problem: PairProblem, poses: CandidatePoses, steps: tuple[Step, ...]) -> CandidatePoses:
-    """Refine poses over more and more shells; only as many as a step is wide, and as could still be the best, go on."""
-    for number, step in enumerate(steps):
-        if number:
-            poses = distinct_poses(poses, NEAR_DEGREES, step.width)
-            poses = promising_poses(poses, MIDDLE_LAG * problem.chance(steps[number - 1].shell), step.width)
-        poses = refine_over(problem, poses, step.shell, step.evaluations, 0.05)
-    return poses
+    poses = march(problem, poses, steps[:1], scored_to=4, part=part)
+    best = _highest(distinct_poses(poses, DIFFERENT_DEGREES, centres), centres)
+    every = steps[0]._replace(width=12 * centres, degrees=0.0, lag=ALL)
+    around = march(problem, neighbour_poses(best, FURTHER_DEGREES), (every,))
+    poses = march(problem, join_poses([poses, around]), steps[1:], scored_to=steps[0].shell, part=part)
+    return distinct_poses(poses, SEPARATE_DEGREES, 8)
 
 
 def _highest(poses: CandidatePoses, count: int) -> CandidatePoses:
@@ -299,13 +217,18 @@ def search_pair(problem: PairProblem) -> tuple[CandidatePoses, int | None, float
     confidence : float
         lead of the best pose over the next of its hand, in standard deviations of chance agreement.
     """
-    poses = find_poses(problem)
-    confidence = _lead(problem, distinct_poses(poses, DIFFERENT_DEGREES, 8), MIDDLE_SHELL)
-    poses = promising_poses(poses, 4.0 * problem.chance(MIDDLE_SHELL), 4)
+    candidates = find_poses(problem)
+    confidence = _lead(problem, distinct_poses(candidates, DIFFERENT_DEGREES, 8), MIDDLE_SHELL)
+    poses = promising_poses(candidates, 4.0 * problem.chance(MIDDLE_SHELL), 4)
     _, first_of_hand = np.unique(poses.hand, return_index=True)
     close = poses.score >= min(poses.score[0] - 3.0 * problem.chance(MIDDLE_SHELL), 0.85 * poses.score[0])
     close[first_of_hand] = True
-    poses = _settle(problem, poses.take(np.flatnonzero(close)))
+    poses = poses.take(np.flatnonzero(close))
+    if poses.score[0] < UNSURE_DEVIATIONS * problem.chance(MIDDLE_SHELL):
+        poses = join_poses([poses, _nearby(problem, _highest(candidates, NEARBY_CENTRES))])
+        poses = _with_closest(problem, _settle(problem, poses))
+    else:
+        poses = _settle(problem, poses)
     poses = confined(problem, polish_best(problem, distinct_poses(poses, DIFFERENT_DEGREES, 4)))
     if np.count_nonzero(poses.hand == poses.hand[0]) > 1:
         confidence = _lead(problem, poses, problem.plan.finest_shell)
@@ -313,13 +236,27 @@ def search_pair(problem: PairProblem) -> tuple[CandidatePoses, int | None, float
     return poses, (int(other[0]) if other.size else None), confidence
 
 
+def _nearby(problem: PairProblem, centres: CandidatePoses) -> CandidatePoses:
+    """Return the best poses over all shells around poses of middle shells: between fine shells one maximum becomes many."""
+    centres = centres.take(np.flatnonzero(centres.score > centres.score.max() - NEARBY_LAG * problem.chance(MIDDLE_SHELL)))
+    poses = march(problem, neighbour_poses(centres, NEARBY_DEGREES), NEARBY)
+    return _highest(distinct_poses(poses, NEARBY_APART, 4), 4)
+
+
+def _with_closest(problem: PairProblem, poses: CandidatePoses) -> CandidatePoses:
+    """Add what is found closest around the best pose where shells are few: flat maxima, on which interpolation makes steps."""
+    if int(particle_coefficients(problem.plan.finest_shell)[2][problem.last_shell]) > FEW_COEFFICIENTS:
+        return poses
+    return join_poses([poses, march(problem, neighbour_poses(_highest(poses, 1), CLOSEST_DEGREES), CLOSEST)])
+
+
 def _settle(problem: PairProblem, poses: CandidatePoses) -> CandidatePoses:
-    """Refine poses over all shells; where several could still win, or shells are few, until they move no more."""
+    """Refine poses over all shells; where several could still win, or shells are few, until they hardly move."""
     finest = problem.plan.finest_shell
-    count = int(particle_coefficients(finest)[2][problem.last_shell])
-    poses = refine_over(problem, poses, finest, 3 if count > FEW_COEFFICIENTS else 12, 0.01)
+    few = int(particle_coefficients(finest)[2][problem.last_shell]) <= FEW_COEFFICIENTS
+    poses = distinct_poses(refine_over(problem, poses, finest, 3, 0.01), NEARBY_APART, 8)
     close = poses.score > poses.score.max() - problem.chance(finest)
-    if count <= FEW_COEFFICIENTS or np.count_nonzero(close) < 2:
+    if np.count_nonzero(close) < 2 and not few:
         return poses
     further = refine_over(problem, poses.take(np.flatnonzero(close)), finest, 8, 0.01)
     return join_poses([further, poses.take(np.flatnonzero(~close))])

@@ -46,12 +46,12 @@ def distinct_poses(poses: CandidatePoses, degrees: float, count: int) -> Candida
     """Keep the best-scored poses that differ from better ones by an angle or hand, at most `count` per hand."""
     order = np.argsort(-poses.score, kind="stable")
     kept = np.empty(len(order), dtype=np.int64)
-    number = _distinct(poses.rotation, poses.hand, order, 1.0 + 2.0 * math.cos(math.radians(degrees)), count, kept)
+    number = select_distinct(poses.rotation, poses.hand, order, 1.0 + 2.0 * math.cos(math.radians(degrees)), count, kept)
     return poses.take(kept[:number])
 
 
 @njit(cache=True, nogil=True)
-def _distinct(
+def select_distinct(
     rotations: np.ndarray, hands: np.ndarray, order: np.ndarray, trace: float, count: int, kept: np.ndarray
 ) -> int:
     """Fill kept with the indices, in order, of poses unlike every kept one, and return their number."""
@@ -88,11 +88,11 @@ def promising_poses(poses: CandidatePoses, lag: float, most: int) -> CandidatePo
     """
     order = np.argsort(-poses.score, kind="stable")
     kept = np.empty(len(order), dtype=np.int64)
-    return poses.take(kept[: _promising(poses.score, poses.hand, order, lag, most, kept)])
+    return poses.take(kept[: select_promising(poses.score, poses.hand, order, lag, most, kept)])
 
 
 @njit(cache=True, nogil=True)
-def _promising(
+def select_promising(
     scores: np.ndarray, hands: np.ndarray, order: np.ndarray, below: float, most: int, kept: np.ndarray
 ) -> int:
     """Fill kept with the indices of `promising_poses`, in order, and return their number."""

@@ -12,6 +12,7 @@ the sign of the odd degrees only and shares all products.
 
 from __future__ import annotations
 
+import threading
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -20,9 +21,19 @@ import scipy.fft
 from numba import njit
 
 from regroup_dask.science.spherical_harmonics import wigner_d
+from regroup_dask.science.wigner_sums import widened, wigner_sums, wigner_sums_of_one
+
+PART_BYTES = 100_000
+"""So much of the correlation with a bank of shifts is made at a time."""
+
+KEPT_SHAPES = 4
+"""Arrays of so many shapes are kept from one call to the next, per thread."""
 
 PEAKS_PER_CHOSEN = 5
 """So many of the highest peaks are looked at for each that is wanted, before all are."""
+
+
+_kept = threading.local()
 
 
 class RotationGrid(NamedTuple):
@@ -87,67 +98,6 @@ def rotation_grid(degree: int, *, even_only: bool, n_azimuth: int, n_beta: int) 
     )
 
 
-@njit(cache=True, fastmath=True, nogil=True)
-def _wigner_sums(
-    fixed_real: np.ndarray,
-    fixed_imag: np.ndarray,
-    moving: np.ndarray,
-    wigner: np.ndarray,
-    first_degree: int,
-    step: int,
-    both_hands: bool,
-    out: np.ndarray,
-) -> None:
-    """Fill out[hand, beta, m', m, bank] with conj of sum over l of d^l_m'm sum over shells conj(a) b.
-
-    fixed_real, fixed_imag float32 (lm, shell, bank); moving complex64 (lm, shell), weights included;
-    out complex64 (hands, n_beta, n_azimuth, L + 1, bank).
-    """
-    bank = fixed_real.shape[2]
-    n_shells = fixed_real.shape[1]
-    degree = wigner.shape[1] - 1
-    n_beta = wigner.shape[3]
-    n_azimuth = out.shape[2]
-    even = np.empty((n_beta, 2, bank), dtype=np.float32)
-    odd = np.empty((n_beta, 2, bank), dtype=np.float32)
-    real = np.empty(bank, dtype=np.float32)
-    imag = np.empty(bank, dtype=np.float32)
-    for row in range(-degree, degree + 1):
-        place = row if row >= 0 else row + n_azimuth
-        for column in range(degree + 1):
-            even[:] = 0.0
-            odd[:] = 0.0
-            lowest = max(abs(row), column, first_degree)
-            if step == 2 and (lowest - first_degree) % 2 == 1:
-                lowest += 1
-            for l_ in range(lowest, degree + 1, step):
-                real[:] = 0.0
-                imag[:] = 0.0
-                a = l_ * (l_ + 1) + row
-                b = l_ * (l_ + 1) + column
-                for s in range(n_shells):
-                    b_real = moving[b, s].real
-                    b_imag = moving[b, s].imag
-                    for k in range(bank):
-                        real[k] += fixed_real[a, s, k] * b_real + fixed_imag[a, s, k] * b_imag
-                        imag[k] += fixed_real[a, s, k] * b_imag - fixed_imag[a, s, k] * b_real
-                target = odd if l_ % 2 == 1 else even
-                for j in range(n_beta):
-                    d = wigner[row + degree, column, l_, j]
-                    for k in range(bank):
-                        target[j, 0, k] += d * real[k]
-                        target[j, 1, k] += d * imag[k]
-            for j in range(n_beta):
-                for k in range(bank):
-                    out[0, j, place, column, k] = np.complex64(
-                        complex(even[j, 0, k] + odd[j, 0, k], -even[j, 1, k] - odd[j, 1, k])
-                    )
-                    if both_hands:
-                        out[1, j, place, column, k] = np.complex64(
-                            complex(even[j, 0, k] - odd[j, 0, k], odd[j, 1, k] - even[j, 1, k])
-                        )
-
-
 def correlate_rotations(
     fixed: np.ndarray,
     moving: np.ndarray,
@@ -176,22 +126,70 @@ def correlate_rotations(
     numpy.ndarray
         float32 (hands, n_beta, n_azimuth (alpha), n_azimuth (gamma), bank).
     """
-    bank = fixed.shape[2]
     n = grid.n_azimuth
-    coefficients = np.zeros(
-        (2 if both_hands else 1, len(grid.beta), n, grid.degree + 1, bank), dtype=np.complex64
-    )
-    _wigner_sums(
-        np.ascontiguousarray(fixed.real),
-        np.ascontiguousarray(fixed.imag),
-        np.ascontiguousarray(moving),
-        grid.wigner,
-        first_degree,
-        grid.parity_step,
-        both_hands,
-        coefficients,
-    )
-    return scipy.fft.irfft2(coefficients, s=(n, n), axes=(2, 3), norm="forward", overwrite_x=True)
+    coefficients = _coefficients(fixed, moving, grid, first_degree, both_hands)
+    return scipy.fft.irfft2(coefficients, s=(n, n), axes=(2, 3), norm="forward")
+
+
+def best_rotations(
+    fixed: np.ndarray, moving: np.ndarray, grid: RotationGrid, *, both_hands: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the highest of `correlate_rotations` over the bank, and which of the bank it is.
+
+    Parameters as for `correlate_rotations`. What the transform gives goes no further than the nearer caches.
+
+    Returns
+    -------
+    best : numpy.ndarray
+        float32 (hands, n_beta, n_azimuth (alpha), n_azimuth (gamma)).
+    which : numpy.ndarray
+        int64, likewise.
+    """
+    n, bank = grid.n_azimuth, fixed.shape[2]
+    coefficients = _coefficients(fixed, moving, grid, 0, both_hands)
+    best = np.empty((len(coefficients), len(grid.beta), n, n), dtype=np.float32)
+    which = np.empty(best.shape, dtype=np.int64)
+    part = max(1, PART_BYTES // (4 * n * n * bank))
+    for hand in range(len(coefficients)):
+        for start in range(0, len(grid.beta), part):
+            here = slice(start, start + part)
+            values = scipy.fft.irfft2(coefficients[hand, here], s=(n, n), axes=(1, 2), norm="forward")
+            best_over_bank(values.reshape(-1, bank), best[hand, here].reshape(-1), which[hand, here].reshape(-1))
+    return best, which
+
+
+def _coefficients(
+    fixed: np.ndarray, moving: np.ndarray, grid: RotationGrid, first_degree: int, both_hands: bool
+) -> np.ndarray:
+    """Return what is transformed over alpha and gamma, complex64 (hands, n_beta, n_azimuth, n_azimuth // 2 + 1, bank).
+
+    It is valid until the next call in this thread: new pages for it would take longer than the sums.
+    """
+    n, bank = grid.n_azimuth, fixed.shape[2]
+    shape = (2 if both_hands else 1, len(grid.beta), n, n // 2 + 1, bank)
+    kept: dict[tuple[int, ...], np.ndarray] = _kept.__dict__.setdefault("coefficients", {})
+    if shape not in kept:
+        if len(kept) == KEPT_SHAPES:
+            kept.clear()
+        kept[shape] = np.empty(shape, dtype=np.complex64)
+    coefficients = kept[shape]
+    coefficients[:] = 0.0
+    moving = np.ascontiguousarray(moving)
+    if bank == 1 and not both_hands:
+        one = np.ascontiguousarray(fixed[:, :, 0])
+        wigner_sums_of_one(one, moving, grid.wigner, first_degree, grid.parity_step, coefficients[0, ..., 0])
+    else:
+        wigner_sums(
+            widened(fixed.real),
+            widened(fixed.imag),
+            moving,
+            grid.wigner,
+            first_degree,
+            grid.parity_step,
+            both_hands,
+            coefficients,
+        )
+    return coefficients
 
 
 @njit(cache=True, fastmath=True, nogil=True)

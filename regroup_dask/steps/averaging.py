@@ -41,7 +41,15 @@ def average_superclasses(groups: xr.Dataset, series: VolumeSeries, run: RunConte
         if member.coefficients is not None
     ]
     if filters:
-        run.run("spline", "Filtering maps", averages.filter_map, filters)
+        results = run.run("spline", "Filtering maps", averages.filter_map, filters)
+        levels = {unit.path: float(result["level"]) for unit, result in zip(filters, results, strict=True)}
+        members = [
+            [
+                member if member.coefficients is None else member._replace(solvent_level=levels[member.coefficients])
+                for member in group
+            ]
+            for group in members
+        ]
     store = run.folder / "volumes.zarr"
     laid_out = run.work / "volumes.zarr.laid_out"
     if not (storage.exists(store) and storage.exists(laid_out)):

@@ -138,7 +138,7 @@ def trust_in_hands(
     if similarity is not None:
         correlations = np.nan_to_num(table.correlation), np.nan_to_num(table.correlation_other_hand)
         evidence = hands.judge_by_structure(evidence, similarity, *correlations, table.confidence)
-    trust = hands.hand_weights(evidence)
+    trust = hands.hand_weights(evidence, table.hand_lead)
     trust[~np.isfinite(table.correlation_other_hand)] = 0.0
     np.fill_diagonal(trust, 0.0)
     return trust

@@ -39,7 +39,7 @@ def trust_in_listed_hands(
     evidence = hands.hand_evidence(*correlations, independent)
     if similarity is not None:
         evidence = hands.judge_by_structure(evidence, similarity, *correlations, table.confidence)
-    return np.where(np.isfinite(table.correlation_other_hand), hands.hand_weights(evidence), 0.0)
+    return np.where(np.isfinite(table.correlation_other_hand), hands.hand_weights(evidence, table.hand_lead), 0.0)
 
 
 def agree_on_listed_poses(

@@ -22,7 +22,7 @@ class PairList(NamedTuple):
         int64 (P, 2), sorted.
     rotation, shift_angstrom, mirrored
         float64 (P, 3, 3), float64 (P, 3), bool (P,): ``x_i = R (+-x_j) + t``.
-    correlation, correlation_other_hand, confidence
+    correlation, correlation_other_hand, confidence, hand_lead
         float64 (P,).
     corrected
         bool (P,): the other pairs contradicted the pose that was found first, and it was replaced.
@@ -37,6 +37,7 @@ class PairList(NamedTuple):
     correlation: np.ndarray
     correlation_other_hand: np.ndarray
     confidence: np.ndarray
+    hand_lead: np.ndarray
     corrected: np.ndarray
     cross_power: np.ndarray
     power_fixed: np.ndarray

@@ -16,7 +16,7 @@ class PairTable(NamedTuple):
     ----------
     rotation, shift_angstrom, mirrored
         float64 (N, N, 3, 3), float64 (N, N, 3), bool (N, N): ``x_i = R (+-x_j) + t``.
-    correlation, correlation_other_hand, confidence
+    correlation, correlation_other_hand, confidence, hand_lead
         float64 (N, N).
     corrected
         bool (N, N): the other pairs contradicted the pose that was found first, and it was replaced.
@@ -30,6 +30,7 @@ class PairTable(NamedTuple):
     correlation: np.ndarray
     correlation_other_hand: np.ndarray
     confidence: np.ndarray
+    hand_lead: np.ndarray
     corrected: np.ndarray
     cross_power: np.ndarray
     power_fixed: np.ndarray
@@ -47,6 +48,7 @@ def collect_pairs(n_maps: int, results: list[Result]) -> PairTable:
         correlation=np.full(square, np.nan),
         correlation_other_hand=np.full(square, np.nan),
         confidence=np.full(square, np.nan),
+        hand_lead=np.zeros(square),
         corrected=np.zeros(square, bool),
         cross_power=np.full((*square, shells), np.nan),
         power_fixed=np.full((*square, shells), np.nan),
@@ -69,7 +71,7 @@ def place_pairs(table: PairTable, result: Result) -> None:
     sign = np.where(mirrored, -1.0, 1.0)[:, None]
     table.rotation[j, i], table.mirrored[j, i] = inverse, mirrored
     table.shift_angstrom[j, i] = -sign * np.einsum("nab,nb->na", inverse, shift)
-    for name in ("correlation", "correlation_other_hand", "confidence", "cross_power"):
+    for name in ("correlation", "correlation_other_hand", "confidence", "hand_lead", "cross_power"):
         array = getattr(table, name)
         array[i, j] = array[j, i] = result[name]
     table.power_fixed[i, j] = table.power_moving[j, i] = result["power_fixed"]

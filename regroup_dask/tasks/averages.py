@@ -17,18 +17,19 @@ from regroup_dask.formats.mrc_writer import write_mrc
 from regroup_dask.formats.remote_array import load_mapped
 from regroup_dask.formats.volume_store import open_superclass, read_slabs, write_slab
 from regroup_dask.formats.volumes import VolumeReference, open_map
-from regroup_dask.science import average
+from regroup_dask.science import average, masks
 from regroup_dask.science.rotations import Pose
 from regroup_dask.tasks.execute import Result
 from regroup_dask.tasks.kept_memory import MAP_BYTES, kept_memory
 
 
 class Member(NamedTuple):
-    """A class of a superclass: its map, its pose into the superclass frame, and its spline coefficients if it moves."""
+    """A class of a superclass: its map, its pose into the superclass frame; its spline coefficients and solvent if it moves."""
 
     reference: VolumeReference
     pose: Pose
     coefficients: Path | None
+    solvent_level: float = 0.0
 
 
 class SplineUnit(NamedTuple):
@@ -74,7 +75,7 @@ class MapFileUnit(NamedTuple):
 
 @kept_memory(MAP_BYTES)
 def filter_map(unit: SplineUnit) -> Result:
-    """Write the cubic spline coefficients of one map."""
+    """Write the cubic spline coefficients of one map; returns the ``level`` of its solvent."""
     volume = open_map(unit.reference)
     with storing.whole_file(unit.path) as partial:
         _reserve_array(partial, volume.shape)
@@ -82,7 +83,7 @@ def filter_map(unit: SplineUnit) -> Result:
         average.spline_coefficients(volume, out=coefficients)
         coefficients.flush()
         del coefficients
-    return {}
+    return {"level": np.asarray(masks.solvent_level(volume), np.float64)}
 
 
 def _reserve_array(path: Path, shape: tuple[int, ...]) -> None:
@@ -115,6 +116,7 @@ def average_slab(unit: AverageUnit) -> Result:
                 mirrored=member.pose.mirrored,
                 first_plane=unit.first_plane,
                 total=total,
+                outside=member.solvent_level,
             )
     planes = (total / len(unit.members)).astype(np.float32)
     write_slab(unit.store, unit.superclass, unit.first_plane, planes)

@@ -11,7 +11,7 @@ import numpy as np
 
 from regroup_dask.errors import RegroupError, UnitError
 from regroup_dask.formats.volumes import VolumeReference, open_map
-from regroup_dask.science import align, masks
+from regroup_dask.science import align, hands, masks
 from regroup_dask.tasks import prepared_store
 from regroup_dask.tasks.execute import Result
 from regroup_dask.tasks.kept_memory import MAP_BYTES, kept_memory
@@ -169,6 +169,7 @@ def compare_tile(unit: TileUnit) -> Result:
         "rotation": np.array([pair.rotation for pair in found]).reshape(-1, 3, 3),
         "shift_angstrom": np.array([pair.shift_angstrom for pair in found]).reshape(-1, 3),
         "mirrored": np.array([pair.mirrored for pair in found], bool),
+        "hand_lead": np.array([hands.lead_that_tells(pair) for pair in found], np.float64),
         **{
             name: np.array([getattr(pair, name) for pair in found], np.float64)
             for name in (

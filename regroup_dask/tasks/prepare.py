@@ -84,9 +84,12 @@ def reduce_map(unit: ReduceUnit) -> Result:
 
 
 def _reduced(reference: VolumeReference, box: int) -> np.ndarray:
+    """A map in the working box, its solvent at zero: where it is turned nothing else comes in from outside the box."""
     if reference.box == box:
-        return read_map(reference)
-    return fourier.fourier_crop_slabs(checked_map_slabs(reference), reference.box, box)
+        volume = read_map(reference)
+    else:
+        volume = fourier.fourier_crop_slabs(checked_map_slabs(reference), reference.box, box)
+    return volume - masks.solvent_level(volume)
 
 
 def statistics_of(result: Result) -> noise.MapStatistics:

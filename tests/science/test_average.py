@@ -51,6 +51,14 @@ def test_turns_by_right_angles_move_voxels_onto_voxels(box):
     assert moved[tuple(origin + there[::-1])] == pytest.approx(volume[tuple(origin + here[::-1])], abs=1e-5)
 
 
+def test_what_comes_from_outside_the_box_is_solvent():
+    turn, total = Rotation.from_euler("z", 45, degrees=True).as_matrix(), np.zeros((20, 20, 20))
+    coefficients = average.spline_coefficients(np.full((20, 20, 20), 7.0, np.float32))
+    pose = {"rotation": turn, "shift_voxel": np.array([3.0, 0, 0]), "mirrored": False}
+    average.add_moved_slab(coefficients, **pose, first_plane=0, total=total, outside=7.0)
+    np.testing.assert_allclose(total, 7.0, atol=1e-5)
+
+
 def test_slabs_are_pieces_of_the_whole():
     volume = density(balls(), 20, VOXEL).astype(np.float32)
     pose = {"rotation": Rotation.random(random_state=3).as_matrix(), "shift_voxel": np.array([1.3, -0.2, 2.0])}

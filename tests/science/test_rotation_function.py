@@ -6,6 +6,7 @@ from scipy.spatial.transform import Rotation
 from scipy.special import sph_harm_y
 
 from regroup_dask.science.rotation_function import (
+    best_rotations,
     correlate_rotations,
     euler_quaternions,
     rotation_grid,
@@ -78,6 +79,30 @@ def test_other_hand_negates_odd_degrees():
         both[0], correlate_rotations(fixed, moving.astype(np.complex64), grid)[0], atol=1e-4
     )
     np.testing.assert_allclose(both[1], correlate_rotations(fixed, mirrored, grid)[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("even", [False, True])
+def test_a_bank_of_one_is_correlated_like_a_larger_one(even):
+    rng = np.random.default_rng(8)
+    fixed = np.stack([_random_coefficients(rng, 6, 3, even=even) for _ in range(2)], axis=-1).astype(np.complex64)
+    moving = _random_coefficients(rng, 6, 3, even=even).astype(np.complex64)
+    grid = rotation_grid(6, even_only=even, n_azimuth=14, n_beta=5)
+    both = correlate_rotations(fixed, moving, grid, first_degree=2)
+    for k in range(2):
+        one = correlate_rotations(fixed[..., k : k + 1], moving, grid, first_degree=2)
+        np.testing.assert_allclose(one[..., 0], both[..., k], atol=1e-4)
+
+
+def test_best_rotations_are_the_highest_of_all_shifts():
+    rng = np.random.default_rng(9)
+    grid = rotation_grid(9, even_only=False, n_azimuth=20, n_beta=12)
+    for bank in (15, 3):
+        fixed = np.stack([_random_coefficients(rng, 9, 2) for _ in range(bank)], axis=-1).astype(np.complex64)
+        moving = _random_coefficients(rng, 9, 2).astype(np.complex64)
+        values = correlate_rotations(fixed, moving, grid, both_hands=True)
+        best, which = best_rotations(fixed, moving, grid, both_hands=True)
+        np.testing.assert_allclose(best, values.max(axis=-1), rtol=1e-5, atol=1e-4)
+        np.testing.assert_allclose(np.take_along_axis(values, which[..., None], -1)[..., 0], best, rtol=1e-5, atol=1e-4)
 
 
 def test_analysis_inverts_synthesis():

@@ -33,6 +33,7 @@ def tile(pairs, correlation):
         "mirrored": np.zeros(len(pairs), bool),
         "correlation": np.full(len(pairs), correlation),
         "correlation_other_hand": np.full(len(pairs), np.nan),
+        "hand_lead": np.zeros(len(pairs)),
         "confidence": np.full(len(pairs), 9.0),
         **{name: np.ones((len(pairs), SHELLS)) for name in ("cross_power", "power_fixed", "power_moving")},
     }

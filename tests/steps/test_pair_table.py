@@ -9,7 +9,7 @@ SHELLS = 5
 def tile(pairs, seed):
     random = np.random.default_rng(seed)
     n = len(pairs)
-    scalars = ("correlation", "correlation_other_hand", "confidence")
+    scalars = ("correlation", "correlation_other_hand", "confidence", "hand_lead")
     shells = ("cross_power", "power_fixed", "power_moving")
     return {
         "pairs": np.array(pairs),
