@@ -61,7 +61,9 @@ def test_many_classes_and_missing_pairs_are_grouped_by_list(n_classes, every_pai
     assert grouping.by_list(n_classes, every_pair=every_pair, contrasts=contrasts) is listed
 
 
-@pytest.mark.parametrize(("n_classes", "similarity", "listed"), [(60, "structure", 0), (61, "structure", 1), (61, "correlation", 0)])
+@pytest.mark.parametrize(
+    ("n_classes", "similarity", "listed"), [(60, "structure", 0), (61, "structure", 1), (61, "correlation", 0)]
+)
 def test_sixty_one_classes_are_grouped_by_the_contrasts_of_their_pairs(n_classes, similarity, listed, monkeypatch):
     """Distances tell other groups than contrasts do: what is found says which were heard."""
     from regroup_dask.science import sparse_grouping

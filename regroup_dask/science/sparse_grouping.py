@@ -94,11 +94,11 @@ def group_sparse(
     resampled = [link_graph(_drawn_anew(edges, number, seed), most + 1) for number in range(count)]
     chosen, candidates, stable, gap = choose_number(merges, resampled, most)
     told = [edges] if contrast is None else [_edges(*contrast, used), edges]
-    others: list[NDArray[np.int64]] = []
+    starts: list[NDArray[np.int64]] = []
     if n_superclasses == "auto" and structural and contrast is not None:
         linked = [link_graph(kind, most).labels for kind in told]
         chosen, described = shortest_description(graph_edges(told[0]), linked, min(FINER * chosen, most))
-        others = [described]
+        starts = [described]
     n_groups = chosen if n_superclasses == "auto" else least
     square = np.ix_(used, used)
     affinity = sparse_affinity(distance[square], distance_sigma[square])
@@ -107,7 +107,7 @@ def group_sparse(
     again = [other.labels[n_groups - 1] for other in resampled]
     cut = canonical_labels(best_cut(affinity, degree, vectors[:, :n_groups]))
     if structural:
-        found = _likeliest(told, n_groups, [cut, *others])
+        found = _likeliest(told, n_groups, [cut, *starts])
         again = [_likeliest([_drawn_anew(told[0], number, seed)], n_groups, [found], (0.5,)) for number in range(count)]
     else:
         found = cut
