@@ -73,7 +73,9 @@ def decide(curves: xr.Dataset, chosen: int) -> CountDecision:
 _BY_SEPARATION = (
     "What decides is how far the superclasses are apart, because these classes were not grouped place by place: -k auto takes as "
     "many superclasses as differ by more than their uncertainty; where differences fade out without a gap, the number where "
-    "separation times stability is largest.",
+    "separation times stability is largest. Of more than 60 classes, and where only the nearest were compared, it begins with "
+    "twice as many, unites them two by two, and takes the number that describes all pairs in the fewest words, so that a single "
+    "odd class is no superclass.",
 )
 
 

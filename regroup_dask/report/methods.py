@@ -186,8 +186,9 @@ def _grouping_sentences(
             what += " (shells weighted by the difference that is seen in each on average over its variance)"
         sentences = [
             f"Classes were grouped into {superclasses} by average linkage of the {what}, each weighted by the inverse of its "
-            "variance; partitions by linkage, and finer ones united by their likelihood, were improved under a block model of "
-            "the differences (Holland et al., 1983), and the likeliest was taken."
+            "variance; partitions by linkage and by a spectral cut, and finer ones united by their likelihood, were improved "
+            "under a block model of the differences (Holland et al., 1983) with the tails of Student's t, and the likeliest was "
+            "taken."
         ]
     elif listed:
         cited.add("zelnik")
@@ -225,6 +226,11 @@ def _grouping_sentences(
             sentences.append(
                 "Their number is the fewest against which no other has strong evidence (20 to 1; Kass & Raftery, 1995) that all "
                 "superclasses differ somewhere."
+            )
+        elif listed and structural and "contrast" in pair_variables:
+            sentences.append(
+                "Their number is that of the partition that describes the differences in the fewest words (minimum description "
+                "length)."
             )
         else:
             sentences.append(

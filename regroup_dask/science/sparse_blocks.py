@@ -82,6 +82,12 @@ def fit_graph_blocks(
     return labels, float(cost)
 
 
+def cheapest_union(edges: GraphEdges, labels: NDArray[np.int64], n_groups: int, *, tail: float = TAIL) -> tuple[int, int]:
+    """The two groups whose union costs least likelihood, the lower number first."""
+    first, second = _cheapest_union(*edges, labels, n_groups, DISTANCE_SPREAD, tail, OFFSET_SWEEPS)
+    return int(first), int(second)
+
+
 def unite_graph_blocks(
     edges: GraphEdges, labels: NDArray[np.int64], n_groups: int, *, sweeps: int = 2, tail: float = TAIL
 ) -> tuple[NDArray[np.int64], float]:
@@ -93,7 +99,7 @@ def unite_graph_blocks(
     labels = labels.astype(np.int64)
     for count in range(int(labels.max()) + 1, n_groups, -1):
         labels, _ = fit_graph_blocks(edges, labels, count, sweeps=sweeps, tail=tail)
-        first, second = _cheapest_union(*edges, labels, count, DISTANCE_SPREAD, tail, OFFSET_SWEEPS)
+        first, second = cheapest_union(edges, labels, count, tail=tail)
         labels[labels == second] = first
         labels = np.unique(labels, return_inverse=True)[1].astype(np.int64)
     return fit_graph_blocks(edges, labels, n_groups, tail=tail)

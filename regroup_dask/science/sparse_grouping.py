@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from regroup_dask.science.block_model import Edges, make_edges
 from regroup_dask.science.clustering import canonical_labels
 from regroup_dask.science.graph_cut import best_cut, leading_spectrum, sparse_affinity
+from regroup_dask.science.graph_number import shortest_description
 from regroup_dask.science.grouping import Grouping, is_noise, junk_reasons, with_those_left_out
 from regroup_dask.science.model_selection import choose_number, stability
 from regroup_dask.science.nearest_group import join_nearest
@@ -54,12 +55,13 @@ def group_sparse(
     distance, distance_sigma : numpy.ndarray
         float (N, N), symmetric, NaN where not compared.
     n_superclasses : int or "auto"
-        With ``"auto"`` as many as differ significantly (`model_selection.choose_number`).
+        With ``"auto"`` as many as describe the contrasts in the fewest words (`graph_number.shortest_description`); without
+        contrasts as many as differ significantly (`model_selection.choose_number`).
     shared_sigma, information, confidence
         As for `grouping.group_classes`.
     contrast : float[N, N], float[N, N] and float[N], optional
-        `shell_contrast.ShellContrast`, as tables: maps are put into groups by these instead of by distances. How many
-        groups there are is told by distances, which say how much structures differ.
+        `shell_contrast.ShellContrast`, as tables: maps are put into groups, and groups are counted, by these instead
+        of by distances.
     structural : bool
         Distances are between structures, zero on average within one; else the graph is cut by spectral clustering alone.
     n_resamplings : int
@@ -91,6 +93,12 @@ def group_sparse(
     # Drawn twice rather than kept: tables of thousands of maps are large.
     resampled = [link_graph(_drawn_anew(edges, number, seed), most + 1) for number in range(count)]
     chosen, candidates, stable, gap = choose_number(merges, resampled, most)
+    told = [edges] if contrast is None else [_edges(*contrast, used), edges]
+    starts: list[NDArray[np.int64]] = []
+    if n_superclasses == "auto" and structural and contrast is not None:
+        linked = [link_graph(kind, most).labels for kind in told]
+        chosen, described = shortest_description(graph_edges(told[0]), linked, min(FINER * chosen, most))
+        starts = [described]
     n_groups = chosen if n_superclasses == "auto" else least
     square = np.ix_(used, used)
     affinity = sparse_affinity(distance[square], distance_sigma[square])
@@ -99,8 +107,7 @@ def group_sparse(
     again = [other.labels[n_groups - 1] for other in resampled]
     cut = canonical_labels(best_cut(affinity, degree, vectors[:, :n_groups]))
     if structural:
-        told = [edges] if contrast is None else [_edges(*contrast, used), edges]
-        found = _likeliest(told, n_groups, [cut])
+        found = _likeliest(told, n_groups, [cut, *starts])
         again = [_likeliest([_drawn_anew(told[0], number, seed)], n_groups, [found], (0.5,)) for number in range(count)]
     else:
         found = cut
