@@ -25,6 +25,9 @@ CERTAIN_DEVIATIONS = 8.0
 FEW_COEFFICIENTS, CERTAIN_OF_FEW = 2000, 12.0
 """Up to so many coefficients, which tell little of weights, a pose is certain only this far above chance."""
 
+ALIKE = 0.8
+"""Or the score is as high as this: maps with little noise, whatever it was taken to be, correlate in all their shells."""
+
 FLAT_DEVIATIONS = 14.0
 """A pose no further above chance has a flat maximum, which takes many steps."""
 
@@ -212,7 +215,7 @@ def polish_best(problem: PairProblem, poses: CandidatePoses) -> CandidatePoses:
         before = float(best.score[0])
         poses = join_poses([best, poses.take(np.arange(1, len(poses.score)))])
     few = int(particle_coefficients(finest)[2][problem.last_shell]) <= FEW_COEFFICIENTS
-    if before <= (CERTAIN_OF_FEW if few else CERTAIN_DEVIATIONS) * chance:
+    if before <= (CERTAIN_OF_FEW if few else CERTAIN_DEVIATIONS) * chance and before < ALIKE:
         return poses
     better = refine_over(reweighed(problem, best, 0), best, finest, 5, 0.001)
     after = float(refine_over(problem, better, finest, 1, 0.001).score[0])
