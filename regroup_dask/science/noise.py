@@ -7,15 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, ndimage
 
+from regroup_dask.science.own_mask import find_mask_radius, find_own_mask, find_support, is_blank_inside, radii
+
 logger = logging.getLogger(__name__)
 
 _MINIMUM_SOLVENT_FRACTION = 0.01
 _MINIMUM_SOLVENT_VOXELS = 300
 _THRESHOLD_SIGMAS = 4.5
 _THRESHOLD_OF_PEAK = 0.02
-_EMPTY = 2e-3
-_SILENT = 2e-4
 _SMALL_SOLVENT_FRACTION = 0.3
+_FADED = 0.3
 
 
 class MapStatistics(NamedTuple):
@@ -137,15 +138,19 @@ def map_statistics(
     weight = np.ones((), np.float32) if mask is None else np.asarray(mask, np.float32)
     map_power = _shell_sums(np.abs(fft.rfftn(volume * weight)) ** 2, box)
 
-    radius = _radii(box)
-    mask_radius = _mask_radius(volume, radius)
+    radius = radii(box)
+    mask_radius = find_mask_radius(volume, radius)
     particle = _particle_region(volume, radius, mask_radius)
     particle_radius = _outer_radius(particle, radius)
-    own_mask = (_own_mask(volume, radius, mask_radius) * weight).astype(np.float32)
-    mask_fraction = float(np.mean(own_mask**2))
+    own_mask = find_own_mask(volume, radius, mask_radius)
     solvent = _solvent_region(volume, particle, radius, mask_radius)
     solvent_fraction = float(solvent.mean())
-    if solvent_fraction < _MINIMUM_SOLVENT_FRACTION or solvent.sum() < _MINIMUM_SOLVENT_VOXELS:
+    too_little = solvent_fraction < _MINIMUM_SOLVENT_FRACTION or solvent.sum() < _MINIMUM_SOLVENT_VOXELS
+    if too_little and np.isfinite(mask_radius) and is_blank_inside(volume, radius, mask_radius):
+        own_mask = np.minimum(own_mask, find_support(volume))
+    own_mask = (own_mask * weight).astype(np.float32)
+    mask_fraction = float(np.mean(own_mask**2))
+    if too_little:
         solvent_power, solvent_fraction = np.full(n_shells, np.nan), 0.0
     else:
         solvent_power = _stationary_power(volume, solvent, own_mask)
@@ -183,61 +188,6 @@ def fourier_shell_correlation(
     cross = _shell_sums((a * b.conj()).real, box)
     power = _shell_sums(np.abs(a) ** 2, box) * _shell_sums(np.abs(b) ** 2, box)
     return np.divide(cross, np.sqrt(power), out=np.zeros_like(cross), where=power > 0)
-
-
-def _radii(box: int) -> NDArray[np.float32]:
-    axis = np.arange(box, dtype=np.float32) - box // 2
-    return np.sqrt(axis[:, None, None] ** 2 + axis[None, :, None] ** 2 + axis[None, None, :] ** 2)
-
-
-def _radial_rms(volume: NDArray[np.float32], radius: NDArray[np.float32]) -> NDArray[np.float64]:
-    bins = np.rint(radius).astype(np.int64).ravel()
-    counts = np.bincount(bins)
-    return np.sqrt(np.bincount(bins, volume.astype(np.float64).ravel() ** 2) / np.maximum(counts, 1))
-
-
-def _mask_radius(volume: NDArray[np.float32], radius: NDArray[np.float32]) -> float:
-    """Radius (voxels) of the program's own spherical mask; infinite without one.
-
-    A mask is told from a quiet solvent by the step in the radial profile: beyond it there is next to nothing
-    (Fourier cropping leaves some ringing), and the annulus just inside stands well above that.
-    """
-    rms = _radial_rms(volume, radius)
-    if rms.max() <= 0:
-        return float("inf")
-    rms = rms / rms.max()
-    outside = float(np.median(rms[int(0.85 * len(rms)) :]))
-    if outside > _EMPTY:
-        return float("inf")
-    rms = np.maximum(rms, max(_SILENT, 3 * outside))
-    drop = rms[:-3] / rms[3:]
-    # In the corners of the box, where no mask ends, the ringing falls off too.
-    steep = np.flatnonzero(drop[: volume.shape[0] // 2 + 1] > 3)
-    # A particle may fall off right up to its mask: the mask is the outermost of the steepest places. What falls off ever
-    # more steeply as far as the corners, a blurred particle or its ringing, ends at no mask.
-    around = np.pad(drop, 1)
-    steepest = steep[(drop[steep] > around[steep]) & (drop[steep] >= around[steep + 2])]
-    return float(steepest[-1]) if len(steepest) else float("inf")
-
-
-def _own_mask(
-    volume: NDArray[np.float32], radius: NDArray[np.float32], mask_radius: float
-) -> NDArray[np.float32]:
-    """The program's own mask with its soft edge: how the radial profile falls beyond the mask's radius.
-
-    What lies there is solvent, whose noise has one level but for the mask. A sphere with a hard edge where the fall
-    begins would miss a third of the noise that a mask with an edge of two voxels leaves in a box of 32.
-    """
-    if not np.isfinite(mask_radius):
-        return np.ones_like(radius)
-    rms = _radial_rms(volume, radius)
-    start = int(mask_radius)
-    # The particle may reach there: the quieter of two shells is nearer to the noise alone.
-    inside = float(rms[max(start - 1, 0) : start + 1].min())
-    profile = np.clip(rms / max(inside, 1e-30), 0, 1)
-    profile[: start + 1] = 1.0
-    profile[start:] = np.minimum.accumulate(profile[start:])
-    return np.interp(radius, np.arange(len(profile)), profile).astype(np.float32)
 
 
 def _particle_region(
@@ -290,13 +240,22 @@ def _solvent_region(
     margin: float = 2.5,
 ) -> NDArray[np.bool_]:
     """Voxels well away from the particle and inside the map's own mask."""
-    away = np.asarray(ndimage.distance_transform_edt(~particle) > margin)
-    solvent = (away | ~particle.any()) & (radius < mask_radius - 1.5)
+    distance = ndimage.distance_transform_edt(~particle) if particle.any() else np.full(volume.shape, np.inf)
+    solvent = np.asarray((distance > margin) & (radius < mask_radius - 1.5))
     values = volume[solvent]
-    # A mask that follows the particle leaves density next to it, which is positive; solvent lies around zero.
-    if np.isfinite(mask_radius) and values.size and abs(float(values.mean())) > 0.5 * float(values.std()):
-        return np.zeros_like(solvent)
+    # A mask that follows the particle leaves density next to it, which is positive, and nothing farther away; solvent
+    # lies around zero, and its noise has one level everywhere.
+    if np.isfinite(mask_radius) and values.size:
+        away = distance[solvent]
+        near, far = (float(np.square(values[part], dtype=np.float64).mean() if part.any() else 0.0) for part in _halves(away))
+        if abs(float(values.mean())) > 0.5 * float(values.std()) or far < _FADED * near:
+            return np.zeros_like(solvent)
     return solvent
+
+
+def _halves(distance: NDArray[np.float64]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    near = distance <= np.median(distance)
+    return near, ~near
 
 
 def _stationary_power(
@@ -315,7 +274,7 @@ def _stationary_power(
     pairs = fft.irfftn(np.abs(fft.rfftn(weight)) ** 2, volume.shape)
     taper = np.clip(pairs / (0.3 * pairs.max()), 0, 1) ** 2
     if region.mean() < _SMALL_SOLVENT_FRACTION:
-        lag = fft.ifftshift(_radii(box))
+        lag = fft.ifftshift(radii(box))
         taper = taper * np.exp(-0.5 * (lag / (0.15 * box)) ** 2)
     masked = fft.irfftn(np.abs(fft.rfftn(mask)) ** 2, volume.shape)
     covariance = taper * covariance / np.maximum(pairs, 1) * masked
