@@ -11,6 +11,9 @@ from regroup_dask.science import frames, hands, sparse_frames, sparse_hands
 # Above this the methods that look at all pairs together take too long; the graph of nearest maps says enough.
 MOST_DENSE_CLASSES = 300
 
+SURE_CONFIDENCE, LEAST_WITNESS = 3.0, 0.1
+"""A pair's pose bears full witness from this confidence on, and this part of it where another pose is as good."""
+
 
 def superclass_poses(
     pairs: xr.Dataset, labels: np.ndarray, sizes: np.ndarray, references: np.ndarray, *, frame: str
@@ -69,10 +72,14 @@ def _synchronized(
         matrices.reshape(len(members), len(members), 3, 3),
         pairs["shift_angstrom"].values[square],
         pairs["mirrored"].values[square],
-        pair_weights(pairs["correlation"].values[square]),
+        pair_weights(pairs["correlation"].values[square], _confidence(pairs, square)),
         reference=int(np.flatnonzero(members == reference)[0]),
         other_hand=mirrored,
     )
+
+
+def _confidence(pairs: xr.Dataset, square: tuple[np.ndarray, ...]) -> np.ndarray | None:
+    return pairs["confidence"].values[square] if "confidence" in pairs else None
 
 
 def _synchronized_list(
@@ -93,9 +100,16 @@ def _synchronized_list(
     )
 
 
-def pair_weights(correlation: np.ndarray) -> np.ndarray:
-    """Weight of each pair in agreeing on poses, (N, N); 0 if not compared."""
+def pair_weights(correlation: np.ndarray, confidence: np.ndarray | None = None) -> np.ndarray:
+    """Weight of each pair in agreeing on poses, (N, N); 0 if not compared.
+
+    A pose that another one equals, as between symmetric maps, bears little witness to how others lie: pairs weigh less the
+    nearer the next pose comes, where the confidence in them is given.
+    """
     weight = weights_of_correlations(correlation)
+    if confidence is not None:
+        sure = np.clip(np.where(np.isfinite(confidence), confidence, SURE_CONFIDENCE) / SURE_CONFIDENCE, 0.0, 1.0)
+        weight = weight * (LEAST_WITNESS + (1.0 - LEAST_WITNESS) * sure)
     np.fill_diagonal(weight, 0.0)
     return weight
 

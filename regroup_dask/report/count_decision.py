@@ -93,7 +93,16 @@ def _by_evidence(line: xr.DataArray, chosen: int) -> tuple[str, int, tuple[str, 
     found = f"{around[0][0].upper()}{around[0][1:]}{''.join(f', {words}' for words in around[1:])}." if around else ""
     if chosen in told and chosen != count:
         found += f" The {chosen} of this run {'was' if chosen == 1 else 'were'} not what the evidence would have taken."
+    elif chosen in told and chosen + 1 in told:
+        found += f" That one superclass more would differ from all others has odds of {odds(told[chosen + 1] - told[chosen])}."
     return "evidence", count, (rule, found) if found else (rule,)
+
+
+def odds(log_odds: float) -> str:
+    """Odds in words, to two figures; beyond a million they are only said to be that."""
+    ratio = math.exp(min(abs(log_odds), 14.0))
+    words = "more than a million" if ratio > 1e6 else f"{float(f'{ratio:.2g}'):,.0f}" if ratio > 1.5 else f"{ratio:.1f}"
+    return f"{words} to 1" if log_odds >= 0 else f"1 to {words}"
 
 
 def below_best(value: float) -> str:

@@ -17,6 +17,9 @@ from regroup_dask.science.rotation_function import (
 from regroup_dask.science.rotations import quaternion_to_matrix
 from regroup_dask.science.translation import best_shifts
 
+UNCERTAIN_DEGREES = 10.0
+"""How far from a maximum the rotations of candidates may lie: shifts between maps may then be that much longer."""
+
 SHIFT_SHELL = 5
 """Shells up to this one decide on the shift of a rotation."""
 
@@ -85,6 +88,6 @@ def with_best_shifts(problem: PairProblem, poses: CandidatePoses) -> CandidatePo
         poses.rotation,
         poses.hand,
         terms,
-        plan.maximum_shift_voxels,
+        plan.maximum_shift_voxels + problem.shift_uncertainty(UNCERTAIN_DEGREES),
     )
     return poses._replace(shift=shift)

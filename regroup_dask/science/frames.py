@@ -16,6 +16,7 @@ import numpy as np
 
 from regroup_dask.errors import InputError
 from regroup_dask.science.hands import agree_on_hands
+from regroup_dask.science.pose_choice import CHOICE_DEGREES, settled_rotations
 from regroup_dask.science.rotations import Pose, nearest_rotation, rotation_angle_degrees
 
 INCONSISTENT_DEGREES = 10.0
@@ -161,9 +162,10 @@ def _spectral_rotations(rotation: np.ndarray, weight: np.ndarray) -> np.ndarray:
     return nearest_rotation(blocks.transpose(0, 2, 1))
 
 
-def _polish_rotations(rotations: np.ndarray, rotation: np.ndarray, weight: np.ndarray, *, rounds: int) -> np.ndarray:
+def _polish_rotations(
+    rotations: np.ndarray, rotation: np.ndarray, weight: np.ndarray, *, rounds: int, scale: float = 8.0
+) -> np.ndarray:
     """Reweigh and average: each map's rotation becomes the robust mean of what its neighbours say."""
-    scale = 8.0
     for step in range(rounds):
         predicted = np.einsum("iba,jbc->ijac", rotations, rotations)
         residual = rotation_angle_degrees(predicted, rotation)
@@ -289,6 +291,9 @@ def synchronize(
     believed = np.where(np.isnan(cycles), usable, usable / (1.0 + (np.nan_to_num(cycles) / 10.0) ** 2))
     rotations = _spectral_rotations(relative, believed)
     rotations = _polish_rotations(rotations, relative, usable, rounds=60)
+    chosen = settled_rotations(rotations, relative, usable)
+    if chosen is not rotations:
+        rotations = _polish_rotations(chosen, relative, usable, rounds=20, scale=CHOICE_DEGREES)
     residual = rotation_angle_degrees(np.einsum("iba,jbc->ijac", rotations, rotations), relative)
     near = usable / (1.0 + (residual / 3.0) ** 2) ** 2
     sign = np.where(other_hand, -1.0, 1.0)

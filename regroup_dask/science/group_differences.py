@@ -13,17 +13,28 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logsumexp
 
-from regroup_dask.science.local_model import LocalModel
+from regroup_dask.science.local_model import EXPECTED_MISFIT, LocalModel
 
 # The mean over a window w, a product of three raised cosines, is one over (sum of w)^2 / (sum of w^2) = (4 / 3)^3 times the
 # sum of w independent values. Sums over all windows, which overlap, are to count every value once; one window on its own is not.
 INDEPENDENT_IN_WINDOW = (4 / 3) ** 3
+# No error of a pose that alignment leaves is as large: what such a map differs by says nothing of structures.
+UNEXPLAINED_MISFIT = 10 * EXPECTED_MISFIT
+# Share of the density by which maps differ for what is in no model: poses beyond small errors, filters, interpolation. Two maps
+# of one simulated structure, almost without noise, were told apart by less.
+MODEL_ERROR = 0.01
 SHARES = 12
 LARGEST_SHARE = 0.5
 
 
 def window_differences(model: LocalModel, labels: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Log Bayes factor, per window, that two groups differ there, float64[W, K, K]; no size of difference is favoured."""
+    """Log Bayes factor, per window, that two groups differ there, float64[W, K, K]; no size of difference is favoured.
+
+    A group of nothing but maps whose misfit no pose explains gets 0.
+    """
+    model = model.copy()
+    believed = np.where(model.misfit > UNEXPLAINED_MISFIT, 0.0, model.precision)
+    model.precision = believed / (1 + MODEL_ERROR * model.shared[:, :, None] * believed)
     weight, gram, _ = model.sums(labels)
     n_bands, n_windows, k = weight.shape
     found = np.full((len(model.sizes), n_windows, k, k), 0.0)

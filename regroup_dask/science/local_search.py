@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from regroup_dask.science.group_differences import least_difference
+from regroup_dask.science.group_differences import UNEXPLAINED_MISFIT, least_difference
 from regroup_dask.science.local_covariance import LocalCovariance
-from regroup_dask.science.local_model import EXPECTED_MISFIT, LocalModel
+from regroup_dask.science.local_model import LocalModel
 
 STRONG_EVIDENCE, VERY_STRONG_EVIDENCE = 3.0, 5.0
 # Proposals of greatest evidence that are followed.
 FOLLOWED = 3
-UNEXPLAINED_MISFIT, MOST_UNEXPLAINED = 10 * EXPECTED_MISFIT, 0.25
+MOST_UNEXPLAINED = 0.25
 
 
 def renumbered(labels: NDArray[np.integer]) -> NDArray[np.int64]:

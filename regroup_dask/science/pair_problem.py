@@ -11,6 +11,7 @@ from regroup_dask.science.alignment_plan import OVERSAMPLING, AlignmentPlan, par
 from regroup_dask.science.poses import CandidatePoses, join_poses
 from regroup_dask.science.prepared_map import PreparedMap
 from regroup_dask.science.refinement import refine_poses, shell_products
+from regroup_dask.science.rotations import rotation_angle_degrees
 
 SHARED_STRUCTURE = 0.9
 """Correlation that two noise-free class maps are taken to have; it keeps strong shells from drowning the others."""
@@ -23,10 +24,13 @@ CERTAIN_DEVIATIONS = 8.0
 """Shells tell their correlation, and so their weights, only at a pose this far above chance."""
 
 FEW_COEFFICIENTS, CERTAIN_OF_FEW = 2000, 12.0
-"""Up to so many coefficients, which tell little of weights, a pose is certain only this far above chance."""
+"""Up to so many coefficients, which tell little of weights and take little time, a pose is certain only this far above chance."""
 
 ALIKE = 0.8
 """Or the score is as high as this: maps with little noise, whatever it was taken to be, correlate in all their shells."""
+
+MOST_ROUNDS, SETTLED_DEGREES = 3, 1.0
+"""So many times more such maps are weighed anew, as long as the pose that follows is another one."""
 
 FLAT_DEVIATIONS = 14.0
 """A pose no further above chance has a flat maximum, which takes many steps."""
@@ -78,10 +82,19 @@ class PairProblem(NamedTuple):
         """Return the shift between the maps, in voxels."""
         return shift + self.centre_term(rotation, hand)
 
+    def shift_uncertainty(self, degrees: float) -> float:
+        """Return by how much, in voxels, the shift between maps of particles off the centre changes with the rotation."""
+        return math.radians(degrees) * float(np.sqrt((self.moving.centre_voxels**2).sum()))
+
     def chance(self, shell: int) -> float:
         """Return the standard deviation of the score of unrelated maps over shells up to one."""
         fixed, moving, product, _ = self.energies[:, min(shell, self.last_shell)]
         return math.sqrt(0.5 * product) / max(math.sqrt(fixed * moving), 1e-300)
+
+    @property
+    def is_coarse(self) -> bool:
+        """Whether the search uses so few coefficients that poses may well be refined to the end."""
+        return int(particle_coefficients(self.plan.finest_shell)[2][self.last_shell]) <= FEW_COEFFICIENTS
 
     def expected_deviations(self, shell: int) -> float:
         """Return how far above chance, in its standard deviations, two maps of one structure should score."""
@@ -211,13 +224,17 @@ def polish_best(problem: PairProblem, poses: CandidatePoses) -> CandidatePoses:
     best = poses.take(np.array([0]))
     before, chance = float(best.score[0]), problem.chance(finest)
     if before <= FLAT_DEVIATIONS * chance:
-        best = refine_over(problem, best, finest, 24, 0.001)
+        best = refine_over(problem, best, finest, 24 if problem.is_coarse else 12, 0.001)
         before = float(best.score[0])
         poses = join_poses([best, poses.take(np.arange(1, len(poses.score)))])
-    few = int(particle_coefficients(finest)[2][problem.last_shell]) <= FEW_COEFFICIENTS
-    if before <= (CERTAIN_OF_FEW if few else CERTAIN_DEVIATIONS) * chance and before < ALIKE:
+    if before <= (CERTAIN_OF_FEW if problem.is_coarse else CERTAIN_DEVIATIONS) * chance and before < ALIKE:
         return poses
     better = refine_over(reweighed(problem, best, 0), best, finest, 5, 0.001)
+    for _ in range(MOST_ROUNDS if before >= ALIKE else 0):
+        if rotation_angle_degrees(better.rotation[0], best.rotation[0]) < SETTLED_DEGREES:
+            break
+        best = better
+        better = refine_over(reweighed(problem, best, 0), best, finest, 5, 0.001)
     after = float(refine_over(problem, better, finest, 1, 0.001).score[0])
     if after < before - TOLERATED_LOSS * chance:
         return poses
@@ -243,10 +260,13 @@ def confined(problem: PairProblem, poses: CandidatePoses) -> CandidatePoses:
     return poses._replace(shift=np.where(part < 1.0, part * (poses.shift + terms) - terms, poses.shift))
 
 
-def within_limit(problem: PairProblem, poses: CandidatePoses) -> np.ndarray:
-    """Return which poses shift the maps by no more than the limit and a voxel; bool (p,)."""
+def within_limit(problem: PairProblem, poses: CandidatePoses, uncertainty_degrees: float = 0.0) -> np.ndarray:
+    """Return which poses shift the maps by no more than the limit and a voxel; bool (p,).
+
+    Of poses whose rotation is uncertain it may be longer by `PairProblem.shift_uncertainty`.
+    """
     terms = problem.fixed.centre_voxels - poses.hand[:, None] * (
         poses.rotation @ problem.moving.centre_voxels
     )
     length = np.sqrt(((poses.shift + terms) ** 2).sum(axis=1))
-    return length <= problem.plan.maximum_shift_voxels + 1.0
+    return length <= problem.plan.maximum_shift_voxels + 1.0 + problem.shift_uncertainty(uncertainty_degrees)

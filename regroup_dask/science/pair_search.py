@@ -6,9 +6,8 @@ import math
 
 import numpy as np
 
-from regroup_dask.science.alignment_plan import particle_coefficients
 from regroup_dask.science.candidates import amplitude_poses, coarse_poses, with_best_shifts
-from regroup_dask.science.pair_problem import FEW_COEFFICIENTS, PairProblem, confined, polish_best, refine_over, within_limit
+from regroup_dask.science.pair_problem import PairProblem, confined, polish_best, refine_over, within_limit
 from regroup_dask.science.pose_march import Step, march
 from regroup_dask.science.poses import (
     CandidatePoses,
@@ -54,7 +53,7 @@ FURTHER_DEGREES, NEARER_DEGREES = 14.0, 9.0
 SURE_LEAD = 1.0
 """A best pose of faint maps this far above the next, in standard deviations of chance, is not looked for once more."""
 
-EARLY, EARLY_AMPLITUDES = 8, 4
+EARLY, EARLY_AMPLITUDES = 6, 4
 """Around so many poses of a hand new ones are tried after the first step, for either search."""
 
 UNSURE_DEVIATIONS = 14.0
@@ -63,6 +62,15 @@ UNSURE_DEVIATIONS = 14.0
 NEARBY_LAG, NEARBY_CENTRES, NEARBY_DEGREES, NEARBY_APART = 1.5, 3, 8.0, 2.0
 """How far behind the best they may be, how many they are, how far around them; and how near two maxima of all shells are
 to be one."""
+
+UNCERTAIN_DEGREES = 20.0
+"""How far from a maximum poses of the coarsest shells may lie."""
+
+FAINT_AMPLITUDES = 3
+"""Of faint maps so many times the usual number of candidates of the amplitudes are followed."""
+
+SETTLING = ((1.0, 3), (0.5, 6))
+"""Poses this far behind the best over all shells, in standard deviations of chance, are evaluated so many times more."""
 
 ALL = math.inf
 """Lag of poses of which none is left out."""
@@ -103,7 +111,7 @@ def _first(poses: CandidatePoses, count: int) -> tuple[CandidatePoses, Candidate
 def _begin(problem: PairProblem, poses: CandidatePoses) -> CandidatePoses:
     """Refine poses over the coarsest shells, and keep those whose shift is allowed."""
     poses = refine_over(problem, poses, 4, 4, 0.5)
-    inside = within_limit(problem, poses)
+    inside = within_limit(problem, poses, UNCERTAIN_DEGREES)
     return poses.take(np.flatnonzero(inside)) if inside.any() else confined(problem, poses)
 
 
@@ -173,7 +181,7 @@ def _faint_poses(problem: PairProblem, coarse: CandidatePoses) -> CandidatePoses
     poses = _with_those_around(problem, poses, _highest(poses, 1), NEARER_DEGREES)
     if _lead(problem, distinct_poses(poses, DIFFERENT_DEGREES, 8), MIDDLE_SHELL) > SURE_LEAD:
         return poses
-    amplitudes = amplitude_poses(problem, round(2 * part * problem.plan.amplitude_candidates))
+    amplitudes = amplitude_poses(problem, round(FAINT_AMPLITUDES * part * problem.plan.amplitude_candidates))
     amplitudes = _begin(problem, with_best_shifts(problem, amplitudes))
     others = _followed(problem, amplitudes, NARROW_MARCH, EARLY_AMPLITUDES)
     poses = distinct_poses(join_poses([poses, others]), NEAR_DEGREES, 8)
@@ -223,12 +231,16 @@ def search_pair(problem: PairProblem) -> tuple[CandidatePoses, int | None, float
     _, first_of_hand = np.unique(poses.hand, return_index=True)
     close = poses.score >= min(poses.score[0] - 3.0 * problem.chance(MIDDLE_SHELL), 0.85 * poses.score[0])
     close[first_of_hand] = True
-    poses = poses.take(np.flatnonzero(close))
-    if poses.score[0] < UNSURE_DEVIATIONS * problem.chance(MIDDLE_SHELL):
+    unsure = poses.score[0] < UNSURE_DEVIATIONS * problem.chance(MIDDLE_SHELL)
+    poses = refine_over(problem, poses.take(np.flatnonzero(close)), problem.plan.finest_shell, 3, 0.01)
+    if unsure:
         poses = join_poses([poses, _nearby(problem, _highest(candidates, NEARBY_CENTRES))])
-        poses = _with_closest(problem, _settle(problem, poses))
-    else:
-        poses = _settle(problem, poses)
+    poses = _settle(problem, poses)
+    if unsure:
+        poses = _with_closest(problem, poses)
+    allowed = within_limit(problem, poses)
+    if allowed.any():
+        poses = poses.take(np.flatnonzero(allowed))
     poses = confined(problem, polish_best(problem, distinct_poses(poses, DIFFERENT_DEGREES, 4)))
     if np.count_nonzero(poses.hand == poses.hand[0]) > 1:
         confidence = _lead(problem, poses, problem.plan.finest_shell)
@@ -245,21 +257,22 @@ def _nearby(problem: PairProblem, centres: CandidatePoses) -> CandidatePoses:
 
 def _with_closest(problem: PairProblem, poses: CandidatePoses) -> CandidatePoses:
     """Add what is found closest around the best pose where shells are few: flat maxima, on which interpolation makes steps."""
-    if int(particle_coefficients(problem.plan.finest_shell)[2][problem.last_shell]) > FEW_COEFFICIENTS:
+    if not problem.is_coarse:
         return poses
     return join_poses([poses, march(problem, neighbour_poses(_highest(poses, 1), CLOSEST_DEGREES), CLOSEST)])
 
 
 def _settle(problem: PairProblem, poses: CandidatePoses) -> CandidatePoses:
-    """Refine poses over all shells; where several could still win, or shells are few, until they hardly move."""
+    """Refine poses over all shells further where several could still win, or shells are few, until they hardly move."""
     finest = problem.plan.finest_shell
-    few = int(particle_coefficients(finest)[2][problem.last_shell]) <= FEW_COEFFICIENTS
-    poses = distinct_poses(refine_over(problem, poses, finest, 3, 0.01), NEARBY_APART, 8)
-    close = poses.score > poses.score.max() - problem.chance(finest)
-    if np.count_nonzero(close) < 2 and not few:
-        return poses
-    further = refine_over(problem, poses.take(np.flatnonzero(close)), finest, 8, 0.01)
-    return join_poses([further, poses.take(np.flatnonzero(~close))])
+    poses = distinct_poses(poses, NEARBY_APART, 8)
+    for lag, evaluations in SETTLING:
+        close = poses.score > poses.score.max() - lag * problem.chance(finest)
+        if np.count_nonzero(close) < 2 and not problem.is_coarse:
+            break
+        further = refine_over(problem, poses.take(np.flatnonzero(close)), finest, evaluations, 0.01)
+        poses = join_poses([further, poses.take(np.flatnonzero(~close))])
+    return poses
 
 
 def _lead(problem: PairProblem, poses: CandidatePoses, shell: int) -> float:

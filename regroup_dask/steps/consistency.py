@@ -65,7 +65,7 @@ def agree_on_poses(
             table.rotation,
             table.shift_angstrom,
             table.mirrored,
-            pair_weights(table.correlation),
+            pair_weights(table.correlation, table.confidence),
             reference=selection.reference,
             other_hand=hands.agree_on_hands(table.mirrored, hand_trust, selection.kept_sizes).other_hand,
         )

@@ -108,7 +108,7 @@ def _poses(
         table.rotation,
         table.shift_angstrom,
         table.mirrored,
-        pair_weights(table.correlation),
+        pair_weights(table.correlation, table.confidence),
         reference=reference,
         other_hand=other_hand,
     )

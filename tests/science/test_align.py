@@ -71,6 +71,16 @@ def test_noisy_copies_superpose():
     assert np.linalg.norm(found.shift_angstrom / VOXEL - shift) < 0.5
 
 
+@pytest.mark.parametrize("seed", [41, 46, 49])
+def test_clean_copies_superpose_whatever_noise_they_were_taken_to_have(seed):
+    """A particle that leaves no solvent is taken for noise: the search sees four shells, and the pose is degrees off."""
+    fixed, moving, plan, rotation, *_ = _pair(seed, 64, radius=25.0, shift=2.0)
+    reliability = np.where(np.arange(len(moving.reliability)) < 3, moving.reliability, 0.0)
+    reliability[3] = 0.05
+    found = align.align_pair(fixed, moving._replace(reliability=reliability), plan)
+    assert rotation_angle_degrees(found.rotation, rotation) < 0.1
+
+
 @pytest.mark.parametrize("hand", ["off", "detect"])
 def test_the_search_of_faint_maps_misses_no_true_pose(hand):
     """Where noise is seven times the signal the truth need not be found, but it must not score better than what is."""

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from regroup_dask.science.frames import predicted_pair, star_frames, synchronize
 from regroup_dask.science.rotations import Pose, compose_pose, invert_pose, rotation_angle_degrees
@@ -92,3 +93,24 @@ def test_pairs_that_were_not_compared_do_not_matter():
     assert frames.inconsistent == []
     for k, pose in enumerate(_into_reference(poses, 0)):
         assert rotation_angle_degrees(frames.rotation[k], pose.rotation) < 1e-3
+
+
+@pytest.mark.parametrize("symmetry", ["C2", "C4", "D2", "O"])
+def test_maps_of_a_symmetric_structure_lie_on_one_of_its_equal_poses_and_never_between(symmetry):
+    """Each pair names one of the equal poses by chance, so cycles do not close; a mean of them is no pose of the structure."""
+    equal = Rotation.create_group(symmetry)
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        n = 7
+        lies = Rotation.random(n, random_state=seed)
+        rotation = np.tile(np.eye(3), (n, n, 1, 1))
+        for i in range(n):
+            for j in range(i + 1, n):
+                error = Rotation.from_rotvec(np.radians(0.3) * rng.normal(size=3))
+                rotation[i, j] = (lies[i] * equal[int(rng.integers(len(equal)))] * error * lies[j].inv()).as_matrix()
+        solved = synchronize(
+            rotation, np.zeros((n, n, 3)), np.zeros((n, n), bool), rng.uniform(0.8, 1.0, (n, n)), reference=0
+        )
+        for index in range(n):
+            poses = (lies[0] * equal * lies[index].inv()).as_matrix()
+            assert rotation_angle_degrees(solved.rotation[index], poses).min() < 2.0

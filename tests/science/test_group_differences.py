@@ -7,6 +7,8 @@ from scipy.stats import norm
 
 from regroup_dask.science.group_differences import (
     INDEPENDENT_IN_WINDOW,
+    MODEL_ERROR,
+    UNEXPLAINED_MISFIT,
     evidence_of_difference,
     least_difference,
     window_differences,
@@ -37,7 +39,9 @@ def drawn(seed, *, differing=0, size=1.0, n_windows=30, coefficients=12, shared=
 def test_bayes_factors_are_ratios_of_normal_densities():
     rows, model = drawn(0, differing=3)
     found = window_differences(model, LABELS)
-    weight = model.precision  # [band, window, map]
+    weight = 1 / (1 / model.precision[:, :, :5] + MODEL_ERROR * model.shared[..., None])  # [band, window, map]
+    last = 1 / (1 / model.precision[:1, :, 5:] + MODEL_ERROR * model.shared[:1, :, None])
+    weight = np.concatenate([weight, np.concatenate([last, 0 * last])], axis=2)
     for first, second, bands in ((0, 1, (0, 1)), (1, 2, (0,))):  # nobody knows the second band of the last map
         for window in (0, 2, 11):
             terms = np.zeros(len(model.sizes))
@@ -74,6 +78,13 @@ def test_what_is_alike_gets_no_evidence_and_what_differs_in_few_places_does():
     apart = [least_difference(drawn(seed, differing=2)[1], np.minimum(LABELS, 1)) for seed in range(5)]
     assert min(apart) > np.log(20)
     assert least_difference(drawn(0)[1], np.zeros(6, np.int64)) == 0
+
+
+def test_a_map_that_no_pose_explains_is_no_structure_of_its_own():
+    model = drawn(0, differing=8)[1]
+    assert least_difference(model, np.minimum(LABELS, 1)) > np.log(20)
+    model.misfit = np.where(LABELS == 1, 2 * UNEXPLAINED_MISFIT, model.misfit)
+    assert abs(least_difference(model, np.minimum(LABELS, 1) * (LABELS == 1))) < 1e-9
 
 
 def test_a_window_holds_as_many_independent_values_as_its_weights_say():

@@ -9,7 +9,7 @@ from regroup_dask.science import align
 from regroup_dask.science.alignment_plan import OVERSAMPLING, particle_coefficients, shift_bank
 from regroup_dask.science.fourier import sampled_spectrum
 from regroup_dask.science.fourier_interpolation import interpolate_rotated, shift_values
-from regroup_dask.science.pair_problem import pair_problem, refine_over
+from regroup_dask.science.pair_problem import pair_problem, refine_over, within_limit
 from regroup_dask.science.poses import CandidatePoses
 from regroup_dask.science.prepared_map import cut_particle, particle_derivatives
 from regroup_dask.science.refinement import correlate_at, factor_positive, solve_factored
@@ -204,6 +204,20 @@ def test_best_shift_is_found_for_a_known_rotation(problem):
         10.0,
     )
     np.testing.assert_allclose(found[0] + term, shift, atol=0.5)
+
+
+def test_an_uncertain_rotation_does_not_put_a_pose_beyond_the_limit(problem):
+    """A particle off the centre is carried along by a rotation: the shift between the maps pays for its error."""
+    pair, *_ = problem
+    pair = pair._replace(
+        fixed=pair.fixed._replace(centre_voxels=np.array([-4.0, -7.0, 0.0])),
+        moving=pair.moving._replace(centre_voxels=np.array([8.0, 0.0, 0.0])),
+        plan=pair.plan._replace(maximum_shift_voxels=13.5),
+    )
+    turns = Rotation.from_euler("z", [[0.0], [15.0], [30.0]], degrees=True).as_matrix()
+    poses = CandidatePoses(turns, np.array([[0.0, 0, 0], [0, 0, 0], [-8, -4, 0]]), np.ones(3), np.zeros(3))
+    assert within_limit(pair, poses).tolist() == [True, False, False]
+    assert within_limit(pair, poses, 20.0).tolist() == [True, True, False]
 
 
 def test_solver_solves():
