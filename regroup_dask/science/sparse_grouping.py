@@ -20,7 +20,7 @@ from regroup_dask.science.graph_number import shortest_description
 from regroup_dask.science.grouping import Grouping, is_noise, junk_reasons, with_those_left_out
 from regroup_dask.science.model_selection import choose_number, stability
 from regroup_dask.science.nearest_group import join_nearest
-from regroup_dask.science.sparse_blocks import NO_TAIL, fit_graph_blocks, graph_edges, unite_graph_blocks
+from regroup_dask.science.sparse_blocks import NO_TAIL, GraphEdges, fit_graph_blocks, graph_edges, unite_graph_blocks
 from regroup_dask.science.sparse_linkage import link_graph
 
 MOST_CANDIDATES = 60
@@ -174,8 +174,23 @@ def _likeliest(
                 starts.append(unite_graph_blocks(graph, partition, n_groups)[0])
     graph = graph_edges(told[0])
     fitted = [fit_graph_blocks(graph, start, n_groups) for start in _different(starts)]
-    best, _ = min(fitted, key=lambda one: one[1])
+    best, _ = min(fitted, key=lambda one: one[1] + _cost_of_meetings(graph, one[0], n_groups))
     return canonical_labels(join_nearest(graph, best, n_groups))
+
+
+def _cost_of_meetings(graph: GraphEdges, labels: NDArray[np.int64], n_groups: int) -> float:
+    """Minus twice the log likelihood of which maps were compared, in a block model with degrees (Karrer and Newman, 2011).
+
+    Two structures of which hardly a pair was compared cost little if they pass for one; that so few were compared tells
+    them apart.
+    Where all pairs were, it is the same for all partitions.
+    """
+    rows = np.repeat(labels, np.diff(graph.start))
+    met = np.bincount(rows * n_groups + labels[graph.other], minlength=n_groups**2).reshape(n_groups, n_groups)
+    degree = met.sum(axis=1).astype(np.float64)
+    expected = degree[:, None] * degree[None]
+    told = met > 0
+    return -float((met[told] * np.log(met[told] / expected[told])).sum())
 
 
 def _different(partitions: Sequence[NDArray[np.int64]]) -> list[NDArray[np.int64]]:
