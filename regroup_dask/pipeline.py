@@ -31,6 +31,7 @@ from regroup_dask.report.page import write_page
 from regroup_dask.settings import Settings
 from regroup_dask.steps import averaging, comparing, particles, polishing, regrouping, tables
 from regroup_dask.steps.class_maps import keep_classes
+from regroup_dask.steps.cut_shifts import cut_shift_sentences
 from regroup_dask.steps.hand_sentences import hand_sentences
 from regroup_dask.steps.inputs import Inputs, check_inputs, fingerprints
 from regroup_dask.steps.mask import write_mask
@@ -154,7 +155,7 @@ def regroup_inputs(
         check_memory(plan, workers)
         if earlier is None:
             pairs = _compare(inputs, selection, settings, run)
-            for sentence in unaligned_sentences(pairs, settings):
+            for sentence in (*unaligned_sentences(pairs, settings), *cut_shift_sentences(pairs, settings)):
                 warnings.warn(sentence, RegroupWarning, stacklevel=2)
         else:
             pairs = regrouping.copy_comparison(earlier, folder, selection)

@@ -64,7 +64,9 @@ def measure(made: Maps, n_structures: int, pairs: str, folder: Path) -> tuple[di
     import regroup_dask as rd
     from regroup_dask.tasks.connect import Where, connected
 
-    options = {"align": True, "hand": "off", "pairs": pairs}
+    # No two maps lie further apart than this, turned against each other or not.
+    furthest = 2 * float(np.linalg.norm(made.shift_voxels, axis=1).max()) * made.voxel_size_angstrom
+    options = {"align": True, "hand": "off", "pairs": pairs, "maximum_shift_angstrom": furthest}
     stated: list[str] = []
     files = write_files(made, folder / "maps")
 
