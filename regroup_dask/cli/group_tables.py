@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 _HAND = "'"
 _MEANING_OF_EVIDENCE = (
-    " Evidence decides -k auto: each number adds the logarithm of the odds that its two superclasses least sure to differ do; "
-    f"the fewest superclasses within {STRONG_EVIDENCE:g} of the best number are taken."
+    f" Evidence decides -k auto: the logarithm of how likely the maps are with K structures, less that of the best number; the "
+    f"fewest superclasses within {STRONG_EVIDENCE:g} of it are taken."
 )
 
 

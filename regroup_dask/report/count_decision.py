@@ -84,25 +84,16 @@ def _by_evidence(line: xr.DataArray, chosen: int) -> tuple[str, int, tuple[str, 
     counts, values = line["n_superclasses"].values.astype(int), line.values.astype(np.float64)
     count = int(counts[fewest_groups(values) - 1])
     rule = (
-        "What decides is the evidence that superclasses differ somewhere, the maps being compared place by place: each number "
-        "adds the natural logarithm of the odds that the two of its superclasses least sure to differ do. -k auto takes the "
-        f"fewest superclasses that are within {STRONG_EVIDENCE:g} (odds of 20 to 1) of the best number; here that is {count}."
+        "What decides is the evidence: the natural logarithm of how likely the maps, compared place by place, are with K "
+        f"structures behind them. -k auto takes the fewest superclasses that are within {STRONG_EVIDENCE:g} (odds of 20 to 1) of "
+        f"the best number; here that is {count}."
     )
     told = dict(zip(counts.tolist(), values.tolist(), strict=True))
     around = [f"with {number} it is {below_best(told[number])}" for number in (chosen - 1, chosen, chosen + 1) if number in told]
     found = f"{around[0][0].upper()}{around[0][1:]}{''.join(f', {words}' for words in around[1:])}." if around else ""
     if chosen in told and chosen != count:
         found += f" The {chosen} of this run {'was' if chosen == 1 else 'were'} not what the evidence would have taken."
-    elif chosen in told and chosen + 1 in told:
-        found += f" That one superclass more would differ from all others has odds of {odds(told[chosen + 1] - told[chosen])}."
     return "evidence", count, (rule, found) if found else (rule,)
-
-
-def odds(log_odds: float) -> str:
-    """Odds in words, to two figures; beyond a million they are only said to be that."""
-    ratio = math.exp(min(abs(log_odds), 14.0))
-    words = "more than a million" if ratio > 1e6 else f"{float(f'{ratio:.2g}'):,.0f}" if ratio > 1.5 else f"{ratio:.1f}"
-    return f"{words} to 1" if log_odds >= 0 else f"1 to {words}"
 
 
 def below_best(value: float) -> str:

@@ -49,8 +49,8 @@ class Grouping(NamedTuple):
     reason : tuple of str
         Why a map is junk; empty for the others.
     evidence_curve : float64[M]
-        Log evidence that the superclasses of each candidate number all differ, less that of the best number (see
-        `local_search.evidence_of_numbers`); NaN where the maps were not compared place by place.
+        Log evidence of the best partition into each candidate number by linkage, less that of the best number; NaN
+        where the maps were not compared place by place.
     """
 
     labels: NDArray[np.int64]

@@ -5,14 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from regroup_dask.science.group_differences import UNEXPLAINED_MISFIT, least_difference
 from regroup_dask.science.local_covariance import LocalCovariance
-from regroup_dask.science.local_model import LocalModel
+from regroup_dask.science.local_model import EXPECTED_MISFIT, LocalModel
 
 STRONG_EVIDENCE, VERY_STRONG_EVIDENCE = 3.0, 5.0
 # Proposals of greatest evidence that are followed.
 FOLLOWED = 3
-MOST_UNEXPLAINED = 0.25
+UNEXPLAINED_MISFIT, MOST_UNEXPLAINED = 10 * EXPECTED_MISFIT, 0.25
 
 
 def renumbered(labels: NDArray[np.integer]) -> NDArray[np.int64]:
@@ -55,33 +54,14 @@ def _with_many_groups(local: LocalCovariance) -> LocalModel:
 def evidence_of_numbers(local: LocalCovariance, largest: int) -> NDArray[np.float64]:
     """Log evidence of 1 .. ``largest`` groups, less the greatest, float64[largest].
 
-    One group more adds the log Bayes factor that the two groups least sure to differ do differ (`group_differences`):
-    what is the same in both, be it most of the maps, says nothing. Partitions are those of linkage; from the number that
-    they show, groups are split further as long as all that come of it differ. What every map may differ by for an error of
-    its pose is part of the model. Gains and noise are improved with more groups than are likely.
+    The structures are integrated out, so that more groups are not better for being more; what every map may differ by
+    for an error of its pose is part of the model, so that a jitter of all maps does not part them. Gains and noise are
+    improved with more groups than are likely.
     """
     model = _with_many_groups(local)
-    between = model.pair_evidence().sum(axis=0)
-    groups = evidence_linkage(between)
-    gained = np.array([least_difference(model, groups[k - 1]) for k in range(1, largest + 1)])
-    labels = groups[fewest_groups(np.cumsum(gained)) - 1]
-    for k in range(int(labels.max()) + 2, largest + 1):
-        labels = _one_group_more(model, labels, between)
-        gained[k - 1] = least_difference(model, labels)
-        if fewest_groups(np.cumsum(gained)) < k:
-            break
-    evidence = np.cumsum(gained)
+    groups = evidence_linkage(model.pair_evidence().sum(axis=0))
+    evidence = np.array([model.evidence(groups[k - 1]) for k in range(1, largest + 1)])
     return np.asarray(evidence - evidence.max())
-
-
-def _one_group_more(
-    model: LocalModel, labels: NDArray[np.int64], between: NDArray[np.float64]
-) -> NDArray[np.int64]:
-    """A partition with one group split, maps moved after it: that whose two groups least sure to differ are surest."""
-    k = int(labels.max()) + 1
-    found = [renumbered(part) for group in range(k) for part in _splits(between, labels, group)]
-    likeliest = sorted(found, key=model.evidence, reverse=True)[:FOLLOWED]
-    return max((move_maps(model, part, 2) for part in likeliest), key=lambda part: least_difference(model, part))
 
 
 def fewest_groups(evidence: NDArray[np.float64]) -> int:

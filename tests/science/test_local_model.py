@@ -5,7 +5,6 @@ import pytest
 from scipy.special import logsumexp
 from sklearn.metrics import adjusted_rand_score
 
-from regroup_dask.science.group_differences import INDEPENDENT_IN_WINDOW
 from regroup_dask.science.local_covariance import LocalCovariance
 from regroup_dask.science.local_model import LEAST_MISFIT, LocalModel
 from regroup_dask.science.local_search import (
@@ -199,9 +198,7 @@ def test_linkage_unites_what_has_most_evidence():
 @pytest.mark.parametrize("sizes", [(8,), (4, 4), (4, 3, 2), (3, 3, 3, 3)])
 def test_evidence_names_the_number_of_structures_one_too(sizes):
     labels = np.repeat(np.arange(len(sizes)), sizes)
-    local = _local(7, labels, coefficients=150)
-    # These windows do not overlap: each holds no more values than are counted, where a window of a map holds more.
-    curve = evidence_of_numbers(local._replace(coefficients=local.coefficients / INDEPENDENT_IN_WINDOW), len(labels) - 1)
+    curve = evidence_of_numbers(_local(7, labels, coefficients=150), len(labels) - 1)
     assert len(curve) == len(labels) - 1
     assert curve.max() == 0
     assert fewest_groups(curve) == len(sizes)
