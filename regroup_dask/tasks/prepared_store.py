@@ -13,7 +13,6 @@ import struct
 import threading
 import zlib
 from collections import OrderedDict
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -137,15 +136,14 @@ def _n_bytes(prepared: PreparedMap) -> int:
 def _room(size: int, *, growing: bool) -> np.ndarray:
     """Memory for so many bytes.
 
-    New memory is asked for in large pages where the system has them: to touch thousands of small ones takes longer than to
-    read a map. What was given back by maps that were dropped needs no new pages.
+    New memory is asked for with all its pages at once where the system can: to touch them one by one takes longer than to
+    read a map, and so may large pages, which a virtual machine has yet to be given. What was given back by maps that were
+    dropped needs no new pages.
     """
-    if not growing or not hasattr(mmap, "MADV_HUGEPAGE"):
-        return np.empty(size, np.uint8)
-    room = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    with suppress(OSError):  # a kernel that was built without large pages
-        room.madvise(mmap.MADV_HUGEPAGE)
-    return np.frombuffer(room, np.uint8)
+    if growing and hasattr(mmap, "MAP_POPULATE"):
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE
+        return np.frombuffer(mmap.mmap(-1, size, flags=flags), np.uint8)
+    return np.empty(size, np.uint8)
 
 
 def _aligned_bytes(path: Path, *, growing: bool) -> np.ndarray:
