@@ -59,14 +59,14 @@ EARLY, EARLY_AMPLITUDES = 6, 4
 UNSURE_DEVIATIONS = 14.0
 """Around poses of middle shells no further above chance new ones are tried over all shells."""
 
-NEARBY_LAG, NEARBY_CENTRES, NEARBY_DEGREES, NEARBY_APART = 1.5, 3, 8.0, 2.0
+NEARBY_LAG, NEARBY_CENTRES, NEARBY_DEGREES, NEARBY_APART = 1.5, 2, 8.0, 2.0
 """How far behind the best they may be, how many they are, how far around them; and how near two maxima of all shells are
 to be one."""
 
 UNCERTAIN_DEGREES = 20.0
 """How far from a maximum poses of the coarsest shells may lie."""
 
-FAINT_AMPLITUDES = 3
+FAINT_AMPLITUDES = 2
 """Of faint maps so many times the usual number of candidates of the amplitudes are followed."""
 
 SETTLING = ((1.0, 3), (0.5, 6))
@@ -76,10 +76,10 @@ ALL = math.inf
 """Lag of poses of which none is left out."""
 
 WIDE_MARCH = (
-    Step(6, 3, 32, NEAR_DEGREES, COARSE_LAG),
-    Step(7, 2, 16, SEPARATE_DEGREES, MIDDLE_LAG),
-    Step(8, 2, 12, SEPARATE_DEGREES, MIDDLE_LAG),
-    Step(MIDDLE_SHELL, 2, 8, SEPARATE_DEGREES, MIDDLE_LAG),
+    Step(6, 3, 24, NEAR_DEGREES, COARSE_LAG),
+    Step(7, 2, 12, SEPARATE_DEGREES, MIDDLE_LAG),
+    Step(8, 2, 8, SEPARATE_DEGREES, MIDDLE_LAG),
+    Step(MIDDLE_SHELL, 2, 6, SEPARATE_DEGREES, MIDDLE_LAG),
 )
 NARROW_MARCH = (
     Step(6, 3, 16, NEAR_DEGREES, COARSE_LAG),
@@ -89,13 +89,13 @@ NARROW_MARCH = (
 )
 AROUND = (
     Step(6, 3, 24, 0.0, ALL),
-    Step(8, 2, 12, NEAR_DEGREES, MIDDLE_LAG),
-    Step(MIDDLE_SHELL, 2, 6, NEAR_DEGREES, MIDDLE_LAG),
+    Step(8, 2, 8, NEAR_DEGREES, MIDDLE_LAG),
+    Step(MIDDLE_SHELL, 2, 4, NEAR_DEGREES, MIDDLE_LAG),
 )
 NEARBY = (
     Step(12, 2, 12 * NEARBY_CENTRES, 0.0, ALL),
-    Step(12, 2, 12, NEARBY_APART, COARSE_LAG),
-    Step(15, 3, 8, NEARBY_APART, COARSE_LAG),
+    Step(12, 2, 8, NEARBY_APART, COARSE_LAG),
+    Step(15, 3, 6, NEARBY_APART, COARSE_LAG),
 )
 CLOSEST, CLOSEST_DEGREES = (Step(15, 8, 12, 0.0, ALL),), 3.0
 """Steps of the poses of the first search, of those of the amplitudes, of those around a pose; and, over all shells, of those

@@ -31,6 +31,8 @@ DRAWN_OFTEN_UP_TO = 150
 LEAST_DRAWS = 10
 # So many times as many groups are linked first, and then united by their likelihood.
 FINER = 2
+# Standard deviations of a distance that are added to it before maps are linked.
+CAUTIONS = (0.0, 0.5, 1.0)
 
 
 def group_sparse(
@@ -108,7 +110,7 @@ def group_sparse(
     cut = canonical_labels(best_cut(affinity, degree, vectors[:, :n_groups]))
     if structural:
         found = _likeliest(told, n_groups, [cut, *starts])
-        again = [_likeliest([_drawn_anew(told[0], number, seed)], n_groups, [found], (0.5,)) for number in range(count)]
+        again = [_likeliest_again(_drawn_anew(told[0], number, seed), n_groups, found) for number in range(count)]
     else:
         found = cut
     labels, class_stability, superclass_stability = with_those_left_out(
@@ -153,7 +155,7 @@ def _drawn_anew(edges: Edges, number: int, seed: int) -> Edges:
 
 
 def _likeliest(
-    told: Sequence[Edges], n_groups: int, others: Sequence[NDArray[np.int64]], cautions: tuple[float, ...] = (0.0, 0.5, 1.0)
+    told: Sequence[Edges], n_groups: int, others: Sequence[NDArray[np.int64]]
 ) -> NDArray[np.int64]:
     """The likeliest partition by the first kind of pairs, of those that all kinds lead to, and of some others.
 
@@ -164,7 +166,7 @@ def _likeliest(
     for edges in told:
         graph = graph_edges(edges)
         finer = []
-        for caution in cautions:
+        for caution in CAUTIONS:
             linked = link_graph(edges, FINER * n_groups, caution=caution).labels
             starts.append(linked[n_groups - 1])
             finer.append(linked[-1])
@@ -176,6 +178,14 @@ def _likeliest(
     fitted = [fit_graph_blocks(graph, start, n_groups) for start in _different(starts)]
     best, _ = min(fitted, key=lambda one: one[1] + _cost_of_meetings(graph, one[0], n_groups))
     return canonical_labels(join_nearest(graph, best, n_groups))
+
+
+def _likeliest_again(edges: Edges, n_groups: int, found: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The likelier of what linkage and an earlier partition lead to: to unite finer groups too takes ten times as long."""
+    graph = graph_edges(edges)
+    linked = link_graph(edges, n_groups, caution=0.5).labels[n_groups - 1]
+    fitted = [fit_graph_blocks(graph, start, n_groups) for start in _different([found, linked])]
+    return canonical_labels(join_nearest(graph, min(fitted, key=lambda one: one[1])[0], n_groups))
 
 
 def _cost_of_meetings(graph: GraphEdges, labels: NDArray[np.int64], n_groups: int) -> float:
