@@ -210,9 +210,8 @@ def _grouping_sentences(
         if by_place:
             cited.update(("searle", "ward"))
             sentences.append(
-                "Maps were also compared place by place, free of what small errors of their poses change, in overlapping windows "
-                "and bands of resolution, by a Gaussian model with random effects for what all maps share, what sets "
-                "superclasses apart and what an error of a pose costs "
+                "Maps were also compared place by place, in overlapping windows and bands of resolution, by a Gaussian model "
+                "with random effects for what all maps share, what sets superclasses apart and what an error of a pose costs "
                 "(Searle et al., 1992); in each window superclasses that are alike there are united, as by Ward (1963), and all "
                 "unions averaged over. The partition of greatest evidence was taken, the likelihood of the whole maps counting a "
                 "tenth."

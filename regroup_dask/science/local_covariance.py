@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
-from regroup_dask.science.local_poses import without_pose_errors
 from regroup_dask.science.masks import squared_radius
 from regroup_dask.science.noise import shell_index
 
@@ -182,9 +181,6 @@ def local_covariance(
     if not kept or not len(windows):
         return None
     bands, have = [bands[number] for number in kept], have[kept]
-    volumes = without_pose_errors(
-        volumes, signal_power=signal_power, noise_power=noise_power, usable=usable, region=region
-    )
     index = shell_index(box)
     twice = np.full(index.shape, 2.0)
     twice[..., 0] = 1.0
