@@ -31,8 +31,6 @@ DRAWN_OFTEN_UP_TO = 150
 LEAST_DRAWS = 10
 # So many times as many groups are linked first, and then united by their likelihood.
 FINER = 2
-# Part of the maps that linkage by contrasts leaves together, if it tells the same groups.
-TOGETHER = 0.95
 # Standard deviations of a distance that are added to it before maps are linked.
 CAUTIONS = (0.0, 0.5, 1.0)
 
@@ -111,8 +109,7 @@ def group_sparse(
     again = [other.labels[n_groups - 1] for other in resampled]
     cut = canonical_labels(best_cut(affinity, degree, vectors[:, :n_groups]))
     if structural:
-        plain = _is_linked_too(edges, told[0], cut, n_groups)
-        found = cut if plain else _likeliest(told, n_groups, [cut, *starts])
+        found = _likeliest(told, n_groups, [cut, *starts])
         again = [_likeliest_again(_drawn_anew(told[0], number, seed), n_groups, found) for number in range(count)]
     else:
         found = cut
@@ -181,22 +178,6 @@ def _likeliest(
     fitted = [fit_graph_blocks(graph, start, n_groups) for start in _different(starts)]
     best, _ = min(fitted, key=lambda one: one[1] + _cost_of_meetings(graph, one[0], n_groups))
     return canonical_labels(join_nearest(graph, best, n_groups))
-
-
-def _is_linked_too(edges: Edges, contrasts: Edges, cut: NDArray[np.int64], n_groups: int) -> bool:
-    """Whether linkage of the distances gives the very partition of the spectral cut.
-
-    Linkage puts odd maps into groups of their own, and the cut follows the nearest neighbours of each: they fail in
-    different ways, and where they agree to the last map the groups are plain to see. The block model would only move maps
-    that differ from their own structure for another reason, such as a part that was cut off by the box. Contrasts must not
-    tell other groups: linked by them, nearly all maps of each group stay together.
-    """
-    linked = (link_graph(edges, FINER * n_groups, caution=caution).labels[n_groups - 1] for caution in CAUTIONS)
-    if not any(np.array_equal(canonical_labels(labels), cut) for labels in linked):
-        return False
-    by_contrast = link_graph(contrasts, FINER * n_groups).labels[n_groups - 1]
-    together = sum(int(np.bincount(by_contrast[cut == group]).max()) for group in range(int(cut.max()) + 1))
-    return together >= TOGETHER * len(cut)
 
 
 def _likeliest_again(edges: Edges, n_groups: int, found: NDArray[np.int64]) -> NDArray[np.int64]:
